@@ -1,0 +1,1 @@
+"""minibert: BERT and DistilBERT classifiers from official checkpoints, in plain PyTorch."""

@@ -1,0 +1,300 @@
+"""Rows to labelled examples: which columns, which rows are bad, which classes, which parts."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from minibert.errors import InputError, printable
+from minibert.tables import Row, read_rows
+
+# Names people give to columns, the likeliest first; lower case, compared without case.
+TEXT_NAMES = (
+    *("text", "sentence", "message", "review", "content", "comment", "tweet", "sms", "body"),
+    *("review_text", "reviewtext", "utterance", "question", "query", "headline", "title"),
+    *("description", "post", "email", "document", "phrase"),
+)
+LABEL_NAMES = (
+    *("label", "labels", "category", "class", "sentiment", "target", "intent", "topic"),
+    *("emotion", "gold_label", "tag", "y"),
+)
+PAIR_NAMES = (
+    *(("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2")),
+    *(("text1", "text2"), ("text_a", "text_b"), ("text", "text_pair")),
+    *(("question", "sentence"), ("question", "passage"), ("title", "description")),
+    *(("title", "body"), ("title", "content"), ("title", "text")),
+)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that hold text, second text, label, and (SetFit's `label_text`) the label's name."""
+
+    text: str
+    pair: str | None = None
+    label: str | None = None
+    label_name: str | None = None
+
+
+@dataclass
+class Examples:
+    """Texts, second texts or none, and labels as strings, of one part of a data set."""
+
+    source: str
+    texts: list[str] = field(default_factory=list)
+    pairs: list[str] | None = None
+    labels: list[str] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)  # label -> its name, where a column says it
+    places: list[str] = field(default_factory=list)  # file and line of each
+    dropped: list[str] = field(default_factory=list)  # what --bad-rows drop left out, and where
+    columns: Columns | None = None
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: Sequence[int], source: str) -> "Examples":
+        """Return some of the examples, in the given order."""
+        return Examples(
+            source,
+            [self.texts[i] for i in rows],
+            None if self.pairs is None else [self.pairs[i] for i in rows],
+            [self.labels[i] for i in rows],
+            self.names,
+            [self.places[i] for i in rows],
+            columns=self.columns,
+        )
+
+    def fingerprint(self) -> str:
+        """Return a digest of all that training sees, to tell whether a file has changed."""
+        digest = hashlib.sha256()
+        for column in (self.texts, self.pairs or [], self.labels):
+            for value in column:
+                data = value.encode()
+                digest.update(len(data).to_bytes(8, "little") + data)
+        return digest.hexdigest()
+
+
+def choose_columns(
+    names: Sequence[str],
+    where: str,
+    *,
+    text: str | None = None,
+    pair: str | None = None,
+    label: str | None = None,
+    labelled: bool = True,
+) -> Columns:
+    """Find the columns by the flags, else by the names people use; InputError where that is not clear."""
+    listing = f"its columns are {', '.join(printable(name, 40) for name in names[:50])}"
+    for flag, name in (("text", text), ("pair", pair), ("label", label)):
+        if name is not None and name not in names:
+            raise InputError(f"{where}: no column {name!r} for --{flag}-column; {listing}")
+    lower = {name.lower(): name for name in reversed(names)}
+    taken = {pair, label}
+    if text is None and pair is None:
+        for first, second in PAIR_NAMES:
+            if {first, second} <= lower.keys() and not {lower[first], lower[second]} & taken:
+                text, pair = lower[first], lower[second]
+                break
+    if text is None:
+        found = [lower[name] for name in TEXT_NAMES if lower.get(name, label) not in taken]
+        if len(found) != 1:
+            problem = "more than one column may be the text" if found else "no text column found"
+            raise InputError(f"{where}: {problem}; {listing}; choose with --text-column")
+        text = found[0]
+    if label is None and labelled:
+        found = [lower[name] for name in LABEL_NAMES if lower.get(name, text) not in (text, pair)]
+        if len(found) != 1:
+            problem = "more than one column may be the label" if found else "no label column found"
+            raise InputError(f"{where}: {problem}; {listing}; choose with --label-column")
+        label = found[0]
+    if len({text, pair, label} - {None}) < sum(name is not None for name in (text, pair, label)):
+        raise InputError(f"{where}: one column is named for two roles; {listing}")
+    label_name = lower.get("label_text") if label and label.lower() == "label" else None
+    return Columns(text, pair, label, label_name)
+
+
+def text_of(row: Row, column: str) -> str:
+    """Return a row's text; raises ValueError saying what is wrong with it."""
+    if column not in row.fields:
+        raise ValueError(f"has no field {column!r}")
+    value = row.fields[column]
+    if value is None:
+        raise ValueError(f"column {column}: is null")
+    if not isinstance(value, str):
+        raise ValueError(f"column {column}: holds {printable(repr(value), 40)}, not a text")
+    if not value.strip():
+        raise ValueError(f"column {column}: is {'blank' if value else 'empty'}")
+    return value
+
+
+def label_of(row: Row, column: str) -> str:
+    """Return a row's label as a string; raises ValueError saying what is wrong with it."""
+    value = row.fields.get(column)
+    if isinstance(value, float):
+        value = int(value) if value.is_integer() else (None if value != value else value)
+    if isinstance(value, bool | int | float):
+        return str(value).lower()
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise ValueError(f"column {column}: has no label")
+    if not isinstance(value, str):
+        raise ValueError(f"column {column}: holds {printable(repr(value), 40)}, not a label")
+    return value.strip()
+
+
+def load_examples(
+    paths: Sequence[Path],
+    *,
+    text: str | None = None,
+    pair: str | None = None,
+    label: str | None = None,
+    encoding: str = "utf-8",
+    bad_rows: str = "error",
+) -> Examples:
+    """Read labelled files; a bad row is an InputError, or with `bad_rows="drop"` left out and noted."""
+    examples = Examples(source=", ".join(str(path) for path in paths))
+    for path in paths:
+        columns: Columns | None = None
+        unit = "row" if path.suffix == ".parquet" else "line"
+        for row in read_rows(path, encoding=encoding):
+            if columns is None and not row.error:
+                columns = choose_columns(
+                    list(row.fields), str(path), text=text, pair=pair, label=label
+                )
+                examples.columns = columns
+            place = f"{path}, {unit} {row.line}"
+            try:
+                if row.error or columns is None:
+                    raise ValueError(row.error)
+                _append(examples, row, columns, place)
+            except ValueError as error:
+                if bad_rows == "error":
+                    raise InputError(
+                        f"{place}: {error}; mend it, or leave such rows out with --bad-rows drop"
+                    ) from None
+                examples.dropped.append(f"{place}: {error}")
+    if not len(examples):
+        left = f" but {len(examples.dropped)} bad ones" if examples.dropped else ""
+        raise InputError(f"{examples.source}: has a header and no rows{left}; it needs labelled texts")
+    return examples
+
+
+def _append(examples: Examples, row: Row, columns: Columns, place: str) -> None:
+    assert columns.label is not None
+    text = text_of(row, columns.text)
+    second = None if columns.pair is None else text_of(row, columns.pair)
+    label = label_of(row, columns.label)
+    if columns.label_name:
+        name = label_of(row, columns.label_name)
+        if examples.names.setdefault(label, name) != name:
+            raise ValueError(
+                f"the label {label} is named {name!r} here and {examples.names[label]!r} before"
+            )
+    examples.texts.append(text)
+    examples.labels.append(label)
+    examples.places.append(place)
+    if second is not None:
+        examples.pairs = [] if examples.pairs is None else examples.pairs
+        examples.pairs.append(second)
+
+
+def class_names(examples: Examples) -> tuple[str, ...]:
+    """Return the classes in order: numbers by value, else by name; `label_text` gives the numbers' names."""
+    labels = sorted(set(examples.labels), key=_natural)
+    if len(labels) < 2:
+        raise InputError(
+            f"{examples.source}: has the one label {printable(labels[0])!r}; a classifier needs two"
+            + (HIDDEN_HINT if labels == ["-1"] else "")
+        )
+    names = tuple(examples.names.get(label, label) for label in labels)
+    if len(set(names)) < len(names):
+        raise InputError(f"{examples.source}: two labels have one name in the column label_text")
+    return names
+
+
+HIDDEN_HINT = "; -1 is how GLUE hides the labels of its test files"
+
+
+def class_ids(examples: Examples, classes: Sequence[str]) -> np.ndarray:
+    """Return each example's class number, int64.
+
+    A label is a class's name, its name in another case, or (where no name is a number) its number.
+    Raises InputError for a label that is none of these.
+    """
+    ids = {name.lower(): number for number, name in enumerate(classes)}
+    if len(ids) < len(classes):
+        ids = {}
+    if not any(re.fullmatch(r"-?\d+", name) for name in classes):
+        ids |= {str(number): number for number in range(len(classes))}
+    ids |= {name: number for number, name in enumerate(classes)}
+
+    def find(label: str) -> int | None:
+        name = examples.names.get(label, label)
+        return ids.get(name, ids.get(name.lower()))
+
+    numbers = {label: find(label) for label in set(examples.labels)}
+    strange = [label for label in examples.labels if numbers[label] is None]
+    if strange:
+        place = examples.places[examples.labels.index(strange[0])]
+        known = ", ".join(printable(name, 40) for name in classes[:10])
+        raise InputError(
+            f"{place}: the label {printable(strange[0], 80)!r} is none of the model's {len(classes)} "
+            f"classes ({known}{', ...' if len(classes) > 10 else ''})"
+            + (HIDDEN_HINT if strange[0] == "-1" else "")
+        )
+    return np.array([numbers[label] for label in examples.labels], dtype=np.int64)
+
+
+def split_examples(
+    examples: Examples, shares: Sequence[int], *, seed: int
+) -> list[Examples]:
+    """Split into parts of the given shares (70, 15, 15), each with every class in proportion.
+
+    Raises InputError for a class with too few rows to stand in each part.
+    """
+    label, count = min(Counter(examples.labels).items(), key=lambda item: item[1])
+    smallest = count * min(shares) / sum(shares)
+    if count < len(shares) or len(examples) * min(shares) / sum(shares) < len(set(examples.labels)):
+        raise InputError(
+            f"{examples.source}: the class {printable(label)!r} has {count} of {len(examples)} rows, "
+            f"too few for {len(shares)} parts of {':'.join(map(str, shares))} "
+            f"({smallest:.1f} in the smallest); add rows, merge classes, or give --validation and --test"
+        )
+    rest = np.arange(len(examples))
+    labels = np.array(examples.labels)
+    parts = []
+    for number in range(len(shares) - 1):
+        share = shares[number] / sum(shares[number:])
+        try:
+            taken, rest = train_test_split(
+                rest, train_size=share, random_state=seed, stratify=labels[rest]
+            )
+        except ValueError as error:
+            raise InputError(f"{examples.source}: cannot be split by class ({error})") from None
+        parts.append(taken)
+    parts.append(rest)
+    names = ("train", "validation", "test") if len(parts) == 3 else ("train", "validation")
+    return [
+        examples.take(part.tolist(), f"the {name} part of {examples.source}")
+        for part, name in zip(parts, names, strict=True)
+    ]
+
+
+def repeated_texts(part: Examples, train: Examples) -> int:
+    """Count the examples of a part whose very texts also stand in the training part."""
+    known = set(_whole(train))
+    return sum(text in known for text in _whole(part))
+
+
+def _whole(examples: Examples) -> Iterator[Any]:
+    return iter(examples.texts if examples.pairs is None else zip(examples.texts, examples.pairs))
+
+
+def _natural(label: str) -> tuple[int, float, str]:
+    """Sort numbers by value and before names."""
+    return (0, float(label), label) if re.fullmatch(r"-?\d{1,300}", label) else (1, 0.0, label)

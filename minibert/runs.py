@@ -1,0 +1,196 @@
+"""Run folders: a Hugging Face folder plus what evaluating and resuming need.
+
+    config.json model.safetensors tokenizer.json ...   the best epoch so far
+    settings.json       the options, and digests of the data
+    history.csv         a line an epoch
+    resume.safetensors  weights, optimizer, random state after the last epoch; gone when the run is done
+    metrics.json        the figures; written last, so that its presence means "finished"
+    test_predictions.jsonl
+"""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from minibert.errors import InputError
+from minibert.files import read_json, write_atomic, write_json, write_text
+from minibert.settings import RunSettings
+
+RUNS = Path("runs")
+
+
+@dataclass
+class Progress:
+    """What a run has done: finished epochs, the best of them, and their figures."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_figure: float = float("-inf")
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class RunFolder:
+    """One run's folder on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def resume_file(self) -> Path:
+        """Where the state of an unfinished run is."""
+        return self.path / "resume.safetensors"
+
+    @property
+    def metrics_file(self) -> Path:
+        """Where the figures of a finished run are."""
+        return self.path / "metrics.json"
+
+    @property
+    def predictions_file(self) -> Path:
+        """Where a finished run's test part and its predictions are."""
+        return self.path / "test_predictions.jsonl"
+
+    def create(self, settings: RunSettings, facts: Mapping[str, Any]) -> None:
+        """Make the folder, which must be new or empty, and write the settings."""
+        check_new(self.path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--out {self.path}: cannot be made ({error.strerror})") from None
+        write_json(self.path / "settings.json", {**settings.to_json(), **facts})
+
+    def read_settings(self, fact_names: Sequence[str]) -> tuple[RunSettings, dict[str, Any]]:
+        """Read the settings and the named facts that `create` wrote."""
+        if not self.path.is_dir():
+            raise InputError(f"--resume {self.path}: no such folder")
+        file = self.path / "settings.json"
+        if not file.is_file():
+            raise InputError(f"--resume {self.path}: is not a run of minibert (no settings.json)")
+        if self.metrics_file.exists():
+            raise InputError(f"--resume {self.path}: the run is finished; python eval.py scores it")
+        data = read_json(file)
+        facts = {name: data.pop(name, None) for name in fact_names}
+        return RunSettings.from_json(data, where=str(file)), facts
+
+    def save_state(
+        self,
+        progress: Progress,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        device: torch.device,
+    ) -> None:
+        """Write all that the next epoch depends on into one file, which is whole or the one before."""
+        tensors = {f"model.{name}": tensor for name, tensor in module.state_dict().items()}
+        for number, state in optimizer.state_dict()["state"].items():
+            for name, value in state.items():
+                tensors[f"optimizer.{number}.{name}"] = torch.as_tensor(value)
+        tensors["random.cpu"] = torch.get_rng_state()
+        if device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(device)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        metadata = {"progress": json.dumps(asdict(progress)), "scaler": json.dumps(scaler.state_dict())}
+        write_atomic(self.resume_file, lambda beside: save_file(tensors, beside, metadata))
+        write_text(self.path / "history.csv", _csv(progress.history))
+
+    def load_state(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        device: torch.device,
+    ) -> Progress:
+        """Read back what `save_state` wrote; a run stopped in its first epoch starts anew."""
+        if not self.resume_file.exists():
+            if (self.path / "history.csv").exists():
+                raise self._damaged("resume.safetensors is missing")
+            return Progress()
+        try:
+            with safe_open(self.resume_file, "pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+            progress = Progress(**json.loads(metadata["progress"]))
+            module.load_state_dict(_part(tensors, "model."))
+            _load_optimizer(optimizer, _part(tensors, "optimizer."))
+            scaler.load_state_dict(json.loads(metadata["scaler"]))
+            torch.set_rng_state(tensors["random.cpu"])
+            if device.type == "cuda":
+                torch.cuda.set_rng_state(tensors["random.cuda"], device)
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise self._damaged(str(error).partition("\n")[0]) from None
+        return progress
+
+    def finish(self, metrics: dict[str, Any], predictions: Sequence[dict[str, Any]]) -> None:
+        """Write the test part's predictions and then the figures; drop the state for resuming."""
+        if predictions:
+            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in predictions)
+            write_text(self.predictions_file, "".join(lines))
+        write_json(self.metrics_file, metrics)
+        self.resume_file.unlink(missing_ok=True)
+
+    def _damaged(self, reason: str) -> InputError:
+        return InputError(
+            f"--resume {self.path}: the saved state is damaged ({reason}); start a new run"
+        )
+
+
+def new_run_path(settings: RunSettings) -> Path:
+    """Return a path under runs/ that is not there yet, named by time, model and data."""
+    words = (Path(settings.model).name, Path(settings.data.removeprefix("hub:")).stem)
+    stem = "-".join([datetime.now().strftime("%Y%m%d-%H%M%S"), *words])
+    path, number = RUNS / stem, 2
+    while path.exists():
+        path, number = RUNS / f"{stem}-{number}", number + 1
+    return path
+
+
+def check_new(path: Path) -> None:
+    """Raise InputError where a run cannot be written without touching what is there."""
+    if path.is_file():
+        raise InputError(f"--out {path}: is a file; give a new folder")
+    if path.is_dir() and any(path.iterdir()):
+        raise InputError(
+            f"--out {path}: is not empty; give a new folder, or go on with it: --resume {path}"
+        )
+
+
+def newest_run() -> Path:
+    """Return the run under runs/ that finished last."""
+    finished = sorted(RUNS.glob("*/metrics.json"), key=lambda file: file.stat().st_mtime)
+    if not finished:
+        raise InputError(
+            f"no finished run in {RUNS.resolve()}; train one (python train.py) or give --model"
+        )
+    return finished[-1].parent
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        number, _, key = name.partition(".")
+        state.setdefault(int(number), {})[key] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,66 @@
+"""Where and in which numbers a run computes, each with the reason; and its seeds."""
+
+import torch
+from torch import nn
+
+from minibert.errors import InputError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a name; `auto` takes a GPU where there is one."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"--device {name}: not on this machine ({reason})") from None
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> tuple[torch.dtype, str]:
+    """Return the type that matrix products are done in, and why."""
+    if name != "auto":
+        return DTYPES[name], "as asked"
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return torch.bfloat16, "this GPU computes it natively"
+        return torch.float16, "this GPU has no bf16; the loss is scaled"
+    if device.type == "cpu":
+        if torch.cpu._is_avx512_bf16_supported():
+            return torch.bfloat16, "this processor has bf16 instructions"
+        return torch.float32, "this processor has no bf16 instructions"
+    return torch.float32, f"not measured on {device.type} in less"
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """Return the short name of a type."""
+    return next(name for name, value in DTYPES.items() if value == dtype)
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Return the context for forward passes; it does nothing in fp32."""
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def gradient_scaler(device: torch.device, dtype: torch.dtype) -> torch.amp.GradScaler:
+    """Return the loss scaler that fp16's small range needs; it does nothing otherwise."""
+    return torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return where a module's parameters are."""
+    return next(module.parameters()).device
+
+
+def describe_device(device: torch.device) -> str:
+    """Return a device as a person names it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{device.type}, {threads} thread{'s' if threads > 1 else ''}"

@@ -1,0 +1,202 @@
+"""Files of rows, read one at a time: CSV (RFC 4180), TSV (unquoted), JSON lines, Parquet, plain lines.
+
+A row that cannot be read comes out as a row with an `error`, so that the caller decides what it costs.
+"""
+
+import csv
+import io
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from minibert.errors import InputError, printable
+
+FORMATS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+    ".txt": "lines",
+}
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: the line (Parquet: the row number) it begins at, its fields, and what is wrong with it."""
+
+    line: int
+    fields: dict[str, Any]
+    error: str | None = None
+
+
+def file_format(path: Path) -> str:
+    """Return the format that a file's name says."""
+    found = FORMATS.get(path.suffix.lower())
+    if found is None:
+        raise InputError(f"{path}: has none of the endings {', '.join(FORMATS)}")
+    return found
+
+
+def read_rows(path: Path, *, encoding: str = "utf-8") -> Iterator[Row]:
+    """Yield a file's rows; raises InputError for a file that is not there or has no header."""
+    form = file_format(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, not a file")
+    try:
+        if form == "parquet":
+            yield from _read_parquet(path)
+            return
+        with open(path, "rb") as file:
+            yield from read_stream(file, form, str(path), encoding=encoding)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def read_stream(
+    binary: IO[bytes], form: str, where: str, *, encoding: str = "utf-8"
+) -> Iterator[Row]:
+    """Yield the rows of an open byte stream; a byte order mark is dropped."""
+    # Bytes that do not decode become lone surrogates here, and an error of their own row below.
+    try:
+        text = io.TextIOWrapper(
+            binary,
+            encoding="utf-8-sig" if encoding.lower().replace("_", "-") in UTF8 else encoding,
+            errors="surrogateescape",
+            newline="",
+        )
+    except LookupError:
+        raise InputError(f"--encoding {encoding}: Python knows no such encoding") from None
+    rows = {"csv": _read_csv, "tsv": _read_tsv, "jsonl": _read_json_lines, "lines": _read_lines}
+    try:
+        for row in rows[form](text, where):
+            yield row if row.error else _check_characters(row, encoding)
+    except UnicodeError as error:
+        raise InputError(f"{where}: is not {encoding} ({error}); name another --encoding") from None
+    finally:
+        text.detach()  # the stream is the caller's to close
+
+
+UTF8 = ("utf-8", "utf8", "utf-8-sig")
+
+
+def _read_csv(text: IO[str], where: str) -> Iterator[Row]:
+    csv.field_size_limit(sys.maxsize)  # the module's default refuses texts over 131,072 characters
+    reader = csv.reader(text, strict=True)
+    start = 1
+    header: list[str] | None = None
+    while True:
+        error, cells = None, []
+        try:
+            cells = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as problem:
+            error = f"is not CSV ({problem}); a quote inside quotes is written twice"
+        line, start = start, reader.line_num + 1
+        if header is None and error:
+            raise InputError(f"{where}, line {line}: the header {error}")
+        if header is None and cells:
+            header = _header(cells, where)
+        elif header is not None and (cells or error):
+            yield _row(line, header, cells, error)
+    if header is None:
+        raise InputError(f"{where}: is empty; it needs a header line and rows")
+
+
+def _read_tsv(text: IO[str], where: str) -> Iterator[Row]:
+    header: list[str] | None = None
+    for number, line in enumerate(text, start=1):
+        cells = line.rstrip("\r\n").split("\t")
+        if cells == [""]:
+            continue
+        if header is None:
+            header = _header(cells, where)
+        else:
+            yield _row(number, header, cells, None)
+    if header is None:
+        raise InputError(f"{where}: is empty; it needs a header line and rows")
+
+
+def _read_json_lines(text: IO[str], where: str) -> Iterator[Row]:
+    empty = True
+    for number, line in enumerate(text, start=1):
+        if not line.strip():
+            continue
+        if empty and line.lstrip().startswith("["):
+            raise InputError(f"{where}: is a JSON array; write JSON lines, one object a line")
+        empty = False
+        try:
+            fields = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield Row(number, {}, f"is not JSON ({error})")
+            continue
+        if isinstance(fields, dict):
+            yield Row(number, fields)
+        else:
+            yield Row(number, {}, f"is a JSON {type(fields).__name__}, not an object")
+    if empty:
+        raise InputError(f"{where}: is empty; it needs one JSON object a line")
+
+
+def _read_lines(text: IO[str], where: str) -> Iterator[Row]:
+    for number, line in enumerate(text, start=1):
+        yield Row(number, {"text": line.rstrip("\r\n")})
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise InputError(
+            f'{path}: Parquet needs the extra parquet: pip install -e ".[parquet]"'
+        ) from None
+    try:
+        number = 0
+        with ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1024):
+                for fields in batch.to_pylist():
+                    number += 1
+                    yield Row(number, fields)
+    except ArrowException as error:
+        raise InputError(f"{path}: is not a whole Parquet file ({error})") from None
+    if not number:
+        raise InputError(f"{path}: has no rows")
+
+
+def _header(cells: list[str], where: str) -> list[str]:
+    names = [
+        cell.strip() or f"column {number}" for number, cell in enumerate(cells, start=1)
+    ]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{where}, line 1: the header has the column {twice[0]!r} twice; rename one")
+    return names
+
+
+def _row(line: int, header: list[str], cells: list[str], error: str | None) -> Row:
+    if error is None and len(cells) != len(header):
+        error = f"has {len(cells)} fields, the header {len(header)}"
+    return Row(line, dict(zip(header, cells, strict=False)), error)
+
+
+def _check_characters(row: Row, encoding: str) -> Row:
+    for name, value in row.fields.items():
+        bad = SURROGATE.search(value) if isinstance(value, str) else None
+        if bad:
+            byte = ord(bad[0]) - 0xDC00
+            problem = (
+                f"the byte 0x{byte:02x}, which is not {encoding}; name another --encoding"
+                if 0x80 <= byte <= 0xFF
+                else "half of a surrogate pair"
+            )
+            where = f"column {printable(name)}, character {bad.start() + 1}"
+            return Row(row.line, row.fields, f"{where}: holds {problem}")
+    return row

@@ -1,0 +1,149 @@
+"""Texts to token ids, through the `tokenizers` library; the only room that imports it.
+
+A tokenizer is read from `tokenizer.json`, or built from `vocab.txt` alone as the first BERTs need it
+(transformers' tokenization_bert.py is the reference for the ids).
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Encoding, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer as Backend
+from tokenizers.models import WordPiece
+
+from minibert.config import EncoderConfig
+from minibert.errors import InputError
+from minibert.files import read_json, write_atomic, write_json
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """One text's ids, int32, special tokens included; from `second` on they are of token type 1."""
+
+    ids: np.ndarray
+    second: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Tokenizer:
+    """A checkpoint's tokenizer, without the truncation and padding that its file may have baked in."""
+
+    def __init__(self, backend: Backend, folder: Path) -> None:
+        backend.no_truncation()
+        backend.no_padding()
+        self.backend = backend
+        self.folder = folder
+
+    @classmethod
+    def from_folder(cls, folder: Path, config: EncoderConfig) -> "Tokenizer":
+        """Read the tokenizer beside a checkpoint; raises InputError where it does not fit the config."""
+        full, vocab = folder / "tokenizer.json", folder / "vocab.txt"
+        if full.is_file():
+            source = full
+            try:
+                backend = Backend.from_file(str(full))
+            except Exception as error:  # the library raises nothing narrower
+                raise InputError(f"{full}: is not a tokenizer ({error})") from None
+        elif vocab.is_file():
+            source = vocab
+            backend = _from_vocabulary(vocab)
+        else:
+            raise InputError(f"{folder}: holds no tokenizer (no tokenizer.json, no vocab.txt)")
+        if backend.get_vocab_size() > config.vocab_size:
+            raise InputError(
+                f"{source}: has {backend.get_vocab_size()} tokens, "
+                f"config.json only {config.vocab_size}; the two are not of one model"
+            )
+        return cls(backend, folder)
+
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[TokenIds]:
+        """Encode texts (with `pairs`: as first and second segment) at their full lengths."""
+        inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
+        return [_token_ids(encoding) for encoding in self.backend.encode_batch_fast(inputs)]
+
+    def truncate(
+        self,
+        rows: list[TokenIds],
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        max_length: int,
+    ) -> int:
+        """Shorten, in place, the rows over `max_length` tokens (of a pair the longer text first); count them."""
+        long = [number for number, row in enumerate(rows) if len(row) > max_length]
+        if long:
+            self.backend.enable_truncation(max_length, strategy="longest_first")
+            short = self.encode([texts[i] for i in long], pairs and [pairs[i] for i in long])
+            self.backend.no_truncation()
+            for number, row in zip(long, short, strict=True):
+                rows[number] = row
+        return len(long)
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files into a model folder, so that transformers finds them too."""
+        write_atomic(
+            folder / "tokenizer.json", lambda beside: self.backend.save(str(beside), pretty=False)
+        )
+        for name in ("vocab.txt", "tokenizer_config.json"):
+            if (self.folder / name).is_file():
+                write_atomic(folder / name, lambda to, name=name: _copy(self.folder / name, to))
+        if not (folder / "tokenizer_config.json").exists():
+            write_json(folder / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer"})
+
+
+def _token_ids(encoding: Encoding) -> TokenIds:
+    types = encoding.type_ids
+    return TokenIds(np.array(encoding.ids, dtype=np.int32), len(types) - sum(types))
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+
+
+def _from_vocabulary(file: Path) -> Backend:
+    """Build BERT's tokenizer from a word list, one token a line, and `tokenizer_config.json` if there."""
+    settings_file = file.parent / "tokenizer_config.json"
+    settings: dict[str, Any] = read_json(settings_file) if settings_file.is_file() else {}
+    special = {
+        name: _special(settings.get(f"{name}_token"), f"[{name.upper()}]")
+        for name in ("unk", "sep", "pad", "cls", "mask")
+    }
+    try:
+        with open(file, encoding="utf-8", newline="\n") as lines:
+            vocabulary = {line.rstrip("\r\n"): number for number, line in enumerate(lines)}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot be read as UTF-8 ({error})") from None
+    missing = [token for token in special.values() if token not in vocabulary]
+    if missing:
+        raise InputError(f"{file}: lacks the special tokens {', '.join(missing)}")
+
+    backend = Backend(WordPiece(vocabulary, unk_token=special["unk"]))
+    backend.add_special_tokens(list(special.values()))
+    backend.normalizer = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+        strip_accents=settings.get("strip_accents"),
+        lowercase=settings.get("do_lower_case", True),
+    )
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    cls, sep = special["cls"], special["sep"]
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{cls}:0 $A:0 {sep}:0",
+        pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
+        special_tokens=[(cls, vocabulary[cls]), (sep, vocabulary[sep])],
+    )
+    backend.decoder = decoders.WordPiece()
+    return backend
+
+
+def _special(value: Any, default: str) -> str:
+    """Read a special token: a string, or an object with its `content` in older files."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else default

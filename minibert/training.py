@@ -1,0 +1,197 @@
+"""The one training loop: fit() trains a classifier, or the head alone on a frozen encoder's features."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minibert.batches import Batch, Part, training_order
+from minibert.errors import InputError
+from minibert.metrics import Scores, score
+from minibert.model import Classifier
+from minibert.optim import adamw, learning_rate_factor, parameter_groups, set_learning_rates
+from minibert.predictor import in_length_order
+from minibert.progress import EpochDisplay
+from minibert.runs import Progress, RunFolder
+from minibert.runtime import autocast, gradient_scaler
+from minibert.settings import RunSettings
+
+
+def fit(
+    model: Classifier,
+    train: Part,
+    validation: Part,
+    settings: RunSettings,
+    *,
+    classes: Sequence[str],
+    run: RunFolder,
+    save_best: Callable[[], None],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Progress:
+    """Train until the epochs or the patience are used up; `save_best` is called after each best epoch.
+
+    With `settings.freeze` the parts hold features and only the head trains. A run that was stopped goes
+    on after its last finished epoch.
+    """
+    module: nn.Module = model.head if settings.freeze else model
+    optimizer = adamw(
+        parameter_groups(
+            None if settings.freeze else model.encoder,
+            model.head,
+            encoder_lr=settings.encoder_lr,
+            head_lr=settings.head_lr,
+            weight_decay=settings.weight_decay,
+        )
+    )
+    scaler = gradient_scaler(device, dtype)
+    weights = balanced_weights(train.labels, len(classes), settings.class_weights).to(device)
+    progress = run.load_state(module, optimizer, scaler, device)
+    while progress.epoch < settings.epochs and not out_of_patience(progress, settings.patience):
+        started = time.monotonic()
+        epoch_loss, lr = train_epoch(
+            module, train, settings, progress.epoch, optimizer, scaler, weights, device, dtype
+        )
+        seconds = time.monotonic() - started
+        module.eval()
+        logits = in_length_order(
+            module, validation, batch_size=settings.batch_size, device=device, dtype=dtype
+        )
+        scores = score(logits, validation.labels, classes)
+        progress.epoch += 1
+        progress.seconds += seconds
+        figure = selection_figure(scores, settings.select)
+        if figure > progress.best_figure or not progress.best_epoch:
+            progress.best_figure, progress.best_epoch = figure, progress.epoch
+            save_best()
+        progress.history.append(
+            {
+                "epoch": progress.epoch,
+                "train_loss": epoch_loss,
+                "validation_loss": scores.loss,
+                "validation_accuracy": scores.accuracy,
+                "validation_macro_f1": scores.macro_f1,
+                "learning_rate": lr,
+                "seconds": round(seconds, 3),
+                "texts_per_second": round(len(train.labels) / seconds, 1),
+            }
+        )
+        run.save_state(progress, module, optimizer, scaler, device)
+        mark = " *" if progress.best_epoch == progress.epoch else ""
+        print(
+            f"epoch {progress.epoch}/{settings.epochs}: train loss {epoch_loss:.4f}; "
+            f"validation {scores}; {seconds:.1f} s{mark}"
+        )
+    return progress
+
+
+def train_epoch(
+    module: nn.Module,
+    train: Part,
+    settings: RunSettings,
+    epoch: int,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    weights: Tensor,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[float, float]:
+    """Train one pass over the texts; return the mean loss and the last step's learning rate."""
+    module.train()
+    steps = optimizer_steps(len(train.labels), settings)
+    order = training_order(train.lengths, settings.batch_size, seed=settings.seed, epoch=epoch)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    display = EpochDisplay(epoch + 1, settings.epochs, steps=steps, texts=len(train.labels))
+    losses = torch.zeros((), device=device)
+    texts, lr = 0, 0.0
+    for step, rows in enumerate(groups_of(order, settings.accumulate), start=epoch * steps):
+        factor = learning_rate_factor(
+            step, steps * settings.epochs, kind=settings.schedule, warmup=settings.warmup
+        )
+        lr = set_learning_rates(optimizer, factor)
+        batches = [train.batch(batch_rows).to(device) for batch_rows in rows]
+        step_loss = accumulate_gradients(
+            module, batches, scaler, weights, settings.label_smoothing, dtype
+        )
+        if settings.clip:
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(parameters, settings.clip)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        count = sum(len(batch.labels) for batch in batches)
+        losses += step_loss * count
+        texts += count
+        if display.due():
+            display.show(texts, loss=float(step_loss), lr=lr)
+    display.close()
+    mean = float(losses) / texts
+    if not math.isfinite(mean):
+        raise InputError(
+            f"the training loss is {mean} in epoch {epoch + 1}; lower --encoder-lr and --head-lr, "
+            "or use --precision fp32 (the last finished epoch is kept)"
+        )
+    return mean, lr
+
+
+def accumulate_gradients(
+    module: nn.Module,
+    batches: Sequence[Batch],
+    scaler: torch.amp.GradScaler,
+    weights: Tensor,
+    label_smoothing: float,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Add up the gradients of one step; the loss and they equal those of the batches as one big batch.
+
+    Each batch's sum is divided by the weight of the whole step, known beforehand from the labels.
+    """
+    whole = torch.stack([weights[batch.labels].sum() for batch in batches]).sum()
+    total = torch.zeros((), device=whole.device)
+    for batch in batches:
+        with autocast(whole.device, dtype):
+            logits = module(*batch.inputs)
+        loss = F.cross_entropy(
+            logits.float(),
+            batch.labels,
+            weight=weights,
+            label_smoothing=label_smoothing,
+            reduction="sum",
+        )
+        loss = loss / whole
+        scaler.scale(loss).backward()
+        total += loss.detach()
+    return total
+
+
+def balanced_weights(labels: Tensor, classes: int, kind: str) -> Tensor:
+    """Return each class's weight (C,): one, or N / (C x its count) as scikit-learn's "balanced"."""
+    if kind == "none":
+        return torch.ones(classes)
+    counts = torch.bincount(labels, minlength=classes)
+    return len(labels) / (classes * counts.clamp(min=1).float())
+
+
+def optimizer_steps(texts: int, settings: RunSettings) -> int:
+    """Return the number of optimizer steps in an epoch, the last partial ones counted."""
+    return math.ceil(math.ceil(texts / settings.batch_size) / settings.accumulate)
+
+
+def groups_of(order: Sequence[np.ndarray], size: int) -> Iterator[Sequence[np.ndarray]]:
+    """Yield the batches of each optimizer step."""
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def selection_figure(scores: Scores, select: str) -> float:
+    """Return the figure that chooses the best epoch, higher is better."""
+    return {"accuracy": scores.accuracy, "macro-f1": scores.macro_f1, "loss": -scores.loss}[select]
+
+
+def out_of_patience(progress: Progress, patience: int | None) -> bool:
+    """Say whether the last `patience` epochs brought nothing better."""
+    return patience is not None and progress.epoch - progress.best_epoch >= patience
