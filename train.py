@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> None:
     # Imported here so that --help and a mistyped flag answer at once.
     import torch
 
-    from minibert import data, hf, hub, pipeline
+    from minibert import hf, hub, pipeline
     from minibert.runs import RunFolder, check_new, new_run_path
     from minibert.runtime import choose_device, choose_precision, describe_device, precision_name
     from minibert.tokenizer import Tokenizer

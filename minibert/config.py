@@ -137,9 +137,7 @@ def native_pooling(family: str) -> str:
     return "pooler" if family == "bert" else "cls"
 
 
-def read_head(
-    data: Mapping[str, Any], encoder: EncoderConfig, *, where: str
-) -> HeadConfig | None:
+def read_head(data: Mapping[str, Any], encoder: EncoderConfig, *, where: str) -> HeadConfig | None:
     """Return the head that a `config.json` declares: one of minibert's, the family's own, or none."""
     own = data.get("minibert")
     architectures = data.get("architectures") or []
@@ -183,7 +181,9 @@ def _number(value: Any, kind: Any, where: str) -> Any:
     if kind is int:
         lowest = 0 if where.endswith(("pad_token_id", "type_vocab_size")) else 1
         if type(value) is not int or not lowest <= value <= 10_000_000:
-            raise InputError(f"{where} is {value!r}, not a whole number from {lowest} to 10,000,000")
+            raise InputError(
+                f"{where} is {value!r}, not a whole number from {lowest} to 10,000,000"
+            )
         return value
     if type(value) not in (int, float) or not 0 <= value < 1:
         raise InputError(f"{where} is {value!r}, not a number from 0 to below 1")

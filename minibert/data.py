@@ -88,13 +88,19 @@ def choose_columns(
     pair: str | None = None,
     label: str | None = None,
     labelled: bool = True,
+    usual: Columns | None = None,
 ) -> Columns:
-    """Find the columns by the flags, else by the names people use; InputError where that is not clear."""
+    """Find the columns by the flags, else the `usual` ones of a run, else by the names people use.
+
+    Raises InputError where that is not clear.
+    """
     listing = f"its columns are {', '.join(printable(name, 40) for name in names[:50])}"
     for flag, name in (("text", text), ("pair", pair), ("label", label)):
         if name is not None and name not in names:
             raise InputError(f"{where}: no column {name!r} for --{flag}-column; {listing}")
     lower = {name.lower(): name for name in reversed(names)}
+    if text is None and pair is None and usual and {usual.text, usual.pair} - {None} <= set(names):
+        text, pair = usual.text, usual.pair
     taken = {pair, label}
     if text is None and pair is None:
         for first, second in PAIR_NAMES:
@@ -155,6 +161,7 @@ def load_examples(
     label: str | None = None,
     encoding: str = "utf-8",
     bad_rows: str = "error",
+    usual: Columns | None = None,
 ) -> Examples:
     """Read labelled files; a bad row is an InputError, or with `bad_rows="drop"` left out and noted."""
     examples = Examples(source=", ".join(str(path) for path in paths))
@@ -164,7 +171,7 @@ def load_examples(
         for row in read_rows(path, encoding=encoding):
             if columns is None and not row.error:
                 columns = choose_columns(
-                    list(row.fields), str(path), text=text, pair=pair, label=label
+                    list(row.fields), str(path), text=text, pair=pair, label=label, usual=usual
                 )
                 examples.columns = columns
             place = f"{path}, {unit} {row.line}"
@@ -180,7 +187,9 @@ def load_examples(
                 examples.dropped.append(f"{place}: {error}")
     if not len(examples):
         left = f" but {len(examples.dropped)} bad ones" if examples.dropped else ""
-        raise InputError(f"{examples.source}: has a header and no rows{left}; it needs labelled texts")
+        raise InputError(
+            f"{examples.source}: has a header and no rows{left}; it needs labelled texts"
+        )
     return examples
 
 
@@ -250,9 +259,7 @@ def class_ids(examples: Examples, classes: Sequence[str]) -> np.ndarray:
     return np.array([numbers[label] for label in examples.labels], dtype=np.int64)
 
 
-def split_examples(
-    examples: Examples, shares: Sequence[int], *, seed: int
-) -> list[Examples]:
+def split_examples(examples: Examples, shares: Sequence[int], *, seed: int) -> list[Examples]:
     """Split into parts of the given shares (70, 15, 15), each with every class in proportion.
 
     Raises InputError for a class with too few rows to stand in each part.

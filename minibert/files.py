@@ -13,7 +13,10 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a file beside `path`, then put it in the place of `path` in one step."""
     beside = path.with_name(f".{path.name}.new")
     try:
+        beside.touch()
+        mode = beside.stat().st_mode
         write(beside)
+        os.chmod(beside, mode)  # safetensors makes files that only their owner can read
         with open(beside, "rb") as file:
             os.fsync(file.fileno())
         os.replace(beside, path)

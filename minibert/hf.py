@@ -85,7 +85,9 @@ class Checkpoint:
 
 def read_encoder_config(folder: Path) -> EncoderConfig:
     """Read the encoder's numbers from a checkpoint folder."""
-    return EncoderConfig.from_json(read_json(_config_file(folder)), where=str(folder / "config.json"))
+    return EncoderConfig.from_json(
+        read_json(_config_file(folder)), where=str(folder / "config.json")
+    )
 
 
 def load_classifier(folder: Path, wanted: HeadConfig | None = None) -> Checkpoint:

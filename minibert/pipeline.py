@@ -109,7 +109,9 @@ def describe_parts(parts: Parts) -> None:
             listed = "; ".join(part.dropped[:5])
             print(f"  left out {len(part.dropped)} bad rows: {listed}")
         if name != "train" and (repeated := repeated_texts(part, parts.train)):
-            print(f"  {repeated:,} of them also stand in the training part: their score is no proof")
+            print(
+                f"  {repeated:,} of them also stand in the training part: their score is no proof"
+            )
     if parts.test is None:
         print("test: none given, and none split off since a validation part is given")
 
@@ -138,12 +140,8 @@ def tokenize(
     """Tokenize all parts, print the histogram of lengths, and cut what is over the length chosen."""
     longest = settings.max_length
     if longest is not None and longest > config.positions:
-        raise InputError(
-            f"--max-length is {longest}; this model has {config.positions} positions"
-        )
-    rows = {
-        name: tokenizer.encode(part.texts, part.pairs) for name, part in parts.named().items()
-    }
+        raise InputError(f"--max-length is {longest}; this model has {config.positions} positions")
+    rows = {name: tokenizer.encode(part.texts, part.pairs) for name, part in parts.named().items()}
     lengths = np.array([len(row) for row in rows["train"]])
     if longest is None:
         longest = min(shortest_length(lengths), config.positions)
@@ -161,7 +159,9 @@ def shortest_length(lengths: np.ndarray) -> int:
     return int(max(3, ordered[len(ordered) - 1 - int(AUTO_CUT * len(ordered))]))
 
 
-def length_histogram(lengths: np.ndarray, max_length: int, *, bars: int = 10, width: int = 40) -> str:
+def length_histogram(
+    lengths: np.ndarray, max_length: int, *, bars: int = 10, width: int = 40
+) -> str:
     """Draw token lengths as text, the bars that --max-length cuts marked."""
     step = max(1, -(-int(lengths.max()) // bars))
     counts = np.bincount((lengths - 1) // step, minlength=1)

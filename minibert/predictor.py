@@ -2,12 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from minibert.batches import Part, Texts, length_order
+from minibert.data import Columns
+from minibert.errors import InputError
 from minibert.hf import load_classifier
+from minibert.hub import find_model
+from minibert.runs import RunFolder, newest_run
 from minibert.runtime import autocast, choose_device, choose_precision
 from minibert.tokenizer import Tokenizer
 
@@ -47,16 +52,36 @@ class Predictor:
         precision: str = "auto",
         max_length: int | None = None,
     ) -> None:
-        checkpoint = load_classifier(folder)
+        self.folder = folder
         self.device = choose_device(device)
-        self.dtype, self.why = choose_precision(precision, self.device)
+        self.dtype, _ = choose_precision(precision, self.device)
+        checkpoint = load_classifier(folder)
         self.model = checkpoint.model.to(self.device)
         self.config = checkpoint.encoder
         self.classes = checkpoint.head.labels
-        self.max_length = min(max_length or checkpoint.head.max_length, self.config.positions)
+        self.max_length = checkpoint.head.max_length if max_length is None else max_length
+        if not 3 <= self.max_length <= self.config.positions:
+            raise InputError(
+                f"--max-length is {self.max_length}; this model takes 3 to {self.config.positions}"
+            )
+        if batch_size < 1:
+            raise InputError(f"--batch-size is {batch_size}; it must be 1 or more")
         self.tokenizer = Tokenizer.from_folder(folder, self.config)
         self.batch_size = batch_size
         self.truncated = 0  # texts cut so far
+
+    @classmethod
+    def open(cls, name: str | None, *, revision: str | None = None, **options: Any) -> "Predictor":
+        """Open a model by its name, or the newest finished run; `options` are those of `__init__`."""
+        if name is None and revision:
+            raise InputError("--revision goes with a hub id; give --model")
+        folder = newest_run() if name is None else find_model(name, revision=revision)
+        return cls(folder, **options)
+
+    @property
+    def columns(self) -> Columns | None:
+        """The columns that the model was trained on, where a run remembers them."""
+        return RunFolder(self.folder).columns()
 
     def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tensor:
         """Return logits (N, C) of N texts; texts over `max_length` tokens are cut and counted."""

@@ -1,11 +1,11 @@
 """Run folders: a Hugging Face folder plus what evaluating and resuming need.
 
-    config.json model.safetensors tokenizer.json ...   the best epoch so far
-    settings.json       the options, and digests of the data
-    history.csv         a line an epoch
-    resume.safetensors  weights, optimizer, random state after the last epoch; gone when the run is done
-    metrics.json        the figures; written last, so that its presence means "finished"
-    test_predictions.jsonl
+config.json model.safetensors tokenizer.json ...   the best epoch so far
+settings.json       the options, and digests of the data
+history.csv         a line an epoch
+resume.safetensors  weights, optimizer, random state after the last epoch; gone when the run is done
+metrics.json        the figures; written last, so that its presence means "finished"
+test_predictions.jsonl
 """
 
 import csv
@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from minibert.data import Columns
 from minibert.errors import InputError
 from minibert.files import read_json, write_atomic, write_json, write_text
 from minibert.settings import RunSettings
@@ -83,6 +84,15 @@ class RunFolder:
         facts = {name: data.pop(name, None) for name in fact_names}
         return RunSettings.from_json(data, where=str(file)), facts
 
+    def columns(self) -> Columns | None:
+        """Return the columns of the data that the run was trained on, where it says."""
+        file = self.path / "settings.json"
+        columns = read_json(file).get("columns") if file.is_file() else None
+        try:
+            return None if columns is None else Columns(**columns)
+        except TypeError:
+            raise InputError(f"{file}: the entry columns is damaged") from None
+
     def save_state(
         self,
         progress: Progress,
@@ -100,7 +110,10 @@ class RunFolder:
         if device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(device)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        metadata = {"progress": json.dumps(asdict(progress)), "scaler": json.dumps(scaler.state_dict())}
+        metadata = {
+            "progress": json.dumps(asdict(progress)),
+            "scaler": json.dumps(scaler.state_dict()),
+        }
         write_atomic(self.resume_file, lambda beside: save_file(tensors, beside, metadata))
         write_text(self.path / "history.csv", _csv(progress.history))
 

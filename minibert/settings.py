@@ -103,7 +103,10 @@ class RunSettings:
     )
     encoding: str = option("data", "utf-8", "of CSV, TSV and JSON lines files")
     bad_rows: str = option(
-        "data", "error", "stop at a row that cannot be used, or leave it out", choices=("error", "drop")
+        "data",
+        "error",
+        "stop at a row that cannot be used, or leave it out",
+        choices=("error", "drop"),
     )
     split: tuple[int, int, int] = option(
         "data", (70, 15, 15), "train:validation:test shares", kind=shares, shown="70:15:15"
@@ -160,7 +163,9 @@ class RunSettings:
         "training", 0, "of the new head, the batches and dropout", kind=int, low=0, high=2**32 - 1
     )
 
-    device: str = option("machine", "auto", "cpu, cuda, cuda:1, mps; auto: a GPU where there is one")
+    device: str = option(
+        "machine", "auto", "cpu, cuda, cuda:1, mps; auto: a GPU where there is one"
+    )
     precision: str = option(
         "machine", "auto", "of matrix products; auto says what it chose and why", choices=PRECISIONS
     )
@@ -232,6 +237,28 @@ def add_options(parser: argparse.ArgumentParser, names: Sequence[str] | None = N
             metavar=None if meta["choices"] else METAVARS.get(meta["kind"], "NAME"),
             help=f"{meta['help']} (default: {shown})",
         )
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add the flags by which eval.py and predict.py open a model."""
+    add = parser.add_argument_group("model").add_argument
+    add("--model", metavar="NAME", help="run, folder or hub id (default: the newest finished run)")
+    add(
+        "--revision", metavar="NAME", help="branch, tag or commit of a hub id (default: the newest)"
+    )
+    add(
+        "--max-length",
+        type=int,
+        metavar="N",
+        help="tokens a text, longer ones are cut (default: the model's)",
+    )
+    add(
+        "--batch-size", type=int, default=32, metavar="N", help="texts a forward pass (default: 32)"
+    )
+    add("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: auto)")
+    add(
+        "--precision", default="auto", choices=PRECISIONS, help="of matrix products (default: auto)"
+    )
 
 
 METAVARS: dict[Any, str] = {int: "N", float: "X", length: "N", shares: "A:B:C"}

@@ -172,12 +172,12 @@ def _read_parquet(path: Path) -> Iterator[Row]:
 
 
 def _header(cells: list[str], where: str) -> list[str]:
-    names = [
-        cell.strip() or f"column {number}" for number, cell in enumerate(cells, start=1)
-    ]
+    names = [cell.strip() or f"column {number}" for number, cell in enumerate(cells, start=1)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InputError(f"{where}, line 1: the header has the column {twice[0]!r} twice; rename one")
+        raise InputError(
+            f"{where}, line 1: the header has the column {twice[0]!r} twice; rename one"
+        )
     return names
 
 

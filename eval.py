@@ -1,0 +1,114 @@
+"""Score a classifier on labelled texts: `python eval.py --help`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minibert.errors import InputError, run_command
+from minibert.settings import Flags, add_model_options, add_options
+
+if TYPE_CHECKING:
+    from minibert.data import Examples
+    from minibert.predictor import Predictor
+
+DESCRIPTION = """Score a finished run, a folder or a hub model on labelled texts: scikit-learn's
+classification report, a confusion matrix, accuracy with its 95% interval."""
+
+DATA_OPTIONS = ("text_column", "pair_column", "label_column", "encoding", "bad_rows")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run one evaluation from the command line's words."""
+    parser = Flags(prog="eval.py", description=DESCRIPTION)
+    add_model_options(parser)
+    add_options(parser, DATA_OPTIONS)
+    add = parser.add_argument_group("what to score, and where the figures go").add_argument
+    add("--data", metavar="NAME", help="file, hub:owner/name, sst2 (default: the run's test part)")
+    add("--json", type=Path, metavar="FILE", help="write the figures here too")
+    add("--plot", type=Path, metavar="FILE", help="draw the confusion matrix (extra: plots)")
+    flags = vars(parser.parse_args(argv))
+    data, json_file, plot = flags.pop("data"), flags.pop("json"), flags.pop("plot")
+    reading = {name: flags.pop(name) for name in DATA_OPTIONS if name in flags}
+    for file in (json_file, plot):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise InputError(f"{file}: its folder does not exist; make it first")
+
+    # Imported here so that --help and a mistyped flag answer at once.
+    import torch
+
+    from minibert import metrics
+    from minibert.data import class_ids
+    from minibert.files import write_json
+    from minibert.predictor import Predictor
+
+    predictor = Predictor.open(flags.pop("model"), **flags)
+    examples, which = read_examples(data, predictor, reading)
+    labels = torch.from_numpy(class_ids(examples, predictor.classes))
+    print(f"model: {predictor.folder}")
+    print(f"data: {which}, {len(examples):,} texts")
+    if examples.dropped:
+        print(f"  left out {len(examples.dropped)} bad rows: {'; '.join(examples.dropped[:5])}")
+    logits = predictor.logits(examples.texts, examples.pairs)
+    scores = metrics.score(logits, labels, predictor.classes)
+    print(f"  {predictor.truncated:,} texts cut at {predictor.max_length} tokens")
+    print(metrics.report(logits, labels, predictor.classes))
+    print(scores)
+    if json_file:
+        write_json(json_file, {"model": str(predictor.folder), "data": which, **scores.to_json()})
+    if plot:
+        plot_confusion(
+            plot, metrics.confusion(labels, logits.argmax(1), predictor.classes), predictor
+        )
+
+
+def read_examples(
+    data: str | None, predictor: "Predictor", reading: dict[str, Any]
+) -> tuple["Examples", str]:
+    """Return the texts to score and what they are: a file, a data set's part, or the run's test part."""
+    from minibert.data import load_examples
+    from minibert.hub import find_data
+    from minibert.runs import RunFolder
+    from minibert.tables import read_rows
+
+    if data is None:
+        file = RunFolder(predictor.folder).predictions_file
+        if not file.is_file():
+            raise InputError(f"{predictor.folder}: has no test part of its own; give --data")
+        if reading:
+            raise InputError("the flags of columns and files go with --data; leave them out")
+        first = next(iter(read_rows(file)))
+        pair = "pair" if "pair" in first.fields else None
+        return load_examples([file], text="text", pair=pair, label="label"), "the run's test part"
+    files = find_data(data)
+    local = Path(data).exists()
+    part = "test" if files.test else "validation" if files.validation else "train"
+    examples = load_examples(getattr(files, part), usual=predictor.columns, **translate(reading))
+    return examples, data if local else f"the {part} part of {data}"
+
+
+def translate(reading: dict[str, Any]) -> dict[str, Any]:
+    """Turn the names of flags into those of load_examples."""
+    return {name.removesuffix("_column"): value for name, value in reading.items()}
+
+
+def plot_confusion(file: Path, counts: Any, predictor: "Predictor") -> None:
+    """Draw the confusion matrix into a picture of the format that the file's name says."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InputError('--plot needs the extra plots: pip install -e ".[plots]"') from None
+    from sklearn.metrics import ConfusionMatrixDisplay
+
+    size = max(4.0, 0.35 * len(predictor.classes) + 2)
+    figure = Figure(figsize=(size + 1, size), layout="constrained")
+    display = ConfusionMatrixDisplay(counts, display_labels=predictor.classes)
+    display.plot(ax=figure.subplots(), cmap="Blues", xticks_rotation="vertical")
+    try:
+        figure.savefig(file, dpi=150)
+    except ValueError as error:
+        raise InputError(f"--plot {file}: {str(error).partition(chr(10))[0]}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
