@@ -3,14 +3,19 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+
+from minibert import metrics
+from minibert.data import Examples, class_ids, load_examples
 from minibert.errors import InputError, run_command
+from minibert.files import write_json
+from minibert.hub import find_data
+from minibert.predictor import Predictor
+from minibert.runs import RunFolder
 from minibert.settings import Flags, add_model_options, add_options
-
-if TYPE_CHECKING:
-    from minibert.data import Examples
-    from minibert.predictor import Predictor
+from minibert.tables import read_rows
 
 DESCRIPTION = """Score a finished run, a folder or a hub model on labelled texts: scikit-learn's
 classification report, a confusion matrix, accuracy with its 95% interval."""
@@ -34,14 +39,6 @@ def main(argv: Sequence[str]) -> None:
         if file is not None and not file.absolute().parent.is_dir():
             raise InputError(f"{file}: its folder does not exist; make it first")
 
-    # Imported here so that --help and a mistyped flag answer at once.
-    import torch
-
-    from minibert import metrics
-    from minibert.data import class_ids
-    from minibert.files import write_json
-    from minibert.predictor import Predictor
-
     predictor = Predictor.open(flags.pop("model"), **flags)
     examples, which = read_examples(data, predictor, reading)
     labels = torch.from_numpy(class_ids(examples, predictor.classes))
@@ -63,14 +60,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 def read_examples(
-    data: str | None, predictor: "Predictor", reading: dict[str, Any]
-) -> tuple["Examples", str]:
-    """Return the texts to score and what they are: a file, a data set's part, or the run's test part."""
-    from minibert.data import load_examples
-    from minibert.hub import find_data
-    from minibert.runs import RunFolder
-    from minibert.tables import read_rows
-
+    data: str | None, predictor: Predictor, reading: dict[str, Any]
+) -> tuple[Examples, str]:
+    """Return the texts to score and what to call them: by default the run's own test part."""
     if data is None:
         file = RunFolder(predictor.folder).predictions_file
         if not file.is_file():
@@ -92,7 +84,7 @@ def translate(reading: dict[str, Any]) -> dict[str, Any]:
     return {name.removesuffix("_column"): value for name, value in reading.items()}
 
 
-def plot_confusion(file: Path, counts: Any, predictor: "Predictor") -> None:
+def plot_confusion(file: Path, counts: Any, predictor: Predictor) -> None:
     """Draw the confusion matrix into a picture of the format that the file's name says."""
     try:
         from matplotlib.figure import Figure

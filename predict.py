@@ -8,20 +8,18 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
+from minibert.data import Columns, choose_columns, text_of
 from minibert.errors import InputError, run_command
+from minibert.predictor import Predictor
 from minibert.settings import Flags, add_model_options, add_options
-
-if TYPE_CHECKING:
-    from minibert.data import Columns
-    from minibert.predictor import Predictor
-    from minibert.tables import Row
+from minibert.tables import Row, read_rows, read_stream
 
 DESCRIPTION = """Label texts: one answer a text, in input order, as JSON lines
-{"text", "label", "probability", "probabilities"} or as CSV or TSV. Input is read as a stream and may be of
-any length. A row that cannot be used is answered with label null and an error. The input's other columns
-are kept; one that has an answer's name gets the prefix input_."""
+{"text", "label", "probability", "probabilities"} or as CSV or TSV. Input is read as a stream and
+may be of any length. A row that cannot be used is answered with label null and an error. The
+input's other columns are kept; one that has an answer's name gets the prefix input_."""
 
 READING = ("text_column", "pair_column", "encoding")
 INPUT_FORMATS = ("lines", "jsonl", "csv", "tsv")
@@ -53,9 +51,6 @@ def main(argv: Sequence[str]) -> None:
     form = flags.pop("input_format")
     reading = {name: flags.pop(name) for name in READING if name in flags}
     check_flags(texts, source, form, output)
-
-    # Imported here so that --help and a mistyped flag answer at once.
-    from minibert.predictor import Predictor
 
     encoding = reading.pop("encoding", "utf-8")
     predictor = Predictor.open(flags.pop("model"), **flags)
@@ -91,10 +86,8 @@ def check_flags(texts: list[str], source: str | None, form: str | None, output: 
         raise InputError(f"--output {output}: is the input file; give another")
 
 
-def input_rows(texts: list[str], source: str | None, form: str, encoding: str) -> Iterator["Row"]:
+def input_rows(texts: list[str], source: str | None, form: str, encoding: str) -> Iterator[Row]:
     """Yield the rows of the words, of standard input, or of a file."""
-    from minibert.tables import Row, read_rows, read_stream
-
     if source is None:
         return (Row(number, {"text": text}) for number, text in enumerate(texts, start=1))
     if source == "-":
@@ -103,11 +96,9 @@ def input_rows(texts: list[str], source: str | None, form: str, encoding: str) -
 
 
 def answered(
-    rows: Iterator["Row"], predictor: "Predictor", reading: dict[str, Any], where: str
+    rows: Iterator[Row], predictor: Predictor, reading: dict[str, Any], where: str
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the answers of a window of rows at a time; one window is all that is in memory."""
-    from minibert.data import choose_columns
-
     columns = None
     names = {name.removesuffix("_column"): value for name, value in reading.items()}
     while window := list(itertools.islice(rows, WINDOW)):
@@ -120,12 +111,9 @@ def answered(
 
 
 def answer_window(
-    window: Sequence["Row"], columns: "Columns | None", predictor: "Predictor"
+    window: Sequence[Row], columns: Columns | None, predictor: Predictor
 ) -> list[dict[str, Any]]:
     """Answer one window of rows, in their order."""
-    from minibert.data import text_of
-    from minibert.metrics import probabilities
-
     texts: list[str] = []
     pairs: list[str] = []
     problems: list[str | None] = []
@@ -142,7 +130,7 @@ def answer_window(
         texts.append(text)
         pairs.append(pair)
     paired = columns is not None and columns.pair is not None
-    shares = iter(probabilities(predictor.logits(texts, pairs if paired else None)).tolist())
+    shares = iter(predictor.probabilities(texts, pairs if paired else None).tolist())
     return [
         answer(row, columns, problem, next(shares) if problem is None else None, predictor.classes)
         for row, problem in zip(window, problems, strict=True)
@@ -150,8 +138,8 @@ def answer_window(
 
 
 def answer(
-    row: "Row",
-    columns: "Columns | None",
+    row: Row,
+    columns: Columns | None,
     problem: str | None,
     shares: list[float] | None,
     classes: Sequence[str],
@@ -193,8 +181,8 @@ def writer(
         new = sorted({name for record in flat for name in record} - set(table.fieldnames))
         if new:
             raise InputError(
-                f"the column {new[0]!r} appears after the first {WINDOW} rows, where the header of a "
-                "table is already written; write .jsonl instead"
+                f"the column {new[0]!r} appears after the first {WINDOW} rows, when the header "
+                "of a table is written already; write .jsonl instead"
             )
         table.writerows(flat)
 
@@ -211,9 +199,11 @@ TSV_STYLE: dict[str, Any] = {
 
 
 def flatten(answer: dict[str, Any], classes: Sequence[str], *, tabs: bool) -> dict[str, Any]:
-    """Make a table's row of an answer: a column a class; without `tabs`, tabs and line ends are spaces."""
+    """Make a table's row of an answer; without `tabs`, tabs and line ends become spaces."""
     shares = answer["probabilities"] or {}
-    record = {k: answer.get(k) for k in ("text", "pair", "label", "probability") if k in answer}
+    record: dict[str, Any] = {
+        k: answer.get(k) for k in ("text", "pair", "label", "probability") if k in answer
+    }
     record |= {f"probability_{name}": shares.get(name) for name in classes}
     record["error"] = answer.get("error")
     record |= {k: value for k, value in answer.items() if k not in ANSWER_KEYS}
@@ -225,7 +215,7 @@ def flatten(answer: dict[str, Any], classes: Sequence[str], *, tabs: bool) -> di
 @contextmanager
 def output_stream(output: str) -> Iterator[IO[str]]:
     """Open the output: standard output, or a file that is there only when it is whole."""
-    # What UTF-8 cannot hold (the undecodable bytes of a bad row) is written as an escape, valid in JSON.
+    # What UTF-8 cannot hold (a bad row's undecodable bytes) is written as an escape, valid in JSON.
     style: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     if output == "-":
         with open(sys.stdout.fileno(), "w", closefd=False, **style) as stream:

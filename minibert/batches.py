@@ -10,7 +10,8 @@ from torch import Tensor
 
 from minibert.tokenizer import TokenIds
 
-WINDOW = 50  # batches sorted by length together: long enough to save padding, short enough to stay random
+# Batches that are sorted by length together: enough to save padding, few enough to stay random.
+WINDOW = 50
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Part(Protocol):
     lengths: np.ndarray
     labels: Tensor
 
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        ...
+
     def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
         """Return these rows as one batch."""
         ...
@@ -53,8 +58,11 @@ class Texts:
         self.pad_token_id = pad_token_id
         self.types = types and any(row.second < len(row) for row in rows)
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
     def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
-        """Return (input_ids, attention_mask or none, token_type_ids or none), each (B, S), and labels."""
+        """Return ids, mask or none, token types or none, each (B, S), and the labels."""
         lengths = self.lengths[rows]
         columns = np.arange(lengths.max())
         real = columns < lengths[:, None]  # (B, S)
@@ -76,10 +84,13 @@ class Features:
         self.labels = labels
         self.lengths = np.ones(len(values), dtype=np.int64)
 
+    def __len__(self) -> int:
+        return len(self.values)
+
     def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
         """Return features (B, D) and labels."""
-        rows = torch.as_tensor(rows)
-        return Batch((self.values[rows],), self.labels[rows])
+        chosen = torch.as_tensor(rows)
+        return Batch((self.values[chosen],), self.labels[chosen])
 
 
 def training_order(

@@ -1,6 +1,6 @@
 """The numbers of a checkpoint, from and to its `config.json`.
 
-BERT and DistilBERT are the same encoder with other values; what differs stands in the two key tables.
+BERT and DistilBERT are one encoder with other values; what differs stands in the two key tables.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ ACTIVATIONS = ("gelu", "gelu_new", "relu")
 POOLINGS = ("cls", "pooler", "mean")
 HEADS = ("mlp", "relu", "linear", "native")
 
-# Our field -> the family's key in config.json. Sizes must be there; the rest has the family's default.
+# Our field -> the family's key in config.json. Sizes must be there; the rest has defaults.
 CONFIG_KEYS = {
     "bert": {
         "vocab_size": "vocab_size",
@@ -47,7 +47,7 @@ CONFIG_KEYS = {
     },
 }
 
-# Settings that change the computation in a way this encoder does not have: key -> the only value that fits.
+# Settings that change the computation: key -> the only value that this encoder has.
 FIXED = {
     "position_embedding_type": "absolute",
     "is_decoder": False,
@@ -124,7 +124,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """What stands on the encoder: how a text becomes one vector, the head, and the names of the classes."""
+    """What stands on the encoder: how a text becomes one vector, the head, the classes' names."""
 
     kind: str
     pooling: str
@@ -138,9 +138,11 @@ def native_pooling(family: str) -> str:
 
 
 def read_head(data: Mapping[str, Any], encoder: EncoderConfig, *, where: str) -> HeadConfig | None:
-    """Return the head that a `config.json` declares: one of minibert's, the family's own, or none."""
+    """Return the head that a `config.json` declares: minibert's, the family's own, or none."""
     own = data.get("minibert")
     architectures = data.get("architectures") or []
+    if not isinstance(architectures, list):
+        raise InputError(f"{where}: architectures is {architectures!r}, not a list")
     native = any(str(name).endswith("ForSequenceClassification") for name in architectures)
     if own is None and not native:
         return None
@@ -165,11 +167,11 @@ def read_head(data: Mapping[str, Any], encoder: EncoderConfig, *, where: str) ->
 def _family(data: Mapping[str, Any], where: str) -> str:
     # The small BERTs of google/bert_uncased_L-* were published without a model_type.
     family = data.get("model_type", "bert" if "hidden_size" in data else None)
-    if family not in CONFIG_KEYS:
+    if not isinstance(family, str) or family not in CONFIG_KEYS:
         raise InputError(
             f"{where}: model_type is {family!r}; minibert reads {' and '.join(CONFIG_KEYS)}"
         )
-    return str(family)
+    return family
 
 
 def _number(value: Any, kind: Any, where: str) -> Any:

@@ -1,15 +1,12 @@
-"""Rows to labelled examples: which columns, which rows are bad, which classes, which parts."""
+"""Rows to labelled examples: which columns, which rows are bad, which classes."""
 
 import hashlib
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from minibert.errors import InputError, printable
 from minibert.tables import Row, read_rows
@@ -34,7 +31,7 @@ PAIR_NAMES = (
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that hold text, second text, label, and (SetFit's `label_text`) the label's name."""
+    """The columns of text, second text, label, and (SetFit's `label_text`) the label's name."""
 
     text: str
     pair: str | None = None
@@ -163,7 +160,7 @@ def load_examples(
     bad_rows: str = "error",
     usual: Columns | None = None,
 ) -> Examples:
-    """Read labelled files; a bad row is an InputError, or with `bad_rows="drop"` left out and noted."""
+    """Read labelled files; a bad row is an InputError, or with "drop" left out and noted."""
     examples = Examples(source=", ".join(str(path) for path in paths))
     for path in paths:
         columns: Columns | None = None
@@ -213,7 +210,7 @@ def _append(examples: Examples, row: Row, columns: Columns, place: str) -> None:
 
 
 def class_names(examples: Examples) -> tuple[str, ...]:
-    """Return the classes in order: numbers by value, else by name; `label_text` gives the numbers' names."""
+    """Return the classes: numbers by value, then names; `label_text` names the numbers."""
     labels = sorted(set(examples.labels), key=_natural)
     if len(labels) < 2:
         raise InputError(
@@ -252,54 +249,11 @@ def class_ids(examples: Examples, classes: Sequence[str]) -> np.ndarray:
         place = examples.places[examples.labels.index(strange[0])]
         known = ", ".join(printable(name, 40) for name in classes[:10])
         raise InputError(
-            f"{place}: the label {printable(strange[0], 80)!r} is none of the model's {len(classes)} "
-            f"classes ({known}{', ...' if len(classes) > 10 else ''})"
+            f"{place}: the label {printable(strange[0], 80)!r} is none of the model's "
+            f"{len(classes)} classes ({known}{', ...' if len(classes) > 10 else ''})"
             + (HIDDEN_HINT if strange[0] == "-1" else "")
         )
     return np.array([numbers[label] for label in examples.labels], dtype=np.int64)
-
-
-def split_examples(examples: Examples, shares: Sequence[int], *, seed: int) -> list[Examples]:
-    """Split into parts of the given shares (70, 15, 15), each with every class in proportion.
-
-    Raises InputError for a class with too few rows to stand in each part.
-    """
-    label, count = min(Counter(examples.labels).items(), key=lambda item: item[1])
-    smallest = count * min(shares) / sum(shares)
-    if count < len(shares) or len(examples) * min(shares) / sum(shares) < len(set(examples.labels)):
-        raise InputError(
-            f"{examples.source}: the class {printable(label)!r} has {count} of {len(examples)} rows, "
-            f"too few for {len(shares)} parts of {':'.join(map(str, shares))} "
-            f"({smallest:.1f} in the smallest); add rows, merge classes, or give --validation and --test"
-        )
-    rest = np.arange(len(examples))
-    labels = np.array(examples.labels)
-    parts = []
-    for number in range(len(shares) - 1):
-        share = shares[number] / sum(shares[number:])
-        try:
-            taken, rest = train_test_split(
-                rest, train_size=share, random_state=seed, stratify=labels[rest]
-            )
-        except ValueError as error:
-            raise InputError(f"{examples.source}: cannot be split by class ({error})") from None
-        parts.append(taken)
-    parts.append(rest)
-    names = ("train", "validation", "test") if len(parts) == 3 else ("train", "validation")
-    return [
-        examples.take(part.tolist(), f"the {name} part of {examples.source}")
-        for part, name in zip(parts, names, strict=True)
-    ]
-
-
-def repeated_texts(part: Examples, train: Examples) -> int:
-    """Count the examples of a part whose very texts also stand in the training part."""
-    known = set(_whole(train))
-    return sum(text in known for text in _whole(part))
-
-
-def _whole(examples: Examples) -> Iterator[Any]:
-    return iter(examples.texts if examples.pairs is None else zip(examples.texts, examples.pairs))
 
 
 def _natural(label: str) -> tuple[int, float, str]:

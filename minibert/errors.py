@@ -1,4 +1,4 @@
-"""What a user's mistake looks like: one line on standard error and exit status 2, never a traceback."""
+"""What a user's mistake looks like: one line on standard error, exit status 2, no traceback."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ class InputError(ValueError):
 
 
 def printable(text: str, limit: int = 200) -> str:
-    """Return `text` on one line, control characters escaped and no longer than `limit` characters."""
+    """Return `text` on one line of at most `limit` characters, control characters escaped."""
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return line if len(line) <= limit else line[: limit - 3] + "..."
 

@@ -9,7 +9,7 @@ from typing import Any
 from minibert.errors import InputError
 
 
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then put it in the place of `path` in one step."""
     beside = path.with_name(f".{path.name}.new")
     try:

@@ -1,24 +1,23 @@
 """Hugging Face folders: checkpoints in, models out, through one table of names a family.
 
-Reading is strict: every encoder tensor must be there, known and of the right shape. Only a head may be
-new. Name sources: transformers' modeling_bert.py and modeling_distilbert.py.
+Reading is strict: every encoder tensor must be there, known and of the right shape. Only a head
+may be new. Name sources: transformers' modeling_bert.py and modeling_distilbert.py.
 """
 
-import pickle
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from minibert.config import EncoderConfig, HeadConfig, native_pooling, read_head
 from minibert.errors import InputError
 from minibert.files import read_json, write_atomic, write_json
 from minibert.model import Classifier, Encoder, Head
+from minibert.weights import read_tensors
 
 # Our module -> the checkpoint's; three names are one fused matrix here.
 ENCODER_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -55,8 +54,11 @@ ENCODER_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
         "blocks.{}.feed_forward_norm": ("transformer.layer.{}.output_layer_norm",),
     },
 }
-OWN_HEAD_NAMES = {"dense": ("minibert_head.dense",), "out": ("minibert_head.out",)}
-NATIVE_HEAD_NAMES = {
+OWN_HEAD_NAMES: dict[str, tuple[str, ...]] = {
+    "dense": ("minibert_head.dense",),
+    "out": ("minibert_head.out",),
+}
+NATIVE_HEAD_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
     "bert": {"out": ("classifier",)},
     "distilbert": {"dense": ("pre_classifier",), "out": ("classifier",)},
 }
@@ -91,10 +93,10 @@ def read_encoder_config(folder: Path) -> EncoderConfig:
 
 
 def load_classifier(folder: Path, wanted: HeadConfig | None = None) -> Checkpoint:
-    """Read a folder's encoder and head; with `wanted`, that head, new unless the folder's is the same.
+    """Read a folder's encoder and head; with `wanted`, that head, new unless the folder has it.
 
-    Raises InputError for a folder without checkpoint, tensors that do not fit the config, and, with no
-    head `wanted`, for a checkpoint without one.
+    Raises InputError for a folder without checkpoint, tensors that do not fit the config, and,
+    with no head `wanted`, for a checkpoint without one.
     """
     data = read_json(_config_file(folder))
     config = EncoderConfig.from_json(data, where=str(folder / "config.json"))
@@ -138,7 +140,7 @@ def load_classifier(folder: Path, wanted: HeadConfig | None = None) -> Checkpoin
 
 
 def save_config(folder: Path, config: EncoderConfig, head: HeadConfig) -> None:
-    """Write `config.json` so that transformers reads the encoder, and the head where it is native."""
+    """Write `config.json` so that transformers reads the encoder, and a native head too."""
     native = head.kind == "native"
     data = config.to_json()
     data["architectures"] = [
@@ -169,25 +171,6 @@ def save_weights(folder: Path, model: Classifier, config: EncoderConfig, head: H
     write_atomic(path, lambda beside: save_file(tensors, beside, metadata={"format": "pt"}))
 
 
-def read_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
-    """Read a folder's tensors, whichever of the four forms it has, legacy LayerNorm names renewed."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        for file in (folder / name, folder / f"{name}.index.json"):
-            if file.is_file():
-                shards = _shards(file) if file.suffix == ".json" else [file]
-                tensors: dict[str, Tensor] = {}
-                for shard in shards:
-                    for key, tensor in _read_shard(shard).items():
-                        key = _modern(key)
-                        if key in tensors:
-                            raise InputError(f"{shard}: the tensor {key} is there twice")
-                        tensors[key] = tensor
-                return file, tensors
-    raise InputError(
-        f"{folder}: holds no checkpoint (no model.safetensors, no pytorch_model.bin, no index of shards)"
-    )
-
-
 def _config_file(folder: Path) -> Path:
     file = folder / "config.json"
     if not file.is_file():
@@ -195,43 +178,13 @@ def _config_file(folder: Path) -> Path:
     return file
 
 
-def _shards(index: Path) -> list[Path]:
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise InputError(f"{index}: has no weight_map")
-    names = sorted({str(name) for name in weight_map.values()})
-    for name in names:
-        if Path(name).name != name or not (index.parent / name).is_file():
-            raise InputError(f"{index}: the shard {name!r} is not a file of this folder")
-    return [index.parent / name for name in names]
-
-
-def _read_shard(file: Path) -> dict[str, Tensor]:
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        data = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{file}: is damaged or unsafe ({reason}); fetch it again") from None
-    if not isinstance(data, dict) or not all(isinstance(value, Tensor) for value in data.values()):
-        raise InputError(f"{file}: holds no table of tensors")
-    return data
-
-
-def _modern(name: str) -> str:
-    """Rename gamma and beta inside LayerNorm only (transformers' conversion_mapping.py, "legacy")."""
-    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
-        "LayerNorm.beta", "LayerNorm.bias"
-    )
-
-
 def _prefix(tensors: Mapping[str, Tensor], family: str, file: Path) -> str:
     for prefix in ("", f"{family}."):
         if f"{prefix}embeddings.word_embeddings.weight" in tensors:
             return prefix
     raise InputError(
-        f"{file}: has no tensor embeddings.word_embeddings.weight, with or without the prefix {family}."
+        f"{file}: has no tensor embeddings.word_embeddings.weight, with or without {family}. "
+        "before it; it is not an encoder of this family"
     )
 
 
@@ -263,7 +216,7 @@ def _fill(
     missing = [name for group in names.values() for name in group if name not in tensors]
     if missing:
         raise InputError(
-            f"{file}: {len(missing)} tensors that config.json asks for are missing: {_some(missing)}"
+            f"{file}: lacks {len(missing)} tensors that config.json asks for: {_some(missing)}"
         )
     state = {}
     for ours, empty in module.state_dict().items():
@@ -273,7 +226,8 @@ def _fill(
             found = tensors[name]
             if tuple(found.shape) != shape:
                 raise InputError(
-                    f"{file}: {name} has the shape {list(found.shape)}, config.json asks for {list(shape)}"
+                    f"{file}: {name} has the shape {list(found.shape)}, "
+                    f"config.json asks for {list(shape)}"
                 )
             if found.dtype not in FLOATS:
                 raise InputError(f"{file}: {name} holds {found.dtype}, not floating-point numbers")

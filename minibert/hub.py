@@ -1,4 +1,4 @@
-"""A model's or data set's name -> files on this disk: a folder, an installed package, the hub or its cache.
+"""A model's or data set's name -> files here: a folder, an installed package, the hub or its cache.
 
 Cache, tokens, mirrors (HF_ENDPOINT) and HF_HUB_OFFLINE are huggingface-hub's own.
 """
@@ -46,7 +46,7 @@ class DataFiles:
 
 
 def find_model(name: str, *, revision: str | None = None) -> Path:
-    """Return the folder that holds the model `name`: a local folder, an installed package, or a hub id."""
+    """Return a model's folder: a local one, an installed package's, or the hub's cached one."""
     folder = Path(name)
     if folder.is_dir():
         if revision:
@@ -101,7 +101,7 @@ def _fetch(
     revision: str | None,
     choose: Callable[[Sequence[str]], list[str]],
 ) -> Path:
-    """Bring the files that `choose` takes from a repository's list into the cache; return their folder."""
+    """Bring what `choose` takes of a repository's files into the cache; return their folder."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub import errors as hub
 
@@ -109,7 +109,7 @@ def _fetch(
     at: dict[str, Any] = {"repo_type": kind, "revision": revision}
     try:
         try:
-            info = HfApi().repo_info(repo_id, **at)
+            info: Any = HfApi().repo_info(repo_id, **at)
             names = [file.rfilename for file in info.siblings or []]
         except (hub.RepositoryNotFoundError, hub.RevisionNotFoundError, hub.HFValidationError):
             raise
@@ -125,7 +125,7 @@ def _fetch(
         ) from None
     except hub.RepositoryNotFoundError:
         raise InputError(
-            f"{where}: not on the hub under this name (or private: set HF_TOKEN); check the spelling"
+            f"{where}: not on the hub under this name; check the spelling (private: set HF_TOKEN)"
         ) from None
     except hub.RevisionNotFoundError:
         raise InputError(f"{where}: the hub has no such revision") from None
@@ -147,7 +147,7 @@ def _model_files(names: Sequence[str]) -> list[str]:
 
 
 def _data_files(names: Sequence[str], folder: str, *, where: str) -> dict[str, list[str]]:
-    """Sort a data set's files into parts by their names; the first format with a train file is taken."""
+    """Sort files into parts by their names; the first format with a train file is taken."""
     start = f"{folder}/" if folder else ""
     for suffix in DATA_SUFFIXES:
         parts: dict[str, list[str]] = {}

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from sklearn.metrics import (
     classification_report,
@@ -39,7 +38,8 @@ class Scores:
     def __str__(self) -> str:
         low, high = self.interval
         return (
-            f"accuracy {100 * self.accuracy:.1f}% (95% interval {100 * low:.1f} to {100 * high:.1f}), "
+            f"accuracy {100 * self.accuracy:.1f}% "
+            f"(95% interval {100 * low:.1f} to {100 * high:.1f}), "
             f"macro-F1 {100 * self.macro_f1:.1f}%, loss {self.loss:.4f}, {self.texts:,} texts"
         )
 
@@ -73,7 +73,7 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
 
 
 def wilson_interval(right: int, texts: int) -> tuple[float, float]:
-    """Return the 95% interval of a share (Wilson 1927): unlike the normal one, it stays inside 0 to 1."""
+    """Return the 95% interval of a share (Wilson 1927), which stays inside 0 to 1."""
     z = 1.959964
     share, weight = right / texts, z * z / texts
     middle = (share + weight / 2) / (1 + weight)
@@ -109,8 +109,3 @@ def confusion_table(counts: np.ndarray, classes: Sequence[str]) -> str:
     for name, row in zip(classes, counts, strict=True):
         rows.append(f"{name:>{width}}" + "".join(f"{count:{width}d}" for count in row))
     return "\n".join(["confusion matrix (rows: true, columns: predicted)", *rows]) + "\n"
-
-
-def probabilities(logits: Tensor) -> Tensor:
-    """Logits (N, C) -> probabilities (N, C), fp32."""
-    return torch.softmax(logits.float(), dim=1)

@@ -1,7 +1,7 @@
 """BERT and DistilBERT (Devlin et al. 2018; Sanh et al. 2019), from token ids to logits.
 
-Axes, for the whole package: B texts, S padded length, D width, H heads, K head width, F feed-forward
-width, C classes. Read it downwards: it is in the order in which a text passes.
+Axes, for the whole package: B texts, S padded length, D width, H heads, K head width,
+F feed-forward width, C classes. The classes stand in the order in which a text passes them.
 """
 
 from contextlib import nullcontext
@@ -49,8 +49,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, dropout: 
 
     q, k, v are (B, H, S, K); mask is (B, 1, 1, S), true where a token is real, or none.
     """
-    # On a CPU in half precision the flash kernel is several times slower than plain matrix products at
-    # the lengths of real texts; `benchmarks` measures it.
+    # On a CPU in half precision the flash kernel is several times slower than plain matrix
+    # products at the lengths of real texts.
     plain = q.device.type == "cpu" and q.dtype in (torch.bfloat16, torch.float16)
     with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
@@ -136,7 +136,7 @@ class Encoder(nn.Module):
 def pool(
     hidden: Tensor, attention_mask: Tensor | None, *, how: str, pooler: nn.Linear | None
 ) -> Tensor:
-    """(B, S, D) -> (B, D): the first token, the first token through the pooler, or the mean of the real ones."""
+    """(B, S, D) -> (B, D): the first token, that through the pooler, or the mean of real tokens."""
     if how == "mean":
         if attention_mask is None:
             return hidden.mean(dim=1)
@@ -150,7 +150,7 @@ def pool(
 
 
 class Head(nn.Module):
-    """(B, D) -> (B, C): [dense, activation,] dropout, output. The four kinds are four sets of values."""
+    """(B, D) -> (B, C): [dense, activation,] dropout, output. The kinds are sets of values."""
 
     def __init__(self, config: EncoderConfig, head: HeadConfig) -> None:
         super().__init__()

@@ -6,8 +6,6 @@ import torch
 from torch import nn
 from torch.optim import AdamW
 
-SCHEDULES = ("linear", "cosine", "constant")
-
 
 def parameter_groups(
     encoder: nn.Module | None,
@@ -19,8 +17,8 @@ def parameter_groups(
 ) -> list[dict]:
     """Return AdamW's groups: encoder and head, each with decayed matrices and undecayed vectors.
 
-    Biases and LayerNorm's weights are the vectors (Devlin et al.'s optimization.py leaves them out of
-    the decay). Every parameter that trains is in exactly one group.
+    Biases and LayerNorm's weights are the vectors (google-research/bert's optimization.py leaves
+    them out of the decay). Every parameter that trains is in exactly one group.
     """
     groups = []
     for module, lr in ((encoder, encoder_lr), (head, head_lr)):
@@ -35,7 +33,7 @@ def parameter_groups(
 
 
 def adamw(groups: list[dict]) -> AdamW:
-    """AdamW (Loshchilov & Hutter 2017) with BERT's betas and epsilon, all parameters in one kernel."""
+    """AdamW (Loshchilov & Hutter 2017), all parameters in one kernel."""
     return AdamW(groups, betas=(0.9, 0.999), eps=1e-8, fused=True)
 
 

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minibert.batches import Part, Texts, length_order
+from minibert.batches import Features, Part, Texts, length_order
 from minibert.data import Columns
 from minibert.errors import InputError
 from minibert.hf import load_classifier
 from minibert.hub import find_model
+from minibert.model import Classifier
 from minibert.runs import RunFolder, newest_run
 from minibert.runtime import autocast, choose_device, choose_precision
 from minibert.tokenizer import Tokenizer
@@ -26,7 +27,7 @@ def in_length_order(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Call `function` on every batch of a part; return its rows, fp32 on the CPU, in the part's order."""
+    """Call `function` on every batch; return its rows, fp32 on the CPU, in the part's order."""
     rows, results = [], []
     # One context around all batches: it keeps the weights' half-precision copies.
     with autocast(device, dtype):
@@ -38,6 +39,17 @@ def in_length_order(
     ordered = torch.empty_like(values)
     ordered[torch.cat(rows)] = values
     return ordered
+
+
+def encode_features(
+    model: Classifier, part: Part, *, batch_size: int, device: torch.device, dtype: torch.dtype
+) -> Features:
+    """Let a frozen encoder, its dropout off, make each text's features (N, D), once."""
+    model.eval()
+    values = in_length_order(
+        model.features, part, batch_size=batch_size, device=device, dtype=dtype
+    )
+    return Features(values, part.labels)
 
 
 class Predictor:
@@ -72,7 +84,7 @@ class Predictor:
 
     @classmethod
     def open(cls, name: str | None, *, revision: str | None = None, **options: Any) -> "Predictor":
-        """Open a model by its name, or the newest finished run; `options` are those of `__init__`."""
+        """Open a model by name, or the newest finished run; `options` are `__init__`'s."""
         if name is None and revision:
             raise InputError("--revision goes with a hub id; give --model")
         folder = newest_run() if name is None else find_model(name, revision=revision)
@@ -95,3 +107,7 @@ class Predictor:
         return in_length_order(
             self.model, part, batch_size=self.batch_size, device=self.device, dtype=self.dtype
         )
+
+    def probabilities(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tensor:
+        """Return probabilities (N, C), fp32."""
+        return torch.softmax(self.logits(texts, pairs), dim=1)

@@ -22,7 +22,7 @@ class EpochDisplay:
             self.bar = tqdm(total=texts, desc=self.title, bar_format=layout, leave=False)
 
     def due(self) -> bool:
-        """Say whether to show this step: reading the loss makes a GPU wait, so not every step does."""
+        """Say whether to show this step; not every one, since reading the loss makes a GPU wait."""
         self.step += 1
         last = self.step == self.steps
         if self.bar is not None:

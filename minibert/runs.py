@@ -40,6 +40,15 @@ class Progress:
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
 
+    def figures(self, texts: int) -> dict[str, Any]:
+        """Return what metrics.json says of the training on so many texts, without evaluation."""
+        return {
+            "epochs": self.epoch,
+            "best_epoch": self.best_epoch,
+            "seconds": round(self.seconds, 3),
+            "texts_per_second": round(self.epoch * texts / self.seconds, 1),
+        }
+
 
 class RunFolder:
     """One run's folder on disk."""
@@ -101,7 +110,7 @@ class RunFolder:
         scaler: torch.amp.GradScaler,
         device: torch.device,
     ) -> None:
-        """Write all that the next epoch depends on into one file, which is whole or the one before."""
+        """Write all that the next epoch depends on into one file, whole or not at all."""
         tensors = {f"model.{name}": tensor for name, tensor in module.state_dict().items()}
         for number, state in optimizer.state_dict()["state"].items():
             for name, value in state.items():
@@ -132,7 +141,7 @@ class RunFolder:
         try:
             with safe_open(self.resume_file, "pt") as file:
                 metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             progress = Progress(**json.loads(metadata["progress"]))
             module.load_state_dict(_part(tensors, "model."))
             _load_optimizer(optimizer, _part(tensors, "optimizer."))

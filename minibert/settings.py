@@ -1,4 +1,4 @@
-"""Every option of a training run: its default, unit and range in one place; the flags come from it."""
+"""Every option of a run: its default, unit and range, in one place; the flags come from it."""
 
 import argparse
 import dataclasses
@@ -6,12 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from minibert.config import HEADS, POOLINGS
 from minibert.errors import InputError
 
-# These tuples repeat minibert.config and minibert.optim: this room imports nothing that imports torch,
-# so that --help answers at once. A test holds them equal.
-HEADS = ("mlp", "relu", "linear", "native")
-POOLINGS = ("cls", "pooler", "mean")
 SCHEDULES = ("linear", "cosine", "constant")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -50,7 +47,7 @@ def option(
     high: float | None = None,
     shown: str | None = None,
 ) -> Any:
-    """Describe one field of RunSettings; `low` and `high` bound it, `shown` is the default as printed."""
+    """Describe a field of RunSettings; `low`, `high` bound it, `shown` is its default in --help."""
     metadata = {
         "group": group,
         "help": text,
@@ -84,7 +81,7 @@ class RunSettings:
     max_length: int | None = option(
         "model",
         128,
-        "tokens a text, longer ones are cut; auto: the shortest that cuts at most 1%% of training texts",
+        "tokens a text, longer ones are cut; auto: cuts at most 1%% of the training texts",
         kind=length,
         low=3,
     )
@@ -186,7 +183,7 @@ class RunSettings:
             if value is None or isinstance(value, bool):
                 continue
             # Written so that NaN fails too.
-            if low is not None and not value >= low or high is not None and not value <= high:
+            if (low is not None and not value >= low) or (high is not None and not value <= high):
                 reach = f"{low} or more" if high is None else f"from {low} to {high}"
                 found.append(f"{flag} is {value}; it must be {reach}")
         if len(self.split) != 3 or min(self.split) < 1:

@@ -1,6 +1,6 @@
-"""Files of rows, read one at a time: CSV (RFC 4180), TSV (unquoted), JSON lines, Parquet, plain lines.
+"""Files of rows, read one at a time: CSV (RFC 4180), TSV (unquoted), JSON lines, Parquet, lines.
 
-A row that cannot be read comes out as a row with an `error`, so that the caller decides what it costs.
+A row that cannot be read comes out with an `error`, so that the caller decides what it costs.
 """
 
 import csv
@@ -29,7 +29,7 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Row:
-    """One row: the line (Parquet: the row number) it begins at, its fields, and what is wrong with it."""
+    """One row: the line it begins at (Parquet: its number), its fields, and what is wrong."""
 
     line: int
     fields: dict[str, Any]

@@ -1,12 +1,13 @@
 """Texts to token ids, through the `tokenizers` library; the only room that imports it.
 
-A tokenizer is read from `tokenizer.json`, or built from `vocab.txt` alone as the first BERTs need it
-(transformers' tokenization_bert.py is the reference for the ids).
+A tokenizer is read from `tokenizer.json`, or built from `vocab.txt` alone as the first BERTs need
+it (transformers' tokenization_bert.py is the reference for the ids).
 """
 
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class TokenIds:
 
 
 class Tokenizer:
-    """A checkpoint's tokenizer, without the truncation and padding that its file may have baked in."""
+    """A checkpoint's tokenizer, without the truncation and padding its file may have baked in."""
 
     def __init__(self, backend: Backend, folder: Path) -> None:
         backend.no_truncation()
@@ -42,7 +43,7 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path, config: EncoderConfig) -> "Tokenizer":
-        """Read the tokenizer beside a checkpoint; raises InputError where it does not fit the config."""
+        """Read the tokenizer beside a checkpoint; InputError where it does not fit the config."""
         full, vocab = folder / "tokenizer.json", folder / "vocab.txt"
         if full.is_file():
             source = full
@@ -75,7 +76,7 @@ class Tokenizer:
         *,
         max_length: int,
     ) -> int:
-        """Shorten, in place, the rows over `max_length` tokens (of a pair the longer text first); count them."""
+        """Cut, in place, rows over `max_length` tokens, a pair's longer text first; count them."""
         long = [number for number, row in enumerate(rows) if len(row) > max_length]
         if long:
             self.backend.enable_truncation(max_length, strategy="longest_first")
@@ -92,7 +93,7 @@ class Tokenizer:
         )
         for name in ("vocab.txt", "tokenizer_config.json"):
             if (self.folder / name).is_file():
-                write_atomic(folder / name, lambda to, name=name: _copy(self.folder / name, to))
+                write_atomic(folder / name, partial(shutil.copyfile, self.folder / name))
         if not (folder / "tokenizer_config.json").exists():
             write_json(folder / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer"})
 
@@ -102,12 +103,8 @@ def _token_ids(encoding: Encoding) -> TokenIds:
     return TokenIds(np.array(encoding.ids, dtype=np.int32), len(types) - sum(types))
 
 
-def _copy(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)
-
-
 def _from_vocabulary(file: Path) -> Backend:
-    """Build BERT's tokenizer from a word list, one token a line, and `tokenizer_config.json` if there."""
+    """Build BERT's tokenizer from one token a line, and `tokenizer_config.json` if it is there."""
     settings_file = file.parent / "tokenizer_config.json"
     settings: dict[str, Any] = read_json(settings_file) if settings_file.is_file() else {}
     special = {

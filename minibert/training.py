@@ -1,4 +1,4 @@
-"""The one training loop: fit() trains a classifier, or the head alone on a frozen encoder's features."""
+"""The one training loop: fit() trains a classifier, or the head alone on kept features."""
 
 import math
 import time
@@ -33,10 +33,10 @@ def fit(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Progress:
-    """Train until the epochs or the patience are used up; `save_best` is called after each best epoch.
+    """Train until the epochs or the patience are used up; `save_best` follows each best epoch.
 
-    With `settings.freeze` the parts hold features and only the head trains. A run that was stopped goes
-    on after its last finished epoch.
+    With `settings.freeze` the parts hold features and only the head trains. A run that was stopped
+    goes on after its last finished epoch.
     """
     module: nn.Module = model.head if settings.freeze else model
     optimizer = adamw(
@@ -87,6 +87,15 @@ def fit(
             f"validation {scores}; {seconds:.1f} s{mark}"
         )
     return progress
+
+
+def freeze_layers(model: Classifier, *, layers: int, embeddings: bool) -> None:
+    """Take the lowest `layers` blocks, and the embeddings if asked, out of the training."""
+    blocks = list(model.encoder.blocks)
+    if layers > len(blocks):
+        raise InputError(f"--freeze-layers is {layers}; this model has {len(blocks)} layers")
+    for module in blocks[:layers] + [model.encoder.embeddings] * embeddings:
+        module.requires_grad_(False)
 
 
 def train_epoch(
@@ -146,7 +155,7 @@ def accumulate_gradients(
     label_smoothing: float,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Add up the gradients of one step; the loss and they equal those of the batches as one big batch.
+    """Add up the gradients of one step; loss and gradients are those of one big batch.
 
     Each batch's sum is divided by the weight of the whole step, known beforehand from the labels.
     """

@@ -1,0 +1,151 @@
+"""A data set's training, validation and test parts: read, or split off one file, and described."""
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from minibert.data import Examples, class_names, load_examples
+from minibert.errors import InputError, printable
+from minibert.hub import find_data
+from minibert.settings import RunSettings
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a run's data; `test` is none where the data has no labelled test part."""
+
+    train: Examples
+    validation: Examples
+    test: Examples | None
+
+    def named(self) -> dict[str, Examples]:
+        """Return the parts that are there, by name."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+def read_parts(settings: RunSettings) -> Parts:
+    """Read the parts; one file is split in three, a missing validation part off training."""
+    files = find_data(settings.data)
+    validation_files = [Path(settings.validation)] if settings.validation else files.validation
+    test_files = [Path(settings.test)] if settings.test else files.test
+
+    def load(paths: Sequence[Path]) -> Examples:
+        return load_examples(
+            paths,
+            text=settings.text_column,
+            pair=settings.pair_column,
+            label=settings.label_column,
+            encoding=settings.encoding,
+            bad_rows=settings.bad_rows,
+        )
+
+    train = load(files.train)
+    class_names(train)  # one class only is an error before it is a split that cannot be made
+    test = load(test_files) if test_files else None
+    if validation_files:
+        return _same_form(Parts(train, load(validation_files), test))
+    if test is not None:
+        train, validation = split_examples(train, settings.split[:2], seed=settings.split_seed)
+        return _same_form(Parts(train, validation, test))
+    return Parts(*split_examples(train, settings.split, seed=settings.split_seed))
+
+
+def _same_form(parts: Parts) -> Parts:
+    for name, part in parts.named().items():
+        if (part.pairs is None) != (parts.train.pairs is None):
+            raise InputError(
+                f"{part.source}: only one of the {name} and the training part has a second text; "
+                "choose the columns with --text-column and --pair-column"
+            )
+    return parts
+
+
+def split_examples(examples: Examples, shares: Sequence[int], *, seed: int) -> list[Examples]:
+    """Split into parts of the given shares (70, 15, 15), each with every class in proportion.
+
+    Raises InputError for a class with too few rows to stand in each part.
+    """
+    label, count = min(Counter(examples.labels).items(), key=lambda item: item[1])
+    smallest = count * min(shares) / sum(shares)
+    if count < len(shares) or len(examples) * min(shares) / sum(shares) < len(set(examples.labels)):
+        raise InputError(
+            f"{examples.source}: the class {printable(label)!r} has {count} of {len(examples)} "
+            f"rows, too few for {len(shares)} parts of {':'.join(map(str, shares))} "
+            f"({smallest:.1f} in the smallest); add rows, merge classes, or give --validation and "
+            "--test"
+        )
+    rest = np.arange(len(examples))
+    labels = np.array(examples.labels)
+    parts = []
+    for number in range(len(shares) - 1):
+        share = shares[number] / sum(shares[number:])
+        try:
+            taken, rest = train_test_split(
+                rest, train_size=share, random_state=seed, stratify=labels[rest]
+            )
+        except ValueError as error:
+            raise InputError(f"{examples.source}: cannot be split by class ({error})") from None
+        parts.append(taken)
+    parts.append(rest)
+    names = ("train", "validation", "test") if len(parts) == 3 else ("train", "validation")
+    return [
+        examples.take(part.tolist(), f"the {name} part of {examples.source}")
+        for part, name in zip(parts, names, strict=True)
+    ]
+
+
+def repeated_texts(part: Examples, train: Examples) -> int:
+    """Count the examples of a part whose very texts also stand in the training part."""
+    known = set(_whole(train))
+    return sum(text in known for text in _whole(part))
+
+
+def _whole(examples: Examples) -> Iterable[Hashable]:
+    return (
+        examples.texts
+        if examples.pairs is None
+        else zip(examples.texts, examples.pairs, strict=True)
+    )
+
+
+def describe_parts(parts: Parts) -> None:
+    """Print what was read, left out, and repeated between training and the other parts."""
+    for name, part in parts.named().items():
+        counts = Counter(part.labels).most_common()
+        shares = ", ".join(f"{label} {count:,}" for label, count in counts[:8])
+        more = ", ..." if len(counts) > 8 else ""
+        print(f"{name}: {len(part):,} texts ({shares}{more}) from {part.source}")
+        if part.dropped:
+            listed = "; ".join(part.dropped[:5])
+            print(f"  left out {len(part.dropped)} bad rows: {listed}")
+        if name != "train" and (repeated := repeated_texts(part, parts.train)):
+            print(
+                f"  {repeated:,} of them also stand in the training part: their score is no proof"
+            )
+    if parts.test is None:
+        print("test: none given, and none split off since a validation part is given")
+
+
+def run_facts(parts: Parts) -> dict[str, Any]:
+    """Return what settings.json keeps of the data: the columns, and digests to tell a change by."""
+    return {
+        "columns": asdict(parts.train.columns) if parts.train.columns else None,
+        "digests": {name: part.fingerprint() for name, part in parts.named().items()},
+    }
+
+
+def check_unchanged(parts: Parts, digests: dict[str, Any] | None, folder: Path) -> None:
+    """Raise InputError where a resumed run's data is not what it began with."""
+    if digests is not None:
+        for name, part in parts.named().items():
+            if digests.get(name) != part.fingerprint():
+                raise InputError(
+                    f"--resume {folder}: the {name} part has changed since the run began "
+                    f"({part.source}); start a new run"
+                )
