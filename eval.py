@@ -36,8 +36,8 @@ def main(argv: Sequence[str]) -> None:
     data, json_file, plot = flags.pop("data"), flags.pop("json"), flags.pop("plot")
     reading = {name: flags.pop(name) for name in DATA_OPTIONS if name in flags}
     for file in (json_file, plot):
-        if file is not None and not file.absolute().parent.is_dir():
-            raise InputError(f"{file}: its folder does not exist; make it first")
+        if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+            raise InputError(f"{file}: is a folder, or its folder does not exist; make it first")
 
     predictor = Predictor.open(flags.pop("model"), **flags)
     examples, which = read_examples(data, predictor, reading)

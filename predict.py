@@ -14,7 +14,7 @@ from minibert.data import Columns, choose_columns, text_of
 from minibert.errors import InputError, run_command
 from minibert.predictor import Predictor
 from minibert.settings import Flags, add_model_options, add_options
-from minibert.tables import Row, read_rows, read_stream
+from minibert.tables import Row, check_characters, read_rows, read_stream
 
 DESCRIPTION = """Label texts: one answer a text, in input order, as JSON lines
 {"text", "label", "probability", "probabilities"} or as CSV or TSV. Input is read as a stream and
@@ -89,7 +89,8 @@ def check_flags(texts: list[str], source: str | None, form: str | None, output: 
 def input_rows(texts: list[str], source: str | None, form: str, encoding: str) -> Iterator[Row]:
     """Yield the rows of the words, of standard input, or of a file."""
     if source is None:
-        return (Row(number, {"text": text}) for number, text in enumerate(texts, start=1))
+        words = (Row(number, {"text": text}) for number, text in enumerate(texts, start=1))
+        return (check_characters(row, sys.getfilesystemencoding()) for row in words)
     if source == "-":
         return read_stream(sys.stdin.buffer, form, "standard input", encoding=encoding)
     return read_rows(Path(source), encoding=encoding)

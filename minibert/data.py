@@ -71,6 +71,7 @@ class Examples:
         """Return a digest of all that training sees, to tell whether a file has changed."""
         digest = hashlib.sha256()
         for column in (self.texts, self.pairs or [], self.labels):
+            digest.update(len(column).to_bytes(8, "little"))
             for value in column:
                 data = value.encode()
                 digest.update(len(data).to_bytes(8, "little") + data)
@@ -240,7 +241,7 @@ def class_ids(examples: Examples, classes: Sequence[str]) -> np.ndarray:
     ids |= {name: number for number, name in enumerate(classes)}
 
     def find(label: str) -> int | None:
-        name = examples.names.get(label, label)
+        name = label if label in classes else examples.names.get(label, label)
         return ids.get(name, ids.get(name.lower()))
 
     numbers = {label: find(label) for label in set(examples.labels)}

@@ -114,12 +114,13 @@ def load_classifier(folder: Path, wanted: HeadConfig | None = None) -> Checkpoin
         )
     file, tensors = read_tensors(folder)
     prefix = _prefix(tensors, config.family, file)
-    has_pooler = f"{prefix}pooler.dense.weight" in tensors
+    table = ENCODER_NAMES[config.family]
+    has_pooler = "pooler" in table and f"{prefix}pooler.dense.weight" in tensors
     if head.pooling == "pooler" and not has_pooler:
         raise InputError(f"{file}: the checkpoint has no pooler; use --pooling cls or mean")
     with torch.device("meta"):
         encoder = Encoder(config, pooler=has_pooler)
-    names = _tensor_names(encoder.state_dict(), ENCODER_NAMES[config.family], prefix)
+    names = _tensor_names(encoder.state_dict(), table, prefix)
     _fill(encoder, names, tensors, file)
     notes = [f"encoder: {sum(map(len, names.values()))} tensors from {file.name}"]
 

@@ -102,20 +102,27 @@ def _fetch(
     choose: Callable[[Sequence[str]], list[str]],
 ) -> Path:
     """Bring what `choose` takes of a repository's files into the cache; return their folder."""
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub import errors as hub
 
     where = f"{kind} {repo_id}" + (f" (revision {revision})" if revision else "")
     at: dict[str, Any] = {"repo_type": kind, "revision": revision}
     try:
         try:
-            info: Any = HfApi().repo_info(repo_id, **at)
+            # Without a limit of our own, a network that swallows packets would hold us for ever.
+            info: Any = HfApi().repo_info(repo_id, timeout=constants.HF_HUB_ETAG_TIMEOUT, **at)
             names = [file.rfilename for file in info.siblings or []]
         except (hub.RepositoryNotFoundError, hub.RevisionNotFoundError, hub.HFValidationError):
             raise
-        except (hub.HTTPError, OSError):
-            # Out of reach or out of order: what an earlier run has fetched will do.
-            root = Path(snapshot_download(repo_id, local_files_only=True, **at))
+        except (hub.HTTPError, OSError) as unreachable:
+            # Out of reach or out of order: what an earlier run has fetched will do. It is asked for
+            # no files, or huggingface-hub 2 would miss those of the repository that we never want.
+            try:
+                root = Path(
+                    snapshot_download(repo_id, local_files_only=True, allow_patterns=[], **at)
+                )
+            except hub.LocalEntryNotFoundError:
+                raise unreachable from None
             choose([str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()])
             return root
         return Path(snapshot_download(repo_id, allow_patterns=choose(names), **at))

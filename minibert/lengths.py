@@ -41,11 +41,12 @@ def length_histogram(
 ) -> str:
     """Draw token lengths as text, the bars that --max-length cuts marked."""
     step = max(1, -(-int(lengths.max()) // bars))
-    counts = np.bincount((lengths - 1) // step, minlength=1)
+    counts = np.bincount((lengths - 1) // step)
+    cut = np.bincount((lengths[lengths > max_length] - 1) // step, minlength=len(counts))
     lines = [f"token lengths of the training texts (median {int(np.median(lengths))}):"]
     for number, count in enumerate(counts):
         first, last = number * step + 1, (number + 1) * step
         bar = "#" * int(np.ceil(width * count / counts.max()))
-        over = "  cut" if last > max_length and count else ""
+        over = "  cut" if cut[number] else ""
         lines.append(f"  {first:5d}-{last:<5d} {bar:{width}} {count:,}{over}")
     return "\n".join(lines)

@@ -73,13 +73,12 @@ def split_examples(examples: Examples, shares: Sequence[int], *, seed: int) -> l
     """
     label, count = min(Counter(examples.labels).items(), key=lambda item: item[1])
     smallest = count * min(shares) / sum(shares)
-    if count < len(shares) or len(examples) * min(shares) / sum(shares) < len(set(examples.labels)):
-        raise InputError(
-            f"{examples.source}: the class {printable(label)!r} has {count} of {len(examples)} "
-            f"rows, too few for {len(shares)} parts of {':'.join(map(str, shares))} "
-            f"({smallest:.1f} in the smallest); add rows, merge classes, or give --validation and "
-            "--test"
-        )
+    too_few = InputError(
+        f"{examples.source}: the class {printable(label)!r} has {count} of {len(examples)} "
+        f"rows, too few for {len(shares)} parts of {':'.join(map(str, shares))} "
+        f"({smallest:.1f} in the smallest); add rows, merge classes, or give --validation and "
+        "--test"
+    )
     rest = np.arange(len(examples))
     labels = np.array(examples.labels)
     parts = []
@@ -89,15 +88,19 @@ def split_examples(examples: Examples, shares: Sequence[int], *, seed: int) -> l
             taken, rest = train_test_split(
                 rest, train_size=share, random_state=seed, stratify=labels[rest]
             )
-        except ValueError as error:
-            raise InputError(f"{examples.source}: cannot be split by class ({error})") from None
+        except ValueError:  # a class with one row left, or fewer rows than classes
+            raise too_few from None
         parts.append(taken)
     parts.append(rest)
+    if any(len(set(labels[part])) < len(set(labels)) for part in parts):
+        raise too_few
     names = ("train", "validation", "test") if len(parts) == 3 else ("train", "validation")
-    return [
+    split = [
         examples.take(part.tolist(), f"the {name} part of {examples.source}")
         for part, name in zip(parts, names, strict=True)
     ]
+    split[0].dropped = examples.dropped  # of no part; the first to be described names them
+    return split
 
 
 def repeated_texts(part: Examples, train: Examples) -> int:

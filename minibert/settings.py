@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -182,8 +183,9 @@ class RunSettings:
                 found.append(f"{flag} is {value!r}, not one of {', '.join(choices)}")
             if value is None or isinstance(value, bool):
                 continue
-            # Written so that NaN fails too.
-            if (low is not None and not value >= low) or (high is not None and not value <= high):
+            # Written so that NaN fails too; without a `high`, infinity does.
+            below = low is not None and not value >= low
+            if below or (high is not None and not value <= high) or value == float("inf"):
                 reach = f"{low} or more" if high is None else f"from {low} to {high}"
                 found.append(f"{flag} is {value}; it must be {reach}")
         if len(self.split) != 3 or min(self.split) < 1:
@@ -191,7 +193,7 @@ class RunSettings:
         if self.freeze and (self.freeze_layers or self.freeze_embeddings):
             found.append("--freeze freezes all; leave out --freeze-layers and --freeze-embeddings")
         files = [self.data, self.validation, self.test]
-        given = [name for name in files if name is not None]
+        given = [os.path.realpath(name) for name in files if name is not None]
         if len(set(given)) < len(given):
             found.append("one file is given for two of --data, --validation and --test")
         return found

@@ -76,7 +76,7 @@ def read_stream(
     rows = {"csv": _read_csv, "tsv": _read_tsv, "jsonl": _read_json_lines, "lines": _read_lines}
     try:
         for row in rows[form](text, where):
-            yield row if row.error else _check_characters(row, encoding)
+            yield row if row.error else check_characters(row, encoding)
     except UnicodeError as error:
         raise InputError(f"{where}: is not {encoding} ({error}); name another --encoding") from None
     finally:
@@ -187,7 +187,8 @@ def _row(line: int, header: list[str], cells: list[str], error: str | None) -> R
     return Row(line, dict(zip(header, cells, strict=False)), error)
 
 
-def _check_characters(row: Row, encoding: str) -> Row:
+def check_characters(row: Row, encoding: str) -> Row:
+    """Return the row, with an error where a text holds half a character or undecodable bytes."""
     for name, value in row.fields.items():
         bad = SURROGATE.search(value) if isinstance(value, str) else None
         if bad:

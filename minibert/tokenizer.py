@@ -56,9 +56,10 @@ class Tokenizer:
             backend = _from_vocabulary(vocab)
         else:
             raise InputError(f"{folder}: holds no tokenizer (no tokenizer.json, no vocab.txt)")
-        if backend.get_vocab_size() > config.vocab_size:
+        highest = max(backend.get_vocab().values(), default=0)
+        if highest >= config.vocab_size:
             raise InputError(
-                f"{source}: has {backend.get_vocab_size()} tokens, "
+                f"{source}: has {highest + 1} tokens, "
                 f"config.json only {config.vocab_size}; the two are not of one model"
             )
         return cls(backend, folder)
@@ -95,7 +96,17 @@ class Tokenizer:
             if (self.folder / name).is_file():
                 write_atomic(folder / name, partial(shutil.copyfile, self.folder / name))
         if not (folder / "tokenizer_config.json").exists():
-            write_json(folder / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer"})
+            write_json(folder / "tokenizer_config.json", self._options())
+
+    def _options(self) -> dict[str, Any]:
+        """Return what transformers must be told: it reads no normalizer in tokenizer.json."""
+        options: dict[str, Any] = {"tokenizer_class": "BertTokenizer"}
+        normalizer = self.backend.normalizer
+        if isinstance(normalizer, normalizers.BertNormalizer):
+            options["do_lower_case"] = normalizer.lowercase
+            options["strip_accents"] = normalizer.strip_accents
+            options["tokenize_chinese_chars"] = normalizer.handle_chinese_chars
+        return options
 
 
 def _token_ids(encoding: Encoding) -> TokenIds:
@@ -122,12 +133,18 @@ def _from_vocabulary(file: Path) -> Backend:
 
     backend = Backend(WordPiece(vocabulary, unk_token=special["unk"]))
     backend.add_special_tokens(list(special.values()))
-    backend.normalizer = normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
-        strip_accents=settings.get("strip_accents"),
-        lowercase=settings.get("do_lower_case", True),
-    )
+    switches = {
+        "lowercase": settings.get("do_lower_case", True),
+        "strip_accents": settings.get("strip_accents"),  # null: as lowercase
+        "handle_chinese_chars": settings.get("tokenize_chinese_chars", True),
+    }
+    try:
+        backend.normalizer = normalizers.BertNormalizer(clean_text=True, **switches)
+    except TypeError:
+        raise InputError(
+            f"{settings_file}: do_lower_case, strip_accents and tokenize_chinese_chars must be "
+            "true or false"
+        ) from None
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     cls, sep = special["cls"], special["sep"]
     backend.post_processor = processors.TemplateProcessing(

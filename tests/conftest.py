@@ -19,6 +19,9 @@ from minibert.config import EncoderConfig, HeadConfig
 from minibert.hf import save_config, save_weights
 from minibert.model import Classifier, Encoder, Head, initialize
 
+# Tiny models gain nothing from threads, and lose much where the machine is busy.
+torch.set_num_threads(1)
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
@@ -103,7 +106,7 @@ def run_script(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedPro
     place.mkdir()
 
     def run(script: str, *words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         environment |= options.pop("env", {})
         command = [sys.executable, str(ROOT / script), *map(str, words)]
         defaults: dict[str, Any] = {

@@ -1,0 +1,143 @@
+"""A hub for the tests: on 127.0.0.1, as much of the hub's protocol as huggingface_hub asks for.
+
+It keeps a log of what was asked, and can be out of order, gated or mute.
+
+Run its users: pytest tests/test_hub.py
+"""
+
+import hashlib
+import json
+import re
+import socket
+import threading
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+Files = Mapping[str, bytes]
+
+# /api/models/owner/name[/revision/main | /tree/main], and /[datasets/]owner/name/resolve/main/file
+API = re.compile(r"/api/(model|dataset)s/([^/]+(?:/[^/]+)??)(?:/(revision|tree)/([^/]+))?")
+FILE = re.compile(r"/(datasets/)?([^/]+(?:/[^/]+)?)/resolve/([^/]+)/(.+)")
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Read a folder into the form that `Hub.add` takes."""
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def commit_of(files: Files) -> str:
+    """Return the 40 hex digits that stand for these files, as a commit does."""
+    digest = hashlib.sha1()
+    for name in sorted(files):
+        digest.update(name.encode() + b"\0" + files[name] + b"\0")
+    return digest.hexdigest()
+
+
+class Hub:
+    """Repositories by (kind, name), their revisions by name, and a log of all requests."""
+
+    def __init__(self) -> None:
+        self.repositories: dict[tuple[str, str], dict[str, Files]] = {}
+        self.log: list[str] = []
+        self.gated: set[str] = set()
+        self.broken = False
+        self.missing_status = 404
+        handler = type("BoundHandler", (Handler,), {"hub": self})
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def add(self, kind: str, name: str, files: Files, revision: str = "main") -> str:
+        """Serve files under a branch and under their commit; returns the commit."""
+        commit = commit_of(files)
+        self.repositories.setdefault((kind, name), {}).update({revision: files, commit: files})
+        return commit
+
+    def downloads(self) -> set[str]:
+        """Return the names of the files whose content was fetched."""
+        found = (re.fullmatch(rf"GET {FILE.pattern}", line) for line in self.log)
+        return {match[4] for match in found if match}
+
+    def stop(self) -> None:
+        """Close the port: from now on the connection is refused."""
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request: the list of a repository's files, or one file."""
+
+    hub: Hub
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        path = urlsplit(self.path).path
+        self.hub.log.append(f"{self.command} {path}")
+        if self.hub.broken:
+            return self.answer(503, b"")
+        api, file = API.fullmatch(path), FILE.fullmatch(path)
+        if api:
+            kind, name, what, revision = api.groups()
+        elif file:
+            kind, name, revision = "dataset" if file[1] else "model", file[2], file[3]
+        else:
+            return self.answer(404, b"")
+        revisions = self.hub.repositories.get((kind, name))
+        if revisions is None:
+            return self.refuse(self.hub.missing_status, "RepoNotFound")
+        # The hub shows a gated repository's list to all, and its files to the admitted.
+        if name in self.hub.gated and file:
+            return self.refuse(403, "GatedRepo")
+        files = revisions.get(unquote(revision or "main"))  # refs/pr/1 comes as refs%2Fpr%2F1
+        if files is None:
+            return self.refuse(404, "RevisionNotFound")
+        commit = {"X-Repo-Commit": commit_of(files)}
+        if file and file[4] not in files:
+            return self.refuse(404, "EntryNotFound", commit)
+        if file:
+            content = files[file[4]]
+            return self.answer(200, content, {"ETag": f'"{digest(content)}"', **commit})
+        entries = [
+            {"type": "file", "path": path, "size": len(content), "oid": digest(content)}
+            for path, content in files.items()
+        ]
+        siblings = [{"rfilename": path} for path in files]
+        info = {"id": name, "sha": commit["X-Repo-Commit"], "siblings": siblings}
+        self.answer(200, json.dumps(entries if what == "tree" else info).encode())
+
+    do_HEAD = do_GET
+
+    def refuse(self, status: int, code: str, headers: Mapping[str, str] | None = None) -> None:
+        self.answer(status, b"", {"X-Error-Code": code, **(headers or {})})
+
+    def answer(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet; `Hub.log` has it."""
+
+
+class MuteHub:
+    """A port that takes connections and never answers, as a broken network does."""
+
+    def __init__(self) -> None:
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+
+    def __enter__(self) -> "MuteHub":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+
+def digest(content: bytes) -> str:
+    """Return the hash by which the cache names a file's content."""
+    return hashlib.sha1(content).hexdigest()

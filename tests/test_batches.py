@@ -1,0 +1,154 @@
+"""Proves that an epoch's batches hold every row once, waste little padding, and are padded rightly.
+
+Run: pytest tests/test_batches.py
+"""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minibert.batches import WINDOW, Features, Texts, length_order, training_order
+from minibert.tokenizer import TokenIds
+
+sizes = {
+    "lengths": st.lists(st.integers(1, 60), min_size=1, max_size=300).map(np.array),
+    "batch_size": st.integers(1, 9),
+    "seed": st.integers(0, 2**32 - 1),
+    "epoch": st.integers(0, 50),
+}
+
+
+def row(*ids: int, second: int | None = None) -> TokenIds:
+    """A tokenized text; `second` is where its second segment begins."""
+    return TokenIds(np.array(ids, dtype=np.int32), len(ids) if second is None else second)
+
+
+# --- order
+
+
+@settings(deadline=None)
+@given(**sizes)
+def test_training_order_has_every_row_once_and_all_batches_but_one_whole(
+    lengths, batch_size, seed, epoch
+):
+    batches = training_order(lengths, batch_size, seed=seed, epoch=epoch)
+    assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
+    assert sum(len(batch) != batch_size for batch in batches) <= 1
+    assert max(len(batch) for batch in batches) <= batch_size
+
+
+@settings(deadline=None)
+@given(**sizes)
+def test_training_order_depends_on_nothing_but_seed_and_epoch(lengths, batch_size, seed, epoch):
+    def order() -> list[list[int]]:
+        found = training_order(lengths, batch_size, seed=seed, epoch=epoch)
+        return [batch.tolist() for batch in found]
+
+    first = order()
+    np.random.seed(1)
+    torch.manual_seed(1)
+    assert order() == first
+
+
+def test_another_seed_and_another_epoch_give_another_order():
+    lengths = np.arange(1, 41)
+    orders = {
+        tuple(np.concatenate(training_order(lengths, 4, seed=seed, epoch=epoch)))
+        for seed in range(3)
+        for epoch in range(3)
+    }
+    assert len(orders) == 9
+
+
+def padding(batches: list[np.ndarray], lengths: np.ndarray) -> int:
+    return sum(int((lengths[batch].max() - lengths[batch]).sum()) for batch in batches)
+
+
+def test_training_order_pads_far_less_than_a_random_order():
+    random = np.random.default_rng(3)
+    lengths = random.integers(3, 60, size=700)
+    rows = random.permutation(700)
+    plain = [rows[start : start + 8] for start in range(0, 700, 8)]
+    assert (
+        padding(training_order(lengths, 8, seed=0, epoch=0), lengths) < padding(plain, lengths) / 5
+    )
+
+
+def test_batches_do_not_come_from_the_shortest_to_the_longest():
+    lengths = np.arange(1, 8 * WINDOW + 1)
+    longest = [lengths[batch].max() for batch in training_order(lengths, 8, seed=0, epoch=0)]
+    rises = sum(a < b for a, b in pairwise(longest))
+    assert 10 < rises < 40  # of 49
+
+
+@settings(deadline=None)
+@given(sizes["lengths"], sizes["batch_size"])
+def test_length_order_goes_from_the_longest_to_the_shortest_and_leaves_none_out(
+    lengths, batch_size
+):
+    rows = np.concatenate(length_order(lengths, batch_size))
+    assert sorted(rows) == list(range(len(lengths)))
+    assert lengths[rows].tolist() == sorted(lengths, reverse=True)
+
+
+# --- padding
+
+
+def test_texts_are_padded_to_the_longest_of_their_batch_and_the_mask_says_where():
+    texts = Texts(
+        [row(5, 6, 7), row(8), row(9, 10), row(1, 2, 3, 4)],
+        np.array([2, 0, 1, 1]),
+        pad_token_id=99,
+        types=True,
+    )
+    batch = texts.batch([2, 0, 1])
+    ids, mask, types = batch.inputs
+    assert ids.tolist() == [[9, 10, 99], [5, 6, 7], [8, 99, 99]]
+    assert mask.tolist() == [[True, True, False], [True, True, True], [True, False, False]]
+    assert types is None  # no text has a second segment
+    assert batch.labels.tolist() == [1, 2, 0]
+
+
+def test_texts_of_one_length_need_no_mask():
+    texts = Texts([row(5, 6), row(7, 8), row(1)], np.zeros(3, int), pad_token_id=0, types=False)
+    assert texts.batch([0, 1]).inputs[1] is None
+    assert texts.batch([0, 2]).inputs[1] is not None
+
+
+def test_a_token_that_is_the_padding_token_itself_is_still_real():
+    texts = Texts([row(5, 0, 0), row(7)], np.zeros(2, int), pad_token_id=0, types=False)
+    assert texts.batch([0, 1]).inputs[1].tolist() == [[True, True, True], [True, False, False]]
+
+
+def test_token_types_are_one_on_the_second_segment_and_zero_on_padding():
+    rows = [row(1, 2, 3, 4, second=2), row(1, 2, 3, second=1), row(1)]
+    texts = Texts(rows, np.zeros(3, int), pad_token_id=0, types=True)
+    assert texts.batch([0, 1, 2]).inputs[2].tolist() == [[0, 0, 1, 1], [0, 1, 1, 0], [0, 0, 0, 0]]
+
+
+def test_a_model_without_token_types_gets_none():
+    texts = Texts([row(1, 2, second=1)], np.zeros(1, int), pad_token_id=0, types=False)
+    assert texts.batch([0]).inputs[2] is None
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=7), min_size=1, max_size=6))
+def test_the_real_tokens_of_a_batch_are_the_texts(rows):
+    texts = Texts([row(*ids) for ids in rows], None, pad_token_id=0, types=False)
+    ids, mask, _ = texts.batch(range(len(rows))).inputs
+    mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
+    assert [line[real].tolist() for line, real in zip(ids, mask, strict=True)] == rows
+    assert int(ids[~mask].sum()) == 0
+
+
+@pytest.mark.parametrize("rows", [[2, 0], np.array([2, 0])])
+def test_features_give_their_rows_and_labels(rows):
+    features = Features(torch.arange(15.0).view(3, 5), torch.tensor([4, 5, 6]))
+    batch = features.batch(rows)
+    assert batch.inputs[0].tolist() == [[10, 11, 12, 13, 14], [0, 1, 2, 3, 4]]
+    assert batch.labels.tolist() == [6, 4]
+    assert features.lengths.tolist() == [1, 1, 1]

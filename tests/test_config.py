@@ -1,0 +1,340 @@
+"""A config.json is read to the right numbers, written back the same, or refused with its key named.
+
+Run: pytest tests/test_config.py
+"""
+
+import json
+from typing import Any
+
+import pytest
+from conftest import SHARED, tiny_config
+
+from minibert.config import EncoderConfig, HeadConfig, read_head
+from minibert.errors import InputError
+
+# Both families' keys, no two sizes equal.
+CONFIGS: dict[str, dict[str, Any]] = {
+    "bert": {
+        "model_type": "bert",
+        "vocab_size": 31,
+        "hidden_size": 12,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "intermediate_size": 23,
+        "max_position_embeddings": 40,
+        "type_vocab_size": 5,
+        "hidden_act": "gelu_new",
+        "hidden_dropout_prob": 0.11,
+        "attention_probs_dropout_prob": 0.13,
+        "classifier_dropout": 0.17,
+        "layer_norm_eps": 1e-7,
+        "initializer_range": 0.03,
+        "pad_token_id": 4,
+    },
+    "distilbert": {
+        "model_type": "distilbert",
+        "vocab_size": 31,
+        "dim": 12,
+        "n_layers": 3,
+        "n_heads": 2,
+        "hidden_dim": 23,
+        "max_position_embeddings": 40,
+        "activation": "gelu_new",
+        "dropout": 0.11,
+        "attention_dropout": 0.13,
+        "seq_classif_dropout": 0.17,
+        "initializer_range": 0.03,
+        "pad_token_id": 4,
+    },
+}
+TINY = tiny_config("bert")
+
+
+def published(name: str) -> dict[str, Any]:
+    """Return a published config.json, or skip where the shared folder is not."""
+    file = SHARED / "checkpoints" / name
+    if not file.is_file():
+        pytest.skip(f"{name} is not beside this checkout")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def read(data: dict[str, Any]) -> EncoderConfig:
+    return EncoderConfig.from_json(data, where="config.json")
+
+
+# What is read
+
+
+def test_every_key_reaches_its_field(family: str) -> None:
+    rates = {"dropout": 0.11, "attention_dropout": 0.13, "classifier_dropout": 0.17}
+    own = {"token_types": 5, "layer_norm_eps": 1e-7} if family == "bert" else {"token_types": 0}
+    assert read(CONFIGS[family]) == EncoderConfig(
+        family=family,
+        vocab_size=31,
+        width=12,
+        layers=3,
+        heads=2,
+        feed_forward=23,
+        positions=40,
+        activation="gelu_new",
+        initializer_range=0.03,
+        pad_token_id=4,
+        **rates,
+        **own,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "vocab_size"),
+    [
+        ("bert-base-uncased/config.json", 30522),
+        ("bert-base-cased/config.finetuned-example.json", 28996),
+    ],
+)
+def test_published_bert(name: str, vocab_size: int) -> None:
+    expected = EncoderConfig("bert", vocab_size, 768, 12, 12, 3072, positions=512, token_types=2)
+    assert read(published(name)) == expected
+    assert expected.activation == "gelu" and expected.layer_norm_eps == 1e-12
+    assert expected.dropout == expected.attention_dropout == 0.1
+
+
+@pytest.mark.parametrize("name", ["config", "config.sst-2-english"])
+def test_published_distilbert(name: str) -> None:
+    found = read(published(f"distilbert-base-uncased/{name}.TRANSCRIBED.json"))
+    assert found == EncoderConfig(
+        "distilbert", 30522, 768, 6, 12, 3072, token_types=0, classifier_dropout=0.2
+    )
+
+
+def test_old_google_config_without_model_type_is_bert() -> None:
+    data = CONFIGS["bert"] | {"pooler_type": "first_token_transform", "directionality": "bidi"}
+    del data["model_type"]
+    assert read(data) == read(CONFIGS["bert"])
+
+
+def test_what_a_config_leaves_out_has_the_familys_default(family: str) -> None:
+    sizes = {key: value for key, value in CONFIGS[family].items() if type(value) is not float}
+    for key in ("max_position_embeddings", "type_vocab_size", "pad_token_id"):
+        sizes.pop(key, None)
+    found = read(sizes)
+    assert (found.positions, found.pad_token_id, found.layer_norm_eps) == (512, 0, 1e-12)
+    assert (found.dropout, found.attention_dropout) == (0.1, 0.1)
+    assert found.token_types == (2 if family == "bert" else 0)
+    assert found.classifier_dropout == (None if family == "bert" else 0.2)
+
+
+def test_null_is_the_same_as_left_out() -> None:
+    assert read(CONFIGS["bert"] | {"classifier_dropout": None}).classifier_dropout is None
+    assert read(CONFIGS["distilbert"] | {"seq_classif_dropout": None}).classifier_dropout == 0.2
+
+
+def test_only_distilbert_has_no_dropout_after_the_attention() -> None:
+    assert read(CONFIGS["bert"]).attention_output_dropout == 0.11
+    assert read(CONFIGS["distilbert"]).attention_output_dropout == 0.0
+
+
+# What is written
+
+
+def test_to_json_gives_back_the_file(family: str) -> None:
+    assert read(CONFIGS[family]).to_json() == CONFIGS[family]
+
+
+def test_from_json_gives_back_the_config(family: str) -> None:
+    config = tiny_config(family)
+    assert read(json.loads(json.dumps(config.to_json()))) == config
+
+
+# What is refused: the file and the key stand in the message
+
+
+@pytest.mark.parametrize("model_type", ["roberta", "albert", "", None, ["bert"]])
+def test_another_family_is_refused(model_type: Any) -> None:
+    with pytest.raises(InputError, match=r"^config\.json: model_type .*bert and distilbert"):
+        read(CONFIGS["bert"] | {"model_type": model_type})
+
+
+def test_a_config_that_names_no_family_is_refused() -> None:
+    with pytest.raises(InputError, match="model_type"):
+        read({"vocab_size": 31, "d_model": 12})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("position_embedding_type", "relative_key"),
+        ("position_embedding_type", "relative_key_query"),
+        ("is_decoder", True),
+        ("add_cross_attention", True),
+        ("is_encoder_decoder", True),
+    ],
+)
+def test_another_computation_is_refused(key: str, value: Any) -> None:
+    with pytest.raises(InputError, match=rf"^config\.json: {key} "):
+        read(CONFIGS["bert"] | {key: value})
+
+
+@pytest.mark.parametrize(
+    ("family", "key"),
+    [
+        *(("bert", key) for key in ("vocab_size", "hidden_size", "num_hidden_layers")),
+        *(("bert", key) for key in ("num_attention_heads", "intermediate_size")),
+        *(("distilbert", key) for key in ("vocab_size", "dim", "n_layers", "n_heads")),
+        ("distilbert", "hidden_dim"),
+    ],
+)
+def test_a_missing_size_is_refused(family: str, key: str) -> None:
+    data = {name: value for name, value in CONFIGS[family].items() if name != key}
+    with pytest.raises(InputError, match=rf"^config\.json: {key} is missing"):
+        read(data)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("hidden_size", "12"),
+        ("hidden_size", 12.0),
+        ("hidden_size", 0),
+        ("hidden_size", -12),
+        ("hidden_size", 10**9),
+        ("num_hidden_layers", True),
+        ("vocab_size", [31]),
+        ("max_position_embeddings", 0),
+        ("type_vocab_size", -1),
+        ("pad_token_id", -1),
+        ("hidden_dropout_prob", -0.1),
+        ("hidden_dropout_prob", 1.0),
+        ("hidden_dropout_prob", "0.1"),
+        ("attention_probs_dropout_prob", float("nan")),
+        ("classifier_dropout", {}),
+        ("layer_norm_eps", -1e-12),
+        ("initializer_range", False),
+        ("hidden_act", 3),
+    ],
+)
+def test_a_value_of_the_wrong_type_or_range_is_refused(key: str, value: Any) -> None:
+    with pytest.raises(InputError, match=rf"^config\.json: {key} is "):
+        read(CONFIGS["bert"] | {key: value})
+
+
+def test_heads_that_do_not_divide_the_width_are_refused() -> None:
+    with pytest.raises(InputError, match=r"width of 12 .* 5 heads"):
+        read(CONFIGS["bert"] | {"num_attention_heads": 5})
+
+
+def test_an_unknown_activation_is_refused() -> None:
+    with pytest.raises(InputError, match=r"activation 'silu' is not one of gelu, gelu_new, relu"):
+        read(CONFIGS["distilbert"] | {"activation": "silu"})
+
+
+def test_padding_outside_of_the_vocabulary_is_refused() -> None:
+    assert read(CONFIGS["bert"] | {"pad_token_id": 30}).pad_token_id == 30
+    with pytest.raises(InputError, match="pad_token_id"):
+        read(CONFIGS["bert"] | {"pad_token_id": 31})
+
+
+# The head that a config declares
+
+
+def head_of(encoder: EncoderConfig = TINY, **data: Any) -> HeadConfig | None:
+    return read_head(data, encoder, where="config.json")
+
+
+def own_head(**changes: Any) -> dict[str, Any]:
+    return {"head": "mlp", "pooling": "mean", "max_length": 17, **changes}
+
+
+@pytest.mark.parametrize("architectures", [None, [], ["BertModel"], ["DistilBertForMaskedLM"]])
+def test_no_head(architectures: Any) -> None:
+    assert head_of(architectures=architectures, id2label={"0": "a", "1": "b"}) is None
+
+
+def test_native_head_of_each_family(family: str) -> None:
+    config = tiny_config(family)
+    name = {"bert": "Bert", "distilbert": "DistilBert"}[family] + "ForSequenceClassification"
+    found = head_of(config, architectures=[name], id2label={"1": "b", "0": "a", "2": "c"})
+    pooling = "pooler" if family == "bert" else "cls"
+    assert found == HeadConfig("native", pooling, ("a", "b", "c"), config.positions)
+
+
+def test_native_head_without_names_has_two_classes_as_in_transformers() -> None:
+    data = published("bert-base-cased/config.finetuned-example.json")
+    found = read_head(data, read(data), where="config.json")
+    assert found == HeadConfig("native", "pooler", ("LABEL_0", "LABEL_1"), 512)
+
+
+def test_the_sst2_classifier() -> None:
+    data = published("distilbert-base-uncased/config.sst-2-english.TRANSCRIBED.json")
+    found = read_head(data, read(data), where="config.json")
+    assert found == HeadConfig("native", "cls", ("NEGATIVE", "POSITIVE"), 512)
+
+
+def test_own_head_wins_over_the_architecture() -> None:
+    found = head_of(
+        architectures=["BertForSequenceClassification"],
+        id2label={"0": "a", "1": "b"},
+        minibert=own_head(),
+    )
+    assert found == HeadConfig("mlp", "mean", ("a", "b"), 17)
+
+
+def test_labels_are_ordered_by_number_not_by_text() -> None:
+    names = {str(number): f"class {number}" for number in reversed(range(12))}
+    found = head_of(minibert=own_head(), id2label=names)
+    assert found is not None
+    assert found.labels == tuple(f"class {number}" for number in range(12))
+
+
+@pytest.mark.parametrize(
+    "id2label",
+    [
+        {"1": "a", "2": "b"},  # not from 0
+        {"0": "a", "2": "b"},  # a gap
+        {"zero": "a", "one": "b"},
+        ["a", "b"],
+        {"0": "a"},  # one class
+        {"0": "a", "1": None},
+        {"0": "a", "1": ["b"]},
+        {"0": "a", "1": "a"},
+    ],
+)
+def test_bad_id2label_is_refused(id2label: Any) -> None:
+    with pytest.raises(InputError, match=r"^config\.json: id2label "):
+        head_of(minibert=own_head(), id2label=id2label)
+
+
+@pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
+def test_another_problem_type_is_refused(problem: str) -> None:
+    with pytest.raises(InputError, match=rf"problem_type is '{problem}'"):
+        head_of(architectures=["BertForSequenceClassification"], problem_type=problem)
+
+
+@pytest.mark.parametrize("architectures", ["BertModel", 1, {"0": "BertModel"}])
+def test_architectures_must_be_a_list(architectures: Any) -> None:
+    with pytest.raises(InputError, match=r"^config\.json: architectures "):
+        head_of(architectures=architectures)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {},
+        "mlp",
+        ["mlp", "mean", 17],
+        {"head": "mlp", "pooling": "mean"},
+        own_head(head="deep"),
+        own_head(pooling="max"),
+        own_head(max_length="17"),
+        own_head(max_length=2),
+        own_head(max_length=TINY.positions + 1),
+    ],
+)
+def test_a_damaged_minibert_entry_is_refused(entry: Any) -> None:
+    with pytest.raises(InputError, match=r"^config\.json: the entry minibert "):
+        head_of(minibert=entry, id2label={"0": "a", "1": "b"})
+
+
+@pytest.mark.parametrize("length", [3, TINY.positions])
+def test_max_length_reaches_from_one_word_to_all_positions(length: int) -> None:
+    found = head_of(minibert=own_head(max_length=length))
+    assert found is not None and found.max_length == length

@@ -1,0 +1,138 @@
+"""Proves that eval.py gives the figures that training gave, says what it scores, and draws them.
+
+Run: pytest tests/test_eval.py
+"""
+
+import csv
+import json
+import os
+import re
+import runpy
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, WORDS, write_checkpoint
+
+train, evaluate = (runpy.run_path(str(ROOT / script))["main"] for script in ("train.py", "eval.py"))
+QUICK = (
+    *("--device", "cpu", "--precision", "fp32", "--max-length", "40", "--batch-size", "4"),
+    *("--epochs", "3", "--encoder-lr", "0.003", "--head-lr", "0.003"),
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with two data files and, under runs/, two finished runs and one that is not."""
+    folder = tmp_path_factory.mktemp("eval")
+    write_checkpoint(folder / "bert", "bert")
+    reviews, pairs = ["text,label"], ["premise,hypothesis,label"]
+    for i in range(60):
+        a, b = WORDS[5 + i % 20], WORDS[5 + (7 * i + 3) % 20]
+        quality, label = ("good", "positive") if i % 2 else ("bad", "negative")
+        reviews.append(f"the {a} was {quality} {b} {i},{label}")
+        pairs.append(f"the {a} {i},{a if i % 2 else b} was it,{'same' if i % 2 else 'other'}")
+    (folder / "reviews.csv").write_text("\n".join(reviews) + "\n")
+    (folder / "pairs.csv").write_text("\n".join(pairs) + "\n")
+    before, threads = Path.cwd(), torch.get_num_threads()
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    # In another order than that of the names, which says nothing of when a run finished.
+    train(["--model", "bert", "--data", "reviews.csv", "--out", "runs/b", *QUICK])
+    train(["--model", "bert", "--data", "pairs.csv", "--out", "runs/pairs", *QUICK])
+    shutil.copytree("runs/b", "runs/z-unfinished")
+    os.remove("runs/z-unfinished/metrics.json")
+    os.utime("runs/b/metrics.json", (2e9, 2e9))
+    yield folder
+    torch.set_num_threads(threads)
+    os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def test_part(place) -> list[dict]:
+    return [json.loads(line) for line in (place / "runs/b/test_predictions.jsonl").open()]
+
+
+def of_training(run: Path) -> dict:
+    return json.loads((run / "metrics.json").read_text())["test"]
+
+
+def assert_same_figures(figures: dict, expected: dict) -> None:
+    """Every figure to 1e-6; what eval.py adds (model, data) may be there too."""
+    assert expected.keys() <= figures.keys()
+    for name, value in expected.items():
+        if name == "per_class":
+            assert list(figures[name]) == list(value)
+            for label, numbers in value.items():
+                assert figures[name][label] == pytest.approx(numbers, abs=1e-6)
+        else:
+            assert figures[name] == pytest.approx(value, abs=1e-6), name
+
+
+def test_without_flags_it_scores_the_newest_run_on_its_own_test_part(place, run_script):
+    result = run_script(
+        *("eval.py", "--json", "figures.json", "--plot", "matrix.png"),
+        *("--device", "cpu", "--precision", "fp32"),
+        cwd=place,
+    )
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^model: .*runs.b$", result.stdout, re.MULTILINE)
+    assert "the run's test part, 9 texts" in result.stdout
+    expected = of_training(place / "runs/b")
+    assert_same_figures(json.loads((place / "figures.json").read_text()), expected)
+    assert f"accuracy {100 * expected['accuracy']:.1f}% (95% interval" in result.stdout
+    assert (place / "matrix.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_the_report_and_the_confusion_matrix_count_the_predictions(place, test_part, capsys):
+    evaluate(["--model", "runs/b", "--device", "cpu", "--precision", "fp32"])
+    output = capsys.readouterr().out
+    for label in ("negative", "positive"):
+        true = [row for row in test_part if row["label"] == label]
+        assert re.search(rf"^ +{label}( +\d\.\d+){{3}} +{len(true)}$", output, re.MULTILINE)
+        counts = [sum(r["prediction"] == p for r in true) for p in ("negative", "positive")]
+        assert re.search(rf"^ +{label} +{counts[0]} +{counts[1]}$", output, re.MULTILINE)
+
+
+def test_a_file_with_numbers_for_labels_is_scored_alike(place, test_part):
+    """Numbers count the classes in the model's order: 0 is negative, 1 is positive."""
+    with open(place / "numbers.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for row in test_part:
+            writer.writerow([row["text"], ["negative", "positive"].index(row["label"])])
+    words = ["--model", "runs/b", "--data", "numbers.csv", "--json", "numbers.json"]
+    evaluate([*words, "--device", "cpu", "--precision", "fp32"])
+    figures = json.loads((place / "numbers.json").read_text())
+    assert_same_figures(figures, of_training(place / "runs/b"))
+    assert figures["data"] == "numbers.csv"
+
+
+def test_a_run_on_pairs_is_scored_on_both_texts(place, capsys):
+    words = ["--model", "runs/pairs", "--json", "pairs.json", "--device", "cpu"]
+    evaluate([*words, "--precision", "fp32"])
+    figures = json.loads((place / "pairs.json").read_text())
+    assert_same_figures(figures, of_training(place / "runs/pairs"))
+
+
+def test_bad_rows_are_left_out_and_named_when_asked(place, capsys):
+    lines = ["text,label", "good film,positive", ",negative", "bad film,negative", "bad food"]
+    (place / "bad.csv").write_text("\n".join(lines) + "\n")
+    evaluate(["--model", "runs/b", "--data", "bad.csv", "--bad-rows", "drop", "--device", "cpu"])
+    output = capsys.readouterr().out
+    assert "bad.csv, 2 texts" in output
+    assert "left out 2 bad rows" in output
+    assert "bad.csv, line 3: column text" in output and "bad.csv, line 5: has 1 field" in output
+
+
+def test_a_text_over_the_length_is_cut_and_counted(place, capsys):
+    (place / "long.csv").write_text(f"text,label\n{'good ' * 99},positive\nbad,negative\n")
+    evaluate(["--model", "runs/b", "--data", "long.csv", "--device", "cpu"])
+    assert "1 texts cut at 40 tokens" in capsys.readouterr().out
+
+
+def test_a_bare_encoder_is_one_line_of_error(place, run_script):
+    result = run_script("eval.py", "--model", "bert", "--data", "reviews.csv", cwd=place)
+    assert result.returncode == 2
+    assert re.fullmatch(r"error: bert: .*no classification head.*train.py.*\n", result.stderr)

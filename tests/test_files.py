@@ -1,0 +1,99 @@
+"""Proves that a file is written whole or not at all, and that broken JSON is a sentence.
+
+Run: pytest tests/test_files.py
+"""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from minibert.errors import InputError
+from minibert.files import read_json, write_atomic, write_json, write_text
+
+
+def half_then(error: Exception):
+    """A writer that fails in the middle."""
+
+    def write(beside: Path) -> None:
+        beside.write_text("half")
+        raise error
+
+    return write
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), RuntimeError("bug"), KeyError()])
+def test_a_writer_that_fails_leaves_the_old_file_and_nothing_beside(tmp_path, error):
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+    with pytest.raises(InputError if isinstance(error, OSError) else type(error)):
+        write_atomic(file, half_then(error))
+    assert file.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_writer_that_is_interrupted_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(tmp_path / "a.txt", half_then(KeyboardInterrupt()))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_is_said_in_a_sentence(tmp_path):
+    with pytest.raises(InputError, match=r"a.txt: cannot be written \(No space left\)"):
+        write_atomic(tmp_path / "a.txt", half_then(OSError(28, "No space left")))
+
+
+def test_a_folder_that_is_not_there_is_said_in_a_sentence(tmp_path):
+    with pytest.raises(InputError, match=r"a.txt: cannot be written \(No such file or directory\)"):
+        write_text(tmp_path / "no" / "a.txt", "x")
+
+
+def test_the_new_text_replaces_the_old_to_the_byte(tmp_path):
+    write_text(tmp_path / "a.txt", "an old and longer text")
+    write_text(tmp_path / "a.txt", "é\r\n\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"\xc3\xa9\r\n\n"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_others_may_read_the_file_as_the_umask_says(tmp_path, umask, mode):
+    def private(beside: Path) -> None:  # as safetensors writes
+        beside.write_text("x")
+        beside.chmod(0o600)
+
+    before = os.umask(umask)
+    try:
+        write_atomic(tmp_path / "a.bin", private)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.bin").stat().st_mode) == mode
+
+
+def test_json_comes_back_and_is_readable(tmp_path):
+    data = {"name": "brûlée", "sizes": [1, 2.5, None]}
+    write_json(tmp_path / "a.json", data)
+    assert read_json(tmp_path / "a.json") == data
+    assert "brûlée" in (tmp_path / "a.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b'{"a": ', "is not JSON"),
+        (b"", "is not JSON"),
+        (b'{"a": "\xe8"}', "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b"[1]", "holds a list, not a JSON object"),
+        (b"null", "holds a NoneType, not a JSON object"),
+    ],
+)
+def test_what_is_no_json_object_is_refused(tmp_path, content, problem):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(InputError, match=f"a.json: {problem}"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_missing_json_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"a.json: cannot be read \(No such file or directory\)"):
+        read_json(tmp_path / "a.json")

@@ -1,0 +1,131 @@
+"""Proves the figures against scikit-learn and against published intervals.
+
+Run: pytest tests/test_metrics.py
+"""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_score, recall_score
+
+from minibert.metrics import (
+    confusion,
+    confusion_table,
+    report,
+    score,
+    wilson_interval,
+)
+
+NAMES = ("red", "green", "blue", "grey")
+
+
+def logits_for(predicted: list[int], classes: int) -> torch.Tensor:
+    """Logits whose highest is the given class."""
+    return 3.0 * F.one_hot(torch.tensor(predicted), classes).float()
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60))
+def test_scores_are_scikit_learn_s(seed, texts):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(texts, 4, generator=generator)
+    labels = torch.randint(4, (texts,), generator=generator)
+    found, predicted = score(logits, labels, NAMES), logits.argmax(dim=1)
+    assert found.accuracy == pytest.approx(accuracy_score(labels, predicted))
+    assert found.macro_f1 == pytest.approx(f1_score(labels, predicted, average="macro"))
+    shares = torch.softmax(logits.double(), dim=1)
+    assert found.loss == pytest.approx(log_loss(labels, shares, labels=range(4)), rel=1e-5)
+    for name, function in (("precision", precision_score), ("recall", recall_score)):
+        values = function(labels, predicted, labels=range(4), average=None, zero_division=0.0)
+        assert [found.per_class[c][name] for c in NAMES] == pytest.approx(values.tolist())
+    assert sum(figures["support"] for figures in found.per_class.values()) == texts
+
+
+def test_a_class_that_nobody_has_and_nobody_was_given_is_left_out_of_macro_f1():
+    labels = torch.tensor([0, 0, 1, 1])
+    assert score(logits_for([0, 0, 1, 1], 4), labels, NAMES).macro_f1 == 1.0
+    # Blue was given once, so it counts, with an F1 of 0; red has 2/3, green 1.
+    wrong = score(logits_for([0, 2, 1, 1], 4), labels, NAMES)
+    assert wrong.macro_f1 == pytest.approx((2 / 3 + 1 + 0) / 3)
+    assert wrong.per_class["blue"] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
+
+
+@pytest.mark.parametrize(
+    ("right", "texts", "low", "high"),
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_the_interval_is_as_published(right, texts, low, high):
+    """Newcombe, Two-sided confidence intervals for the single proportion (1998), method 3."""
+    assert wilson_interval(right, texts) == pytest.approx((low, high), abs=5e-5)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_the_interval_holds_the_share_and_stays_between_0_and_1(counts):
+    right, texts = counts
+    low, high = wilson_interval(right, texts)
+    assert 0 <= low <= right / texts + 1e-12 and right / texts - 1e-12 <= high <= 1
+    mirrored = wilson_interval(texts - right, texts)
+    assert (1 - mirrored[1], 1 - mirrored[0]) == pytest.approx((low, high))
+
+
+def test_half_precision_logits_are_scored_in_fp32():
+    logits, labels = torch.randn(7, 4).bfloat16(), torch.arange(7) % 4
+    found = score(logits, labels, NAMES)
+    assert found.loss == pytest.approx(F.cross_entropy(logits.double(), labels).item(), rel=1e-5)
+
+
+def test_the_figures_can_be_written_as_json_and_read_by_a_person():
+    found = score(logits_for([0, 1, 1, 3], 4), torch.tensor([0, 1, 2, 3]), NAMES)
+    data = json.loads(json.dumps(found.to_json()))
+    assert data["accuracy"] == 0.75 and data["texts"] == 4 and len(data["accuracy_95"]) == 2
+    assert data["per_class"]["green"] == {"precision": 0.5, "recall": 1, "f1": 2 / 3, "support": 1}
+    assert str(found).startswith("accuracy 75.0% (95% interval 30.1 to 95.4), macro-F1 66.7%")
+
+
+def test_the_confusion_matrix_has_true_classes_in_rows():
+    counts = confusion(torch.tensor([0, 0, 1]), torch.tensor([1, 1, 1]), NAMES[:3])
+    assert counts.tolist() == [[0, 2, 0], [0, 1, 0], [0, 0, 0]]
+
+
+def test_the_report_names_every_class_and_counts_the_confusions():
+    labels = torch.tensor([0] * 17 + [1] * 5)
+    predicted = [1] * 13 + [0] * 4 + [1] * 5
+    lines = report(logits_for(predicted, 3), labels, ("bad", "good", "a very long name")).split(
+        "\n"
+    )
+    words = [line.split() for line in lines]
+    assert ["bad", "4", "13", "0"] in words
+    assert ["good", "0", "5", "0"] in words
+    assert ["a", "very", "long", "name", "0", "0", "0"] in words
+    assert ["bad", "1.000", "0.235", "0.381", "17"] in words
+    table = lines[lines.index("confusion matrix (rows: true, columns: predicted)") + 1 :]
+    assert len({len(line) for line in table if line}) == 1  # the columns stand under their names
+
+
+def test_over_12_classes_the_commonest_mistakes_are_listed_instead():
+    names = tuple(f"class {i}" for i in range(13))
+    counts = np.diag(np.full(13, 50))
+    counts[2, 7], counts[7, 2], counts[12, 0] = 3, 9, 1
+    assert confusion_table(counts, names).splitlines() == [
+        "commonest mistakes (true -> predicted):",
+        "     9  class 7 -> class 2",
+        "     3  class 2 -> class 7",
+        "     1  class 12 -> class 0",
+    ]
+    assert "mistakes" not in confusion_table(counts[:12, :12], names[:12])
+
+
+def test_at_most_15_mistakes_are_listed():
+    table = confusion_table(np.ones((14, 14), int), [f"c{i}" for i in range(14)])
+    assert len(table.splitlines()) == 16

@@ -1,0 +1,228 @@
+"""Proves what a run folder keeps, refuses and finds again.
+
+Run: pytest tests/test_runs.py
+"""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from minibert import runs
+from minibert.data import Columns
+from minibert.errors import InputError
+from minibert.optim import adamw, parameter_groups
+from minibert.runs import Progress, RunFolder, check_new, new_run_path, newest_run
+from minibert.runtime import gradient_scaler
+from minibert.settings import RunSettings
+
+CPU = torch.device("cpu")
+FACTS = ("columns", "digests")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A run that has begun."""
+    folder = RunFolder(tmp_path / "runs" / "first")
+    columns = {"text": "body", "pair": None, "label": "label", "label_name": None}
+    folder.create(RunSettings(epochs=7), {"columns": columns, "digests": {"train": "ab12"}})
+    return folder
+
+
+class Machine:
+    """A module, its optimizer and scaler, all that a state is of."""
+
+    def __init__(self, seed: int, *, steps: int = 0, fp16: bool = False) -> None:
+        torch.manual_seed(seed)
+        # The second layer never has a gradient, as BERT's pooler under `cls`.
+        self.module = nn.ModuleList([nn.Linear(3, 2), nn.Linear(2, 2), nn.LayerNorm(2)])
+        rates = {"encoder_lr": 0.1, "head_lr": 0.1, "weight_decay": 0.01}
+        self.optimizer = adamw(parameter_groups(None, self.module, **rates))
+        self.scaler = gradient_scaler(CPU, torch.float16 if fp16 else torch.float32)
+        for _ in range(steps):
+            self.module[2](self.module[0](torch.randn(5, 3))).pow(3).sum().backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+    @property
+    def all(self) -> tuple:
+        return self.module, self.optimizer, self.scaler, CPU
+
+
+PROGRESS = Progress(2, 1, 0.75, 3.5, [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}])
+
+
+# --- beginning
+
+
+def test_a_new_run_has_its_settings_and_facts(run):
+    settings, facts = run.read_settings(FACTS)
+    assert settings == RunSettings(epochs=7)
+    assert facts["digests"] == {"train": "ab12"} and facts["columns"]["text"] == "body"
+    assert run.columns() == Columns("body", None, "label")
+
+
+def test_an_empty_folder_may_become_a_run(tmp_path):
+    (tmp_path / "empty").mkdir()
+    RunFolder(tmp_path / "empty").create(RunSettings(), {})
+    assert os.listdir(tmp_path / "empty") == ["settings.json"]
+
+
+def test_a_folder_with_something_in_it_is_left_alone(run):
+    before = run.path.joinpath("settings.json").read_bytes()
+    with pytest.raises(InputError, match=r"is not empty; give a new folder, or go on .* --resume"):
+        run.create(RunSettings(), {})
+    assert run.path.joinpath("settings.json").read_bytes() == before
+
+
+def test_a_file_is_no_folder_and_none_can_be_made_in_it(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("x")
+    with pytest.raises(InputError, match=r"file: is a file; give a new folder"):
+        check_new(file)
+    with pytest.raises(InputError, match=r"--out .*deeper: cannot be made"):
+        RunFolder(file / "deeper").create(RunSettings(), {})
+    assert file.read_text() == "x"
+
+
+def test_new_runs_are_named_by_model_and_data_and_never_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "RUNS", tmp_path)
+    settings = RunSettings(model="owner/some-model", data="some/where/reviews.csv")
+    paths = []
+    for _ in range(3):
+        paths.append(new_run_path(settings))
+        paths[-1].mkdir()
+    assert len(set(paths)) == 3
+    assert all("-some-model-reviews" in path.name for path in paths)
+
+
+# --- state
+
+
+@pytest.mark.parametrize("fp16", [False, True])
+def test_a_state_comes_back_bit_for_bit(run, fp16):
+    stopped, fresh = Machine(1, steps=3, fp16=fp16), Machine(2, fp16=fp16)
+    if fp16:
+        stopped.scaler.load_state_dict({**stopped.scaler.state_dict(), "scale": 512.0})
+    torch.manual_seed(77)
+    run.save_state(PROGRESS, *stopped.all)
+    drawn = torch.rand(4)
+
+    assert run.load_state(*fresh.all) == PROGRESS
+    assert torch.equal(torch.rand(4), drawn)  # the random numbers go on where they were
+    assert fresh.scaler.state_dict() == stopped.scaler.state_dict()
+    for name, value in stopped.module.state_dict().items():
+        assert torch.equal(fresh.module.state_dict()[name], value), name
+    old, new = stopped.optimizer.state_dict()["state"], fresh.optimizer.state_dict()["state"]
+    assert old.keys() == new.keys() and len(old) == 4
+    for number, state in old.items():
+        assert state.keys() == new[number].keys()
+        assert all(torch.equal(new[number][key], value) for key, value in state.items())
+
+
+def test_the_history_is_a_csv_file_with_a_line_an_epoch(run):
+    run.save_state(PROGRESS, *Machine(1, steps=1).all)
+    rows = list(csv.DictReader((run.path / "history.csv").read_text().splitlines()))
+    assert rows == [{"epoch": "1", "loss": "0.5"}, {"epoch": "2", "loss": "0.25"}]
+
+
+def test_a_run_stopped_in_its_first_epoch_begins_anew(run):
+    machine = Machine(1)
+    before = torch.get_rng_state()
+    assert run.load_state(*machine.all) == Progress()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_state_that_has_gone_is_not_taken_for_a_first_epoch(run):
+    run.save_state(PROGRESS, *Machine(1, steps=1).all)
+    run.resume_file.unlink()
+    with pytest.raises(InputError, match=r"damaged \(resume.safetensors is missing\); start a new"):
+        run.load_state(*Machine(1).all)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "other shapes", "other layers"])
+def test_a_damaged_state_is_a_sentence(run, damage):
+    run.save_state(PROGRESS, *Machine(1, steps=1).all)
+    data, machine = run.resume_file.read_bytes(), Machine(1)
+    if damage == "other shapes":
+        machine.module[0] = nn.Linear(4, 2)
+    elif damage == "other layers":
+        machine.module.append(nn.Linear(2, 2))
+    else:
+        rest = {"cut": data[: len(data) // 2], "empty": b"", "text": b"no tensors at all"}
+        run.resume_file.write_bytes(rest[damage])
+    with pytest.raises(InputError, match=r"--resume .*: the saved state is damaged \(.+\); start"):
+        run.load_state(*machine.all)
+
+
+# --- the end
+
+
+def finish(run: RunFolder) -> None:
+    run.finish({"test": {"accuracy": 0.5}}, [{"text": "crème\n", "label": "a"}])
+
+
+def test_a_finished_run_has_figures_and_predictions_and_no_state(run):
+    run.save_state(PROGRESS, *Machine(1, steps=1).all)
+    finish(run)
+    assert json.loads(run.metrics_file.read_text()) == {"test": {"accuracy": 0.5}}
+    lines = run.predictions_file.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [{"text": "crème\n", "label": "a"}]
+    assert not run.resume_file.exists()
+
+
+def test_without_a_test_part_there_is_no_file_of_predictions(run):
+    run.finish({}, [])
+    assert run.metrics_file.exists() and not run.predictions_file.exists()
+
+
+def test_seconds_and_texts_a_second_count_all_epochs():
+    assert PROGRESS.figures(texts=70) == {
+        "epochs": 2,
+        "best_epoch": 1,
+        "seconds": 3.5,
+        "texts_per_second": 40.0,
+    }
+
+
+def test_what_cannot_be_gone_on_with_says_why(run, tmp_path):
+    with pytest.raises(InputError, match=r"--resume .*nowhere: no such folder"):
+        RunFolder(tmp_path / "nowhere").read_settings(FACTS)
+    with pytest.raises(InputError, match=r"is not a run of minibert \(no settings.json\)"):
+        RunFolder(tmp_path).read_settings(FACTS)
+    finish(run)
+    with pytest.raises(InputError, match=r"the run is finished; python eval.py"):
+        run.read_settings(FACTS)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"learning_rate": 0.1}', '{"split": [70, 15, 15], "x": 1}']
+)
+def test_settings_of_another_program_are_refused(run, text):
+    (run.path / "settings.json").write_text(text)
+    with pytest.raises(InputError, match=r"settings.json: "):
+        run.read_settings(FACTS)
+
+
+def test_columns_are_none_without_a_run_and_an_error_where_damaged(run, tmp_path):
+    assert RunFolder(tmp_path).columns() is None
+    (run.path / "settings.json").write_text('{"columns": {"colour": "red"}}')
+    with pytest.raises(InputError, match=r"settings.json: the entry columns is damaged"):
+        run.columns()
+
+
+def test_the_newest_run_is_the_one_that_finished_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "RUNS", tmp_path / "runs")
+    with pytest.raises(InputError, match=r"no finished run in .*train one"):
+        newest_run()
+    for name, seconds in (("b", 200), ("a", 300), ("c", 100)):
+        folder = RunFolder(tmp_path / "runs" / name)
+        folder.create(RunSettings(), {})
+        finish(folder)
+        os.utime(folder.metrics_file, (seconds, seconds))
+    RunFolder(tmp_path / "runs" / "unfinished").create(RunSettings(), {})
+    assert newest_run() == tmp_path / "runs" / "a"

@@ -1,0 +1,442 @@
+"""Proves the training loop: accumulated gradients, frozen layers, the best epoch, resuming.
+
+Run: pytest tests/test_training.py
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import tiny_config
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.utils.class_weight import compute_class_weight
+from torch import Tensor
+
+from minibert import training
+from minibert.batches import Batch, Features, Part, Texts, training_order
+from minibert.config import HeadConfig
+from minibert.errors import InputError
+from minibert.metrics import Scores
+from minibert.model import Classifier, Encoder, Head, initialize
+from minibert.optim import adamw, learning_rate_factor, parameter_groups, set_learning_rates
+from minibert.predictor import encode_features
+from minibert.runs import Progress, RunFolder
+from minibert.runtime import gradient_scaler
+from minibert.settings import RunSettings
+from minibert.tokenizer import TokenIds
+from minibert.training import (
+    accumulate_gradients,
+    balanced_weights,
+    fit,
+    freeze_layers,
+    groups_of,
+    optimizer_steps,
+    train_epoch,
+)
+
+CPU, FP32 = torch.device("cpu"), torch.float32
+CLASSES = ("a", "b", "c")
+QUICK = RunSettings(batch_size=4, epochs=3, encoder_lr=1e-2, head_lr=3e-2, schedule="cosine")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads only wait for each other at these sizes, for minutes on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def classifier(family: str = "bert", seed: int = 0, head: str = "mlp") -> Classifier:
+    """A random tiny model with BERT's dropout; under `cls` a BERT's pooler never has a gradient."""
+    torch.manual_seed(seed)
+    config = tiny_config(family)
+    encoder = Encoder(config, pooler=family == "bert")
+    initialize(encoder, 0.2)
+    given = HeadConfig(head, "cls", CLASSES, config.positions)
+    return Classifier(encoder, Head(config, given), pooling="cls")
+
+
+def texts(count: int, seed: int = 0) -> Texts:
+    """Random texts of 3 to 9 tokens; a text's class is its second token's."""
+    random = np.random.default_rng(seed)
+    rows = [random.integers(5, 35, size=random.integers(3, 10)) for _ in range(count)]
+    labels = np.array([ids[1] % 3 for ids in rows])
+    return Texts([TokenIds(ids, len(ids)) for ids in rows], labels, pad_token_id=0, types=False)
+
+
+def run_fit(
+    model: Classifier, folder: Path | RunFolder, given: RunSettings = QUICK, **parts: Part
+) -> Progress:
+    """fit() on a CPU in fp32 with 14 texts to train on and 7 to validate."""
+    run = folder if isinstance(folder, RunFolder) else RunFolder(folder)
+    run.path.mkdir(exist_ok=True)
+    return fit(
+        model,
+        parts.get("train", texts(14)),
+        parts.get("validation", texts(7, seed=1)),
+        given,
+        classes=CLASSES,
+        run=run,
+        save_best=lambda: None,
+        device=CPU,
+        dtype=FP32,
+    )
+
+
+def weights_of(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def changed(model: torch.nn.Module, before: dict[str, Tensor]) -> set[str]:
+    return {name for name, x in model.state_dict().items() if not torch.equal(x, before[name])}
+
+
+def without_times(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if "second" not in name} for row in history]
+
+
+# --- one step
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (0.3, 2.0, 0.9)])
+@pytest.mark.parametrize("sizes", [(5, 5), (4, 4, 1), (2,), (1, 7, 3)])
+def test_the_gradients_of_several_batches_are_those_of_one_big_batch(sizes, weights, smoothing):
+    part, model, weights = texts(sum(sizes)), classifier().eval(), torch.tensor(weights)
+    big = part.batch(range(sum(sizes)))
+    loss = F.cross_entropy(
+        model(*big.inputs), big.labels, weight=weights, label_smoothing=smoothing
+    )
+    loss.backward()
+    expected = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+
+    ends = np.cumsum(sizes)
+    batches = [part.batch(range(end - n, end)) for n, end in zip(sizes, ends, strict=True)]
+    scaler = gradient_scaler(CPU, FP32)
+    found = accumulate_gradients(model, batches, scaler, weights, smoothing, FP32)
+    assert found.item() == pytest.approx(loss.item(), rel=1e-5)
+    for name, p in model.named_parameters():
+        if p.grad is not None:
+            torch.testing.assert_close(p.grad, expected.pop(name), rtol=1e-4, atol=1e-6)
+    assert not expected
+
+
+@settings(deadline=None)
+@given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 5))
+def test_the_steps_of_an_epoch_are_counted_as_they_are_made(rows, batch_size, accumulate):
+    order = training_order(np.ones(rows, dtype=int), batch_size, seed=0, epoch=0)
+    groups = list(groups_of(order, accumulate))
+    chosen = RunSettings(batch_size=batch_size, accumulate=accumulate)
+    assert len(groups) == optimizer_steps(rows, chosen)
+    assert [batch.tolist() for group in groups for batch in group] == [x.tolist() for x in order]
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.05])
+def test_an_epoch_is_the_textbook_loop_over_big_batches_the_last_one_partial(clip):
+    """13 rows in batches of 2, three a step: steps of 6, 6 and 1 rows, or with 1 in the middle."""
+    part = Features(torch.randn(13, 12), torch.arange(13) % 3)
+    given = dataclasses.replace(QUICK, batch_size=2, accumulate=3, clip=clip, warmup=0.3)
+
+    def start() -> tuple[Head, torch.optim.Optimizer]:
+        head = classifier(head="linear").head
+        rates = {"encoder_lr": 0.0, "head_lr": given.head_lr, "weight_decay": 0.1}
+        return head, adamw(parameter_groups(None, head, **rates))
+
+    head, optimizer = start()
+    scaler = gradient_scaler(CPU, FP32)
+    loss, lr = train_epoch(head, part, given, 1, optimizer, scaler, torch.ones(3), CPU, FP32)
+
+    plain, optimizer = start()
+    order = training_order(part.lengths, 2, seed=0, epoch=1)
+    losses = []
+    for step in range(3):
+        rows = np.concatenate(order[3 * step : 3 * step + 3])
+        factor = learning_rate_factor(3 + step, 9, kind="cosine", warmup=0.3)
+        set_learning_rates(optimizer, factor)
+        big = F.cross_entropy(plain(part.values[rows]), part.labels[rows])
+        big.backward()
+        if clip:
+            torch.nn.utils.clip_grad_norm_(plain.parameters(), clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(big.item() * len(rows))
+    assert loss == pytest.approx(sum(losses) / 13, rel=1e-5)
+    assert lr == pytest.approx(factor * given.head_lr)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(head.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_fp16_with_its_scaled_loss_takes_nearly_the_same_step(clip):
+    part, found = Features(torch.randn(8, 12), torch.arange(8) % 3), []
+    given = dataclasses.replace(QUICK, batch_size=8, clip=clip)
+    for dtype in (FP32, torch.float16):
+        head = classifier(head="linear").head
+        groups = parameter_groups(None, head, encoder_lr=0, head_lr=0.01, weight_decay=0)
+        scaler = gradient_scaler(CPU, dtype)
+        before = head.out.weight.detach().clone()
+        train_epoch(head, part, given, 0, adamw(groups), scaler, torch.ones(3), CPU, dtype)
+        found.append(head.out.weight.detach() - before)
+    assert found[0].abs().max() > 0.005
+    torch.testing.assert_close(found[0], found[1], rtol=0.05, atol=1e-4)
+
+
+# --- class weights
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=4, max_size=50).map(lambda x: [0, 1, 2, 3, *x]))
+def test_balanced_weights_are_scikit_learn_s(labels):
+    expected = compute_class_weight("balanced", classes=np.arange(4), y=labels)
+    found = balanced_weights(torch.tensor(labels), 4, "balanced")
+    assert found.tolist() == pytest.approx(expected.tolist())
+
+
+def test_no_class_weights_are_ones_and_an_absent_class_has_a_finite_one():
+    assert balanced_weights(torch.tensor([0, 0, 1]), 3, "none").tolist() == [1, 1, 1]
+    assert balanced_weights(torch.tensor([0, 0, 1]), 3, "balanced").isfinite().all()
+
+
+def test_balanced_weights_and_smoothing_reach_the_training(tmp_path):
+    part = texts(14)
+    part.labels = torch.tensor([0] * 11 + [1, 2, 2])
+    losses = {
+        run_fit(
+            classifier(), tmp_path / name, dataclasses.replace(QUICK, **change), train=part
+        ).history[0]["train_loss"]
+        for name, change in {
+            "plain": {},
+            "balanced": {"class_weights": "balanced"},
+            "smooth": {"label_smoothing": 0.3},
+        }.items()
+    }
+    assert len(losses) == 3
+
+
+# --- frozen
+
+
+def test_features_made_once_are_the_model_s_own_without_dropout(family):
+    model, part = classifier(family).train(), texts(7)
+    found = encode_features(model, part, batch_size=3, device=CPU, dtype=FP32)
+    model.eval()
+    for i in range(7):
+        own = model.features(*part.batch([i]).inputs)
+        torch.testing.assert_close(found.values[i : i + 1], own, rtol=1e-5, atol=1e-5)
+    assert found.labels.tolist() == part.labels.tolist() and not found.values.requires_grad
+
+
+def test_a_frozen_encoder_stays_as_it_is_to_the_bit_while_the_head_learns(family, tmp_path):
+    model, given = classifier(family), dataclasses.replace(QUICK, freeze=True)
+    parts = {
+        name: encode_features(model, part, batch_size=4, device=CPU, dtype=FP32)
+        for name, part in {"train": texts(14), "validation": texts(7, seed=1)}.items()
+    }
+    before = weights_of(model)
+    progress = run_fit(model, tmp_path, given, **parts)
+    names = set(before)
+    assert changed(model, before) == {name for name in names if name.startswith("head.")}
+    assert progress.history[-1]["train_loss"] < progress.history[0]["train_loss"]
+
+
+@pytest.mark.parametrize(("layers", "embeddings"), [(0, False), (2, False), (1, True), (3, True)])
+def test_frozen_layers_stay_as_they_are_to_the_bit_and_all_others_learn(
+    family, tmp_path, layers, embeddings
+):
+    model = classifier(family)
+    freeze_layers(model, layers=layers, embeddings=embeddings)
+    before = weights_of(model)
+    run_fit(model, tmp_path, dataclasses.replace(QUICK, epochs=1))
+    frozen = [f"encoder.blocks.{i}." for i in range(layers)]
+    frozen += ["encoder.embeddings."] * embeddings
+    frozen += ["encoder.pooler."]  # not used under `cls`
+    names = set(before)
+    assert changed(model, before) == {name for name in names if not name.startswith(tuple(frozen))}
+
+
+def test_more_layers_than_there_are_cannot_be_frozen():
+    with pytest.raises(InputError, match="--freeze-layers is 4; this model has 3 layers"):
+        freeze_layers(classifier(), layers=4, embeddings=False)
+
+
+# --- the best epoch
+
+
+def scripted(monkeypatch, figures: list[tuple[float, float, float]]) -> None:
+    """Let each epoch's validation give the next (accuracy, macro-F1, loss)."""
+    left = iter(figures)
+
+    def score(*_: Any) -> Scores:
+        accuracy, macro_f1, loss = next(left)
+        return Scores(7, accuracy, (0.0, 1.0), macro_f1, loss, {})
+
+    monkeypatch.setattr(training, "score", score)
+
+
+FIGURES = [(0.5, 0.5, 0.9), (0.7, 0.6, 0.8), (0.7, 0.8, 0.7), (0.6, 0.7, 0.6), (0.6, 0.7, 0.6)]
+
+
+@pytest.mark.parametrize(
+    ("select", "saved"), [("accuracy", [1, 2]), ("macro-f1", [1, 2, 3]), ("loss", [1, 2, 3, 4])]
+)
+def test_an_epoch_is_saved_when_its_figure_is_better_than_all_before(
+    monkeypatch, tmp_path, select, saved
+):
+    scripted(monkeypatch, FIGURES)
+    steps: list[int] = []
+    run = RunFolder(tmp_path)
+    progress = fit(
+        classifier(),
+        texts(4),
+        texts(7, seed=1),
+        dataclasses.replace(QUICK, epochs=5, select=select),
+        classes=CLASSES,
+        run=run,
+        save_best=lambda: steps.append(len(steps) + 1),
+        device=CPU,
+        dtype=FP32,
+    )
+    assert len(steps) == len(saved)
+    assert progress.best_epoch == saved[-1]
+    assert progress.epoch == len(progress.history) == 5
+
+
+@pytest.mark.parametrize(
+    ("select", "patience", "epochs"),
+    [("accuracy", 1, 3), ("accuracy", 2, 4), ("accuracy", None, 5), ("loss", 1, 5)],
+)
+def test_patience_ends_a_run_after_so_many_epochs_without_a_better_figure(
+    monkeypatch, tmp_path, select, patience, epochs
+):
+    scripted(monkeypatch, FIGURES)
+    given = dataclasses.replace(QUICK, epochs=5, select=select, patience=patience)
+    assert run_fit(classifier(), tmp_path, given, train=texts(4)).epoch == epochs
+
+
+def test_the_history_tells_an_epoch_a_line(tmp_path, capsys):
+    progress = run_fit(classifier(), tmp_path)
+    assert [row["epoch"] for row in progress.history] == [1, 2, 3]
+    assert progress.history[0]["learning_rate"] > progress.history[2]["learning_rate"] > 0
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in out] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    assert out[progress.best_epoch - 1].endswith(" *")
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_what_to_do(tmp_path):
+    model = classifier()
+    torch.nn.init.constant_(model.head.out.bias, torch.inf)
+    with pytest.raises(InputError, match=r"the training loss is (nan|inf) in epoch 1; lower --enc"):
+        run_fit(model, tmp_path)
+    assert not (tmp_path / "history.csv").exists()
+
+
+# --- seeds and resuming
+
+
+def test_one_seed_gives_one_model_and_another_seed_another(tmp_path):
+    found = []
+    for number, seed in enumerate([3, 3, 4]):
+        model = classifier()
+        torch.manual_seed(seed)
+        given = dataclasses.replace(QUICK, seed=seed)
+        progress = run_fit(model, tmp_path / str(number), given)
+        found.append((model, without_times(progress.history)))
+    (first, history), (same, same_history), (other, other_history) = found
+    assert changed(first, weights_of(same)) == set() and history == same_history
+    assert "head.out.weight" in changed(first, weights_of(other)) and history != other_history
+
+
+class StopsAfter(RunFolder):
+    """A run whose machine goes off right after an epoch's state was written."""
+
+    stop = 1
+
+    def save_state(self, progress: Progress, *rest: Any) -> None:
+        super().save_state(progress, *rest)
+        if progress.epoch == self.stop:
+            raise KeyboardInterrupt
+
+
+class StopsInBatch(Texts):
+    """Texts whose machine goes off at the n-th batch."""
+
+    left = 0
+
+    def batch(self, rows: Any) -> Batch:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return super().batch(rows)
+
+
+def stopping_texts(after: int) -> StopsInBatch:
+    part = texts(14)
+    stopping = StopsInBatch(part.rows, part.labels.numpy(), pad_token_id=0, types=False)
+    stopping.left = after
+    return stopping
+
+
+@pytest.mark.parametrize("where", ["after epoch 1", "after epoch 2", "in epoch 1", "in epoch 3"])
+def test_a_resumed_run_ends_in_the_very_weights_of_one_that_was_never_stopped(tmp_path, where):
+    given = dataclasses.replace(QUICK, epochs=3, accumulate=2, label_smoothing=0.1)
+    whole = classifier()
+    torch.manual_seed(5)
+    expected = run_fit(whole, tmp_path / "whole", given)
+
+    stopped = classifier()
+    torch.manual_seed(5)
+    run = RunFolder(tmp_path / "stopped")
+    parts = {}
+    if where.startswith("after"):
+        run = StopsAfter(run.path)
+        run.stop = int(where[-1])
+    else:  # an epoch is 4 batches
+        parts["train"] = stopping_texts({"in epoch 1": 2, "in epoch 3": 10}[where])
+    with pytest.raises(KeyboardInterrupt):
+        run_fit(stopped, run, given, **parts)
+
+    # As a new process does: the same first weights, unless there is a state to bring its own.
+    fresh = classifier(seed=0 if where == "in epoch 1" else 9)
+    torch.manual_seed(5)
+    found = run_fit(fresh, RunFolder(run.path), given)
+    assert changed(fresh, weights_of(whole)) == set()
+    assert without_times(found.history) == without_times(expected.history)
+    assert (found.epoch, found.best_epoch) == (expected.epoch, expected.best_epoch)
+
+
+@pytest.mark.parametrize("change", [{"freeze": True}, {"freeze_layers": 1}])
+def test_a_run_with_frozen_layers_resumes_to_the_very_weights_too(tmp_path, change):
+    given = dataclasses.replace(QUICK, **change)
+
+    def train(run: RunFolder) -> tuple[Classifier, Progress]:
+        model = classifier("distilbert")
+        parts: dict[str, Part] = {"train": texts(14), "validation": texts(7, seed=1)}
+        if given.freeze:
+            for name, part in parts.items():
+                parts[name] = encode_features(model, part, batch_size=4, device=CPU, dtype=FP32)
+        freeze_layers(model, layers=given.freeze_layers, embeddings=False)
+        return model, run_fit(model, run, given, **parts)
+
+    whole, expected = train(RunFolder(tmp_path / "whole"))
+    with pytest.raises(KeyboardInterrupt):
+        train(StopsAfter(tmp_path / "stopped"))
+    fresh, found = train(RunFolder(tmp_path / "stopped"))
+    assert changed(fresh, weights_of(whole)) == set()
+    assert without_times(found.history) == without_times(expected.history)
+
+
+def test_a_run_that_is_out_of_patience_is_not_trained_further(monkeypatch, tmp_path):
+    scripted(monkeypatch, FIGURES)
+    given = dataclasses.replace(QUICK, epochs=5, patience=1)
+    run_fit(classifier(), tmp_path, given, train=texts(4))
+    again = run_fit(classifier(), tmp_path, given, train=texts(4))
+    assert again.epoch == 3 and len(again.history) == 3
