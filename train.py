@@ -21,7 +21,7 @@ from minibert.model import Classifier
 from minibert.parts import Parts, check_unchanged, describe_parts, read_parts, run_facts
 from minibert.predictor import encode_features, in_length_order
 from minibert.runs import RunFolder, check_new, new_run_path
-from minibert.runtime import choose_device, choose_precision, describe_device, precision_name
+from minibert.runtime import Runtime, choose_runtime
 from minibert.settings import Flags, RunSettings, add_options
 from minibert.tokenizer import TokenIds, Tokenizer
 from minibert.training import fit, freeze_layers
@@ -36,8 +36,7 @@ def main(argv: Sequence[str]) -> None:
     resumed = began_with is not None
     if not resumed:
         check_new(run.path)
-    device = choose_device(settings.device)
-    dtype, why = choose_precision(settings.precision, device)
+    runtime = choose_runtime(settings.device, settings.precision)
 
     folder = find_model(settings.model, revision=settings.revision)
     config = read_encoder_config(folder)
@@ -58,18 +57,18 @@ def main(argv: Sequence[str]) -> None:
         checkpoint.model, layers=settings.freeze_layers, embeddings=settings.freeze_embeddings
     )
     print(*checkpoint.notes, sep="\n")
-    print(f"precision: {precision_name(dtype)} ({why}); device: {describe_device(device)}")
+    print(runtime)
 
     if not resumed:
         run.create(settings, run_facts(parts))
     print(f"run: {run.path}")
     tokenizer.save(run.path)
     save_config(run.path, config, checkpoint.head)
-    training = train(checkpoint, texts, settings, run, device, dtype)
+    training = train(checkpoint, texts, settings, run, runtime)
 
-    best = load_classifier(run.path).model.to(device)
+    best = load_classifier(run.path).model.to(runtime.device)
     classes = checkpoint.head.labels
-    figures, predictions = evaluate(best, texts, parts, classes, settings, device, dtype)
+    figures, predictions = evaluate(best, texts, parts, classes, settings, runtime)
     run.finish({**figures, "training": training}, predictions)
     print(f"finished: {run.path} (python eval.py; python predict.py TEXT)")
 
@@ -127,17 +126,15 @@ def train(
     texts: dict[str, Texts],
     settings: RunSettings,
     run: RunFolder,
-    device: torch.device,
-    dtype: torch.dtype,
+    runtime: Runtime,
 ) -> dict[str, Any]:
     """Train the model, or with --freeze its head on features made once; return the figures."""
-    model = checkpoint.model.to(device)
-    computing: dict[str, Any] = {"device": device, "dtype": dtype}
+    model = checkpoint.model.to(runtime.device)
     inputs: list[Part] = [texts["train"], texts["validation"]]
     started = time.monotonic()
     if settings.freeze:
         size = settings.batch_size
-        inputs = [encode_features(model, part, batch_size=size, **computing) for part in inputs]
+        inputs = [encode_features(model, part, batch_size=size, runtime=runtime) for part in inputs]
     encoding = time.monotonic() - started
     progress = fit(
         model,
@@ -147,7 +144,7 @@ def train(
         classes=checkpoint.head.labels,
         run=run,
         save_best=lambda: save_weights(run.path, model, checkpoint.encoder, checkpoint.head),
-        **computing,
+        runtime=runtime,
     )
     figures = progress.figures(len(texts["train"]))
     if settings.freeze:
@@ -164,8 +161,7 @@ def evaluate(
     parts: Parts,
     classes: Sequence[str],
     settings: RunSettings,
-    device: torch.device,
-    dtype: torch.dtype,
+    runtime: Runtime,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Score validation and test, the latter for the only time; return figures and predictions."""
     figures: dict[str, Any] = {}
@@ -174,9 +170,7 @@ def evaluate(
         if name not in texts:
             continue
         part = texts[name]
-        logits = in_length_order(
-            model, part, batch_size=settings.batch_size, device=device, dtype=dtype
-        )
+        logits = in_length_order(model, part, batch_size=settings.batch_size, runtime=runtime)
         scores = score(logits, part.labels, classes)
         figures[name] = scores.to_json()
         if name == "test":

@@ -23,7 +23,7 @@ from minibert.metrics import score
 from minibert.parts import Parts, read_parts
 from minibert.predictor import in_length_order
 from minibert.runs import RunFolder
-from minibert.runtime import choose_device, choose_precision
+from minibert.runtime import choose_runtime
 from minibert.settings import Flags, RunSettings, add_options
 from minibert.tokenizer import TokenIds, Tokenizer
 from minibert.training import fit
@@ -90,11 +90,7 @@ def test_accuracy(
     max_length: int,
 ) -> float:
     """Train with one encoder and return the test accuracy of the best epoch."""
-    device = choose_device(settings.device)
-    computing: dict[str, Any] = {
-        "device": device,
-        "dtype": choose_precision(settings.precision, device)[0],
-    }
+    runtime = choose_runtime(settings.device, settings.precision)
     torch.manual_seed(settings.seed)
     wanted = choose_head(folder, read_encoder_config(folder), parts.train, settings, max_length)
     checkpoint = load_classifier(folder, wanted)
@@ -102,7 +98,7 @@ def test_accuracy(
     model: Any = checkpoint.model
     if encoder == "transformers":
         model.encoder = TransformersEncoder(folder)
-    model.to(device)
+    model.to(runtime.device)
     best: dict[str, Tensor] = {}
     with tempfile.TemporaryDirectory() as place:
         fit(
@@ -113,11 +109,11 @@ def test_accuracy(
             classes=wanted.labels,
             run=RunFolder(Path(place)),
             save_best=lambda: best.update(copy.deepcopy(model.state_dict())),
-            **computing,
+            runtime=runtime,
         )
     model.load_state_dict(best)
     model.eval()
-    logits = in_length_order(model, texts["test"], batch_size=settings.batch_size, **computing)
+    logits = in_length_order(model, texts["test"], batch_size=settings.batch_size, runtime=runtime)
     return score(logits, texts["test"].labels, wanted.labels).accuracy
 
 

@@ -150,7 +150,7 @@ def read_head(data: Mapping[str, Any], encoder: EncoderConfig, *, where: str) ->
         raise InputError(
             f"{where}: problem_type is {data['problem_type']!r}; minibert predicts one class a text"
         )
-    labels = _labels(data.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}, where)
+    labels = _labels(data, where)
     if own is None:
         pooling = native_pooling(encoder.family)
         return HeadConfig("native", pooling, labels, encoder.positions)
@@ -192,8 +192,14 @@ def _number(value: Any, kind: Any, where: str) -> Any:
     return float(value)
 
 
-def _labels(id2label: Any, where: str) -> tuple[str, ...]:
+def _labels(data: Mapping[str, Any], where: str) -> tuple[str, ...]:
     """Return the class names in the order of their numbers, which are strings in JSON."""
+    id2label = data.get("id2label")
+    if not id2label:
+        count = data.get("num_labels", 2)
+        if type(count) is not int or not 2 <= count <= 100_000:
+            raise InputError(f"{where}: num_labels is {count!r}, not a number of classes")
+        return tuple(f"LABEL_{number}" for number in range(count))
     try:
         names = {int(number): name for number, name in id2label.items()}
         labels = tuple(names[number] for number in range(len(names)))

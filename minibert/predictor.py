@@ -14,7 +14,7 @@ from minibert.hf import load_classifier
 from minibert.hub import find_model
 from minibert.model import Classifier
 from minibert.runs import RunFolder, newest_run
-from minibert.runtime import autocast, choose_device, choose_precision
+from minibert.runtime import Runtime, choose_runtime
 from minibert.tokenizer import Tokenizer
 
 
@@ -24,15 +24,14 @@ def in_length_order(
     part: Part,
     *,
     batch_size: int,
-    device: torch.device,
-    dtype: torch.dtype,
+    runtime: Runtime,
 ) -> Tensor:
     """Call `function` on every batch; return its rows, fp32 on the CPU, in the part's order."""
     rows, results = [], []
     # One context around all batches: it keeps the weights' half-precision copies.
-    with autocast(device, dtype):
+    with runtime.autocast():
         for batch_rows in length_order(part.lengths, batch_size):
-            batch = part.batch(batch_rows).to(device)
+            batch = part.batch(batch_rows).to(runtime.device)
             results.append(function(*batch.inputs).float())
             rows.append(torch.from_numpy(batch_rows))
     values = torch.cat(results).cpu()
@@ -42,13 +41,11 @@ def in_length_order(
 
 
 def encode_features(
-    model: Classifier, part: Part, *, batch_size: int, device: torch.device, dtype: torch.dtype
+    model: Classifier, part: Part, *, batch_size: int, runtime: Runtime
 ) -> Features:
     """Let a frozen encoder, its dropout off, make each text's features (N, D), once."""
     model.eval()
-    values = in_length_order(
-        model.features, part, batch_size=batch_size, device=device, dtype=dtype
-    )
+    values = in_length_order(model.features, part, batch_size=batch_size, runtime=runtime)
     return Features(values, part.labels)
 
 
@@ -65,10 +62,9 @@ class Predictor:
         max_length: int | None = None,
     ) -> None:
         self.folder = folder
-        self.device = choose_device(device)
-        self.dtype, _ = choose_precision(precision, self.device)
+        self.runtime = choose_runtime(device, precision)
         checkpoint = load_classifier(folder)
-        self.model = checkpoint.model.to(self.device)
+        self.model = checkpoint.model.to(self.runtime.device)
         self.config = checkpoint.encoder
         self.classes = checkpoint.head.labels
         self.max_length = checkpoint.head.max_length if max_length is None else max_length
@@ -104,9 +100,7 @@ class Predictor:
         part = Texts(
             rows, None, pad_token_id=self.config.pad_token_id, types=self.config.token_types > 1
         )
-        return in_length_order(
-            self.model, part, batch_size=self.batch_size, device=self.device, dtype=self.dtype
-        )
+        return in_length_order(self.model, part, batch_size=self.batch_size, runtime=self.runtime)
 
     def probabilities(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tensor:
         """Return probabilities (N, C), fp32."""

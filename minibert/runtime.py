@@ -1,11 +1,40 @@
-"""Where and in which numbers a run computes, each with the reason; and its seeds."""
+"""Where and in which numbers a run computes, with the reason."""
+
+from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from minibert.errors import InputError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A device, the type that matrix products are done in, and why that type."""
+
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    why: str = "as asked"
+
+    def autocast(self) -> torch.autocast:
+        """Return the context for forward passes; it does nothing in fp32."""
+        enabled = self.dtype != torch.float32
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=enabled)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Return the loss scaler that fp16's small range needs; it does nothing otherwise."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+    def __str__(self) -> str:
+        name = next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
+        return f"precision: {name} ({self.why}); device: {describe_device(self.device)}"
+
+
+def choose_runtime(device: str, precision: str) -> Runtime:
+    """Return what --device and --precision ask for; raises InputError for a device not here."""
+    found = choose_device(device)
+    return Runtime(found, *choose_precision(precision, found))
 
 
 def choose_device(name: str) -> torch.device:
@@ -36,26 +65,6 @@ def choose_precision(name: str, device: torch.device) -> tuple[torch.dtype, str]
             return torch.bfloat16, "this processor has bf16 instructions"
         return torch.float32, "this processor has no bf16 instructions"
     return torch.float32, f"not measured on {device.type} in less"
-
-
-def precision_name(dtype: torch.dtype) -> str:
-    """Return the short name of a type."""
-    return next(name for name, value in DTYPES.items() if value == dtype)
-
-
-def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Return the context for forward passes; it does nothing in fp32."""
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
-
-
-def gradient_scaler(device: torch.device, dtype: torch.dtype) -> torch.amp.GradScaler:
-    """Return the loss scaler that fp16's small range needs; it does nothing otherwise."""
-    return torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-
-
-def device_of(module: nn.Module) -> torch.device:
-    """Return where a module's parameters are."""
-    return next(module.parameters()).device
 
 
 def describe_device(device: torch.device) -> str:

@@ -17,7 +17,7 @@ from minibert.optim import adamw, learning_rate_factor, parameter_groups, set_le
 from minibert.predictor import in_length_order
 from minibert.progress import EpochDisplay
 from minibert.runs import Progress, RunFolder
-from minibert.runtime import autocast, gradient_scaler
+from minibert.runtime import Runtime
 from minibert.settings import RunSettings
 
 
@@ -30,8 +30,7 @@ def fit(
     classes: Sequence[str],
     run: RunFolder,
     save_best: Callable[[], None],
-    device: torch.device,
-    dtype: torch.dtype,
+    runtime: Runtime,
 ) -> Progress:
     """Train until the epochs or the patience are used up; `save_best` follows each best epoch.
 
@@ -48,18 +47,20 @@ def fit(
             weight_decay=settings.weight_decay,
         )
     )
-    scaler = gradient_scaler(device, dtype)
-    weights = balanced_weights(train.labels, len(classes), settings.class_weights).to(device)
-    progress = run.load_state(module, optimizer, scaler, device)
+    scaler = runtime.scaler()
+    weights = balanced_weights(train.labels, len(classes), settings.class_weights).to(
+        runtime.device
+    )
+    progress = run.load_state(module, optimizer, scaler, runtime.device)
     while progress.epoch < settings.epochs and not out_of_patience(progress, settings.patience):
         started = time.monotonic()
         epoch_loss, lr = train_epoch(
-            module, train, settings, progress.epoch, optimizer, scaler, weights, device, dtype
+            module, train, settings, progress.epoch, optimizer, scaler, weights, runtime
         )
         seconds = time.monotonic() - started
         module.eval()
         logits = in_length_order(
-            module, validation, batch_size=settings.batch_size, device=device, dtype=dtype
+            module, validation, batch_size=settings.batch_size, runtime=runtime
         )
         scores = score(logits, validation.labels, classes)
         progress.epoch += 1
@@ -80,7 +81,7 @@ def fit(
                 "texts_per_second": round(len(train.labels) / seconds, 1),
             }
         )
-        run.save_state(progress, module, optimizer, scaler, device)
+        run.save_state(progress, module, optimizer, scaler, runtime.device)
         mark = " *" if progress.best_epoch == progress.epoch else ""
         print(
             f"epoch {progress.epoch}/{settings.epochs}: train loss {epoch_loss:.4f}; "
@@ -106,8 +107,7 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     weights: Tensor,
-    device: torch.device,
-    dtype: torch.dtype,
+    runtime: Runtime,
 ) -> tuple[float, float]:
     """Train one pass over the texts; return the mean loss and the last step's learning rate."""
     module.train()
@@ -115,16 +115,16 @@ def train_epoch(
     order = training_order(train.lengths, settings.batch_size, seed=settings.seed, epoch=epoch)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     display = EpochDisplay(epoch + 1, settings.epochs, steps=steps, texts=len(train.labels))
-    losses = torch.zeros((), device=device)
+    losses = torch.zeros((), device=runtime.device)
     texts, lr = 0, 0.0
     for step, rows in enumerate(groups_of(order, settings.accumulate), start=epoch * steps):
         factor = learning_rate_factor(
             step, steps * settings.epochs, kind=settings.schedule, warmup=settings.warmup
         )
         lr = set_learning_rates(optimizer, factor)
-        batches = [train.batch(batch_rows).to(device) for batch_rows in rows]
+        batches = [train.batch(batch_rows).to(runtime.device) for batch_rows in rows]
         step_loss = accumulate_gradients(
-            module, batches, scaler, weights, settings.label_smoothing, dtype
+            module, batches, scaler, weights, settings.label_smoothing, runtime
         )
         if settings.clip:
             scaler.unscale_(optimizer)
@@ -153,7 +153,7 @@ def accumulate_gradients(
     scaler: torch.amp.GradScaler,
     weights: Tensor,
     label_smoothing: float,
-    dtype: torch.dtype,
+    runtime: Runtime,
 ) -> Tensor:
     """Add up the gradients of one step; loss and gradients are those of one big batch.
 
@@ -162,7 +162,7 @@ def accumulate_gradients(
     whole = torch.stack([weights[batch.labels].sum() for batch in batches]).sum()
     total = torch.zeros((), device=whole.device)
     for batch in batches:
-        with autocast(whole.device, dtype):
+        with runtime.autocast():
             logits = module(*batch.inputs)
         loss = F.cross_entropy(
             logits.float(),

@@ -1,4 +1,4 @@
-"""What the tests share: tiny checkpoints of both families with odd sizes, and a word list of their own.
+"""What the tests share: tiny checkpoints of both families with odd sizes, and their word list.
 
 Run all tests: pytest
 """
@@ -27,10 +27,14 @@ SHARED = ROOT.parent / "shared"
 
 # No two sizes are equal, so that swapped axes cannot pass.
 SIZES = {"width": 12, "layers": 3, "heads": 2, "feed_forward": 23, "positions": 40}
-WORDS = (
-    "good bad film food not very the a was it and slow great awful i love hate this plot boring "
-    "fun cold warm soup room clean dirty never again would go back staff rude kind"
-).split()
+# fmt: off
+WORDS = [
+    "good", "bad", "film", "food", "not", "very", "the", "a", "was", "it", "and", "slow",
+    "great", "awful", "i", "love", "hate", "this", "plot", "boring", "fun", "cold", "warm",
+    "soup", "room", "clean", "dirty", "never", "again", "would", "go", "back", "staff", "rude",
+    "kind",
+]
+# fmt: on
 VOCABULARY = (
     ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     + list(string.ascii_lowercase + string.digits + string.punctuation)
@@ -101,7 +105,7 @@ def reviews(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run_script(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
-    """Run train.py, eval.py or predict.py as a process in an empty folder; returns what it printed."""
+    """Run a script as a process in an empty folder; returns what it printed."""
     place = tmp_path / "work"
     place.mkdir()
 

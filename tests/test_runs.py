@@ -17,7 +17,7 @@ from minibert.data import Columns
 from minibert.errors import InputError
 from minibert.optim import adamw, parameter_groups
 from minibert.runs import Progress, RunFolder, check_new, new_run_path, newest_run
-from minibert.runtime import gradient_scaler
+from minibert.runtime import Runtime
 from minibert.settings import RunSettings
 
 CPU = torch.device("cpu")
@@ -42,7 +42,7 @@ class Machine:
         self.module = nn.ModuleList([nn.Linear(3, 2), nn.Linear(2, 2), nn.LayerNorm(2)])
         rates = {"encoder_lr": 0.1, "head_lr": 0.1, "weight_decay": 0.01}
         self.optimizer = adamw(parameter_groups(None, self.module, **rates))
-        self.scaler = gradient_scaler(CPU, torch.float16 if fp16 else torch.float32)
+        self.scaler = Runtime(CPU, torch.float16 if fp16 else torch.float32).scaler()
         for _ in range(steps):
             self.module[2](self.module[0](torch.randn(5, 3))).pow(3).sum().backward()
             self.optimizer.step()

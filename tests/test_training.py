@@ -27,7 +27,7 @@ from minibert.model import Classifier, Encoder, Head, initialize
 from minibert.optim import adamw, learning_rate_factor, parameter_groups, set_learning_rates
 from minibert.predictor import encode_features
 from minibert.runs import Progress, RunFolder
-from minibert.runtime import gradient_scaler
+from minibert.runtime import Runtime
 from minibert.settings import RunSettings
 from minibert.tokenizer import TokenIds
 from minibert.training import (
@@ -86,8 +86,7 @@ def run_fit(
         classes=CLASSES,
         run=run,
         save_best=lambda: None,
-        device=CPU,
-        dtype=FP32,
+        runtime=Runtime(CPU),
     )
 
 
@@ -121,8 +120,8 @@ def test_the_gradients_of_several_batches_are_those_of_one_big_batch(sizes, weig
 
     ends = np.cumsum(sizes)
     batches = [part.batch(range(end - n, end)) for n, end in zip(sizes, ends, strict=True)]
-    scaler = gradient_scaler(CPU, FP32)
-    found = accumulate_gradients(model, batches, scaler, weights, smoothing, FP32)
+    scaler = Runtime(CPU).scaler()
+    found = accumulate_gradients(model, batches, scaler, weights, smoothing, Runtime(CPU))
     assert found.item() == pytest.approx(loss.item(), rel=1e-5)
     for name, p in model.named_parameters():
         if p.grad is not None:
@@ -152,8 +151,8 @@ def test_an_epoch_is_the_textbook_loop_over_big_batches_the_last_one_partial(cli
         return head, adamw(parameter_groups(None, head, **rates))
 
     head, optimizer = start()
-    scaler = gradient_scaler(CPU, FP32)
-    loss, lr = train_epoch(head, part, given, 1, optimizer, scaler, torch.ones(3), CPU, FP32)
+    scaler = Runtime(CPU).scaler()
+    loss, lr = train_epoch(head, part, given, 1, optimizer, scaler, torch.ones(3), Runtime(CPU))
 
     plain, optimizer = start()
     order = training_order(part.lengths, 2, seed=0, epoch=1)
@@ -182,9 +181,9 @@ def test_fp16_with_its_scaled_loss_takes_nearly_the_same_step(clip):
     for dtype in (FP32, torch.float16):
         head = classifier(head="linear").head
         groups = parameter_groups(None, head, encoder_lr=0, head_lr=0.01, weight_decay=0)
-        scaler = gradient_scaler(CPU, dtype)
+        scaler = Runtime(CPU, dtype).scaler()
         before = head.out.weight.detach().clone()
-        train_epoch(head, part, given, 0, adamw(groups), scaler, torch.ones(3), CPU, dtype)
+        train_epoch(head, part, given, 0, adamw(groups), scaler, torch.ones(3), Runtime(CPU, dtype))
         found.append(head.out.weight.detach() - before)
     assert found[0].abs().max() > 0.005
     torch.testing.assert_close(found[0], found[1], rtol=0.05, atol=1e-4)
@@ -227,7 +226,7 @@ def test_balanced_weights_and_smoothing_reach_the_training(tmp_path):
 
 def test_features_made_once_are_the_model_s_own_without_dropout(family):
     model, part = classifier(family).train(), texts(7)
-    found = encode_features(model, part, batch_size=3, device=CPU, dtype=FP32)
+    found = encode_features(model, part, batch_size=3, runtime=Runtime(CPU))
     model.eval()
     for i in range(7):
         own = model.features(*part.batch([i]).inputs)
@@ -238,7 +237,7 @@ def test_features_made_once_are_the_model_s_own_without_dropout(family):
 def test_a_frozen_encoder_stays_as_it_is_to_the_bit_while_the_head_learns(family, tmp_path):
     model, given = classifier(family), dataclasses.replace(QUICK, freeze=True)
     parts = {
-        name: encode_features(model, part, batch_size=4, device=CPU, dtype=FP32)
+        name: encode_features(model, part, batch_size=4, runtime=Runtime(CPU))
         for name, part in {"train": texts(14), "validation": texts(7, seed=1)}.items()
     }
     before = weights_of(model)
@@ -302,8 +301,7 @@ def test_an_epoch_is_saved_when_its_figure_is_better_than_all_before(
         classes=CLASSES,
         run=run,
         save_best=lambda: steps.append(len(steps) + 1),
-        device=CPU,
-        dtype=FP32,
+        runtime=Runtime(CPU),
     )
     assert len(steps) == len(saved)
     assert progress.best_epoch == saved[-1]
@@ -422,7 +420,7 @@ def test_a_run_with_frozen_layers_resumes_to_the_very_weights_too(tmp_path, chan
         parts: dict[str, Part] = {"train": texts(14), "validation": texts(7, seed=1)}
         if given.freeze:
             for name, part in parts.items():
-                parts[name] = encode_features(model, part, batch_size=4, device=CPU, dtype=FP32)
+                parts[name] = encode_features(model, part, batch_size=4, runtime=Runtime(CPU))
         freeze_layers(model, layers=given.freeze_layers, embeddings=False)
         return model, run_fit(model, run, given, **parts)
 

@@ -1,6 +1,6 @@
 """Proves what stands between file and batches: the parts, the split, the lengths.
 
-The rooms are minibert.parts and minibert.lengths. Run: pytest tests/test_pipeline.py
+The rooms are minibert.parts and minibert.lengths. Run: pytest tests/test_parts.py
 """
 
 from collections import Counter
