@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from minibert.errors import InputError, printable
-from minibert.tables import Row, read_rows
+from minibert.tables import Row, file_format, read_rows
 
 # Names people give to columns, the likeliest first; lower case, compared without case.
 TEXT_NAMES = (
@@ -165,7 +165,7 @@ def load_examples(
     examples = Examples(source=", ".join(str(path) for path in paths))
     for path in paths:
         columns: Columns | None = None
-        unit = "row" if path.suffix == ".parquet" else "line"
+        unit = "row" if file_format(path) == "parquet" else "line"
         for row in read_rows(path, encoding=encoding):
             if columns is None and not row.error:
                 columns = choose_columns(

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from minibert.errors import InputError
 
 
@@ -20,9 +22,10 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         with open(beside, "rb") as file:
             os.fsync(file.fileno())
         os.replace(beside, path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"{path}: cannot be written ({error.strerror or error}); the file before it is intact"
+            f"{path}: cannot be written ({reason}); what stood there before is intact"
         ) from None
     finally:
         beside.unlink(missing_ok=True)

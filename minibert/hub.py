@@ -48,7 +48,7 @@ class DataFiles:
 def find_model(name: str, *, revision: str | None = None) -> Path:
     """Return a model's folder: a local one, an installed package's, or the hub's cached one."""
     folder = Path(name)
-    if folder.is_dir():
+    if name and folder.is_dir():
         if revision:
             raise InputError(f"--revision goes with a hub id, and {name} is a local folder")
         return folder

@@ -28,12 +28,18 @@ class Flags(argparse.ArgumentParser):
 
 def length(text: str) -> int | None:
     """Read --max-length: a number of tokens, or auto (none)."""
-    return None if text == "auto" else int(text)
+    try:
+        return None if text == "auto" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto") from None
 
 
 def shares(text: str) -> tuple[int, int, int]:
     """Read --split: three whole numbers with colons between."""
-    train, validation, test = (int(part) for part in text.split(":"))
+    try:
+        train, validation, test = (int(part) for part in text.split(":"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 70:15:15") from None
     return train, validation, test
 
 

@@ -119,8 +119,8 @@ def test_only_the_named_options_can_be_had():
         (["--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
         (["--epoch", "3"], "unrecognized arguments: --epoch 3"),  # no guessing at short forms
         (["--head", "tree"], "argument --head: invalid choice"),
-        (["--split", "70:30"], "argument --split: invalid shares value: '70:30'"),
-        (["--max-length", "long"], "argument --max-length: invalid length value"),
+        (["--split", "70:30"], "argument --split: '70:30' is not like 70:15:15"),
+        (["--max-length", "long"], "argument --max-length: 'long' is neither a number nor auto"),
         (["--seed"], "argument --seed: expected one argument"),
     ],
 )
