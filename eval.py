@@ -25,7 +25,7 @@ DATA_OPTIONS = ("text_column", "pair_column", "label_column", "encoding", "bad_r
 
 def main(argv: Sequence[str]) -> None:
     """Run one evaluation from the command line's words."""
-    parser = Flags(prog="eval.py", description=DESCRIPTION)
+    parser = Flags(prog="eval.py", usage="%(prog)s [options]", description=DESCRIPTION)
     add_model_options(parser)
     add_options(parser, DATA_OPTIONS)
     add = parser.add_argument_group("what to score, and where the figures go").add_argument

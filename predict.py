@@ -29,7 +29,8 @@ WINDOW = 2048  # rows read, sorted by length and answered together
 
 def main(argv: Sequence[str]) -> None:
     """Answer the texts that the command line's words give."""
-    parser = Flags(prog="predict.py", description=DESCRIPTION)
+    usage = "%(prog)s [options] [TEXT ...]"
+    parser = Flags(prog="predict.py", usage=usage, description=DESCRIPTION)
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts to label")
     add_model_options(parser)
     add_options(parser, READING)

@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> None:
 
 def read_flags(argv: Sequence[str]) -> tuple[RunSettings, RunFolder, dict[str, str] | None]:
     """Return the settings, the run's folder and, of a resumed run, its data's digests."""
-    parser = Flags(prog="train.py", description=DESCRIPTION)
+    parser = Flags(prog="train.py", usage="%(prog)s [options]", description=DESCRIPTION)
     add = parser.add_argument_group("run folder").add_argument
     add("--out", type=Path, metavar="DIR", help="new folder (default: one under runs/, by time)")
     add("--resume", type=Path, metavar="DIR", help="go on with a stopped run, as it was set")
