@@ -35,15 +35,22 @@ def main(argv: Sequence[str]) -> None:
     flags = vars(parser.parse_args(argv))
     data, json_file, plot = flags.pop("data"), flags.pop("json"), flags.pop("plot")
     reading = {name: flags.pop(name) for name in DATA_OPTIONS if name in flags}
+    if json_file and data and json_file.resolve() == Path(data).resolve():
+        raise InputError(f"--json {json_file}: is the file to score; give another")
     for file in (json_file, plot):
         if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
             raise InputError(f"{file}: is a folder, or its folder does not exist; make it first")
 
     predictor = Predictor.open(flags.pop("model"), **flags)
+    if json_file and json_file.absolute().parent == predictor.folder.absolute():
+        raise InputError(f"--json {json_file}: lies in the model's own folder; give another")
     examples, which = read_examples(data, predictor, reading)
-    labels = torch.from_numpy(class_ids(examples, predictor.classes))
+    labels = torch.from_numpy(class_ids(examples, predictor.classes, numbers=True))
     print(f"model: {predictor.folder}")
-    print(f"data: {which}, {len(examples):,} texts")
+    print(f"data: {which}, {len(examples):,} texts; columns: {examples.columns}")
+    if not set(examples.labels) & set(predictor.classes):
+        meant = dict(zip(examples.labels, (predictor.classes[i] for i in labels), strict=True))
+        print("labels read as: " + ", ".join(f"{k} = {v}" for k, v in sorted(meant.items())))
     if examples.dropped:
         print(f"  left out {len(examples.dropped)} bad rows: {'; '.join(examples.dropped[:5])}")
     logits = predictor.logits(examples.texts, examples.pairs)
@@ -71,17 +78,14 @@ def read_examples(
             raise InputError("the flags of columns and files go with --data; leave them out")
         first = next(iter(read_rows(file)))
         pair = "pair" if "pair" in first.fields else None
-        return load_examples([file], text="text", pair=pair, label="label"), "the run's test part"
+        return load_examples(
+            [file], text_column="text", pair_column=pair, label_column="label"
+        ), "the run's test part"
     files = find_data(data)
     local = Path(data).exists()
     part = "test" if files.test else "validation" if files.validation else "train"
-    examples = load_examples(getattr(files, part), usual=predictor.columns, **translate(reading))
+    examples = load_examples(getattr(files, part), usual=predictor.columns, **reading)
     return examples, data if local else f"the {part} part of {data}"
-
-
-def translate(reading: dict[str, Any]) -> dict[str, Any]:
-    """Turn the names of flags into those of load_examples."""
-    return {name.removesuffix("_column"): value for name, value in reading.items()}
 
 
 def plot_confusion(file: Path, counts: Any, predictor: Predictor) -> None:
@@ -98,7 +102,7 @@ def plot_confusion(file: Path, counts: Any, predictor: Predictor) -> None:
     display.plot(ax=figure.subplots(), cmap="Blues", xticks_rotation="vertical")
     try:
         figure.savefig(file, dpi=150)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise InputError(f"--plot {file}: {str(error).partition(chr(10))[0]}") from None
 
 

@@ -3,28 +3,32 @@
 import csv
 import itertools
 import json
+import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from minibert.data import Columns, choose_columns, text_of
+from minibert.data import Columns, choose_columns, field_names, text_of
 from minibert.errors import InputError, run_command
+from minibert.files import check_replaceable
 from minibert.predictor import Predictor
 from minibert.settings import Flags, add_model_options, add_options
 from minibert.tables import Row, check_characters, read_rows, read_stream
 
 DESCRIPTION = """Label texts: one answer a text, in input order, as JSON lines
 {"text", "label", "probability", "probabilities"} or as CSV or TSV. Input is read as a stream and
-may be of any length. A row that cannot be used is answered with label null and an error. The
-input's other columns are kept; one that has an answer's name gets the prefix input_."""
+may be of any length; answers come 2,048 at a time. A row that cannot be used is answered with
+label null and an error. The input's other columns are kept; one that has an answer's name gets
+the prefix input_."""
 
 READING = ("text_column", "pair_column", "encoding")
 INPUT_FORMATS = ("lines", "jsonl", "csv", "tsv")
 ANSWER_KEYS = ("text", "pair", "label", "probability", "probabilities", "error")
-WINDOW = 2048  # rows read, sorted by length and answered together
+WINDOW = 2048  # rows that are read, sorted by length and answered together
 
 
 def main(argv: Sequence[str]) -> None:
@@ -102,12 +106,11 @@ def answered(
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the answers of a window of rows at a time; one window is all that is in memory."""
     columns = None
-    names = {name.removesuffix("_column"): value for name, value in reading.items()}
     while window := list(itertools.islice(rows, WINDOW)):
-        good = next((row for row in window if not row.error), None)
-        if columns is None and good is not None:
+        names = field_names(window)
+        if columns is None and names:
             columns = choose_columns(
-                list(good.fields), where, labelled=False, usual=predictor.columns, **names
+                names, where, labelled=False, usual=predictor.columns, **reading
             )
         yield answer_window(window, columns, predictor)
 
@@ -158,8 +161,13 @@ def answer(
         rounded = {name: round(share, 6) for name, share in zip(classes, shares, strict=True)}
         label = classes[best]
         record |= {"label": label, "probability": rounded[label], "probabilities": rounded}
-    others = {f"input_{k}" if k in ANSWER_KEYS else k: value for k, value in fields.items()}
-    return record | others
+    taken = {*ANSWER_KEYS, *(f"probability_{name}" for name in classes)}
+    for name, value in fields.items():
+        while name in taken or name in record:
+            name = f"input_{name}"
+        # JSON has no word for infinity or "not a number".
+        record[name] = None if isinstance(value, float) and not math.isfinite(value) else value
+    return record
 
 
 def writer(
@@ -211,7 +219,12 @@ def flatten(answer: dict[str, Any], classes: Sequence[str], *, tabs: bool) -> di
     record |= {k: value for k, value in answer.items() if k not in ANSWER_KEYS}
     if tabs:
         return record
-    return {k: " ".join(v.split()) if isinstance(v, str) else v for k, v in record.items()}
+    return {untabbed(k): untabbed(v) if isinstance(v, str) else v for k, v in record.items()}
+
+
+def untabbed(text: str) -> str:
+    """Make each tab and line end a space."""
+    return re.sub(r"[\t\r\n]", " ", text)
 
 
 @contextmanager
@@ -223,7 +236,8 @@ def output_stream(output: str) -> Iterator[IO[str]]:
         with open(sys.stdout.fileno(), "w", closefd=False, **style) as stream:
             yield stream
         return
-    path = Path(output)
+    path = Path(os.path.realpath(output))
+    check_replaceable(path)
     beside = path.with_name(f".{path.name}.new")
     try:
         with open(beside, "w", **style) as stream:

@@ -3,6 +3,8 @@
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +12,20 @@ import torch
 
 from minibert.batches import Part, Texts
 from minibert.config import EncoderConfig, HeadConfig, native_pooling, read_head
-from minibert.data import Examples, class_ids, class_names
+from minibert.data import Examples, class_names
 from minibert.errors import InputError, run_command
 from minibert.files import read_json
 from minibert.hf import Checkpoint, load_classifier, read_encoder_config, save_config, save_weights
 from minibert.hub import find_model
-from minibert.lengths import tokenize
+from minibert.inputs import labelled, tokenize
 from minibert.metrics import report, score
 from minibert.model import Classifier
-from minibert.parts import Parts, check_unchanged, describe_parts, read_parts, run_facts
+from minibert.parts import Parts, describe_parts, digests, read_parts
 from minibert.predictor import encode_features, in_length_order
-from minibert.runs import RunFolder, check_new, new_run_path
+from minibert.runs import RunFolder, check_new
 from minibert.runtime import Runtime, choose_runtime
 from minibert.settings import Flags, RunSettings, add_options
-from minibert.tokenizer import TokenIds, Tokenizer
+from minibert.tokenizer import Tokenizer
 from minibert.training import fit, freeze_layers
 
 DESCRIPTION = """Train a classifier: a pretrained BERT or DistilBERT and labelled texts in, a run
@@ -32,10 +34,14 @@ folder out (the model, its settings, history.csv, metrics.json, the test part's 
 
 def main(argv: Sequence[str]) -> None:
     """Run one training from the command line's words."""
-    settings, run, began_with = read_flags(argv)
-    resumed = began_with is not None
-    if not resumed:
-        check_new(run.path)
+    settings, out, resumed = read_flags(argv)
+    began: dict[str, Any] = {}
+    if resumed:
+        settings, began = resumed.read_settings()
+        # What was chosen at the beginning holds to the end, also on another machine.
+        settings = replace(settings, **began["environment"]["computing"])
+    elif out:
+        check_new(out)
     runtime = choose_runtime(settings.device, settings.precision)
 
     folder = find_model(settings.model, revision=settings.revision)
@@ -43,8 +49,12 @@ def main(argv: Sequence[str]) -> None:
     tokenizer = Tokenizer.from_folder(folder, config)
     parts = read_parts(settings)
     describe_parts(parts)
-    if resumed:
-        check_unchanged(parts, began_with, run.path)
+    if resumed and (changed := began["digests"].items() ^ digests(parts).items()):
+        names = " and ".join(sorted({name for name, _ in changed}))
+        raise InputError(
+            f"--resume {resumed.path}: the {names} part of {settings.data} has changed since; "
+            "start a new run"
+        )
     max_length, rows = tokenize(
         parts, tokenizer, longest=settings.max_length, positions=config.positions
     )
@@ -52,29 +62,30 @@ def main(argv: Sequence[str]) -> None:
     torch.manual_seed(settings.seed)
     wanted = choose_head(folder, config, parts.train, settings, max_length)
     checkpoint = load_classifier(folder, wanted)
-    texts = labelled(rows, parts, checkpoint)
+    texts = labelled(rows, parts, wanted.labels, config)
     freeze_layers(
         checkpoint.model, layers=settings.freeze_layers, embeddings=settings.freeze_embeddings
     )
-    print(*checkpoint.notes, sep="\n")
-    print(runtime)
+    print(*checkpoint.notes, runtime, sep="\n")
 
-    if not resumed:
-        run.create(settings, run_facts(parts))
+    run = resumed or RunFolder.create(out, settings, facts(parts, runtime, folder))
     print(f"run: {run.path}")
     tokenizer.save(run.path)
-    save_config(run.path, config, checkpoint.head)
-    training = train(checkpoint, texts, settings, run, runtime)
+    save_config(run.path, config, wanted)
+    try:
+        training = train(checkpoint, texts, settings, run, runtime)
+    except KeyboardInterrupt:
+        print(f"\ngo on with: python train.py --resume {run.path}", file=sys.stderr)
+        raise
 
     best = load_classifier(run.path).model.to(runtime.device)
-    classes = checkpoint.head.labels
-    figures, predictions = evaluate(best, texts, parts, classes, settings, runtime)
+    figures, predictions = evaluate(best, texts, parts, wanted.labels, settings, runtime)
     run.finish({**figures, "training": training}, predictions)
     print(f"finished: {run.path} (python eval.py; python predict.py TEXT)")
 
 
-def read_flags(argv: Sequence[str]) -> tuple[RunSettings, RunFolder, dict[str, str] | None]:
-    """Return the settings, the run's folder and, of a resumed run, its data's digests."""
+def read_flags(argv: Sequence[str]) -> tuple[RunSettings, Path | None, RunFolder | None]:
+    """Return the settings, the new run's folder if named, and the run to resume if any."""
     parser = Flags(prog="train.py", usage="%(prog)s [options]", description=DESCRIPTION)
     add = parser.add_argument_group("run folder").add_argument
     add("--out", type=Path, metavar="DIR", help="new folder (default: one under runs/, by time)")
@@ -82,15 +93,21 @@ def read_flags(argv: Sequence[str]) -> tuple[RunSettings, RunFolder, dict[str, s
     add_options(parser)
     given: dict[str, Any] = vars(parser.parse_args(argv))
     out, resume = given.pop("out"), given.pop("resume")
-    if resume is None:
-        settings = RunSettings(**given)
-        return settings, RunFolder(out or new_run_path(settings)), None
-    if given or out:
+    if resume and (given or out):
         names = ["--" + name.replace("_", "-") for name in given] + (["--out"] if out else [])
         raise InputError(f"--resume takes the run's own settings; leave out {', '.join(names)}")
-    run = RunFolder(resume)
-    settings, facts = run.read_settings(("columns", "digests"))
-    return settings, run, facts["digests"] or {}
+    return RunSettings(**given), out, RunFolder(resume) if resume else None
+
+
+def facts(parts: Parts, runtime: Runtime, folder: Path) -> dict[str, Any]:
+    """Return what settings.json keeps beside the options: what was read, and what computed."""
+    computing = {"device": str(runtime.device), "precision": runtime.precision}
+    versions = {"torch": torch.__version__, "minibert": metadata.version("minibert")}
+    return {
+        "columns": asdict(parts.train.columns),
+        "digests": digests(parts),
+        "environment": {"computing": computing, "model_folder": str(folder.resolve()), **versions},
+    }
 
 
 def choose_head(
@@ -99,26 +116,10 @@ def choose_head(
     """Return the head to train; classes that the checkpoint has too keep its order."""
     classes = class_names(train)
     stored = read_head(read_json(folder / "config.json"), config, where=str(folder))
-    if stored is not None and set(stored.labels) == set(classes):
+    if stored and sorted(map(str.lower, stored.labels)) == sorted(map(str.lower, classes)):
         classes = stored.labels
     own = native_pooling(config.family) if settings.head == "native" else "cls"
     return HeadConfig(settings.head, settings.pooling or own, classes, max_length)
-
-
-def labelled(
-    rows: dict[str, list[TokenIds]], parts: Parts, checkpoint: Checkpoint
-) -> dict[str, Texts]:
-    """Join each part's token ids and class numbers."""
-    config = checkpoint.encoder
-    return {
-        name: Texts(
-            rows[name],
-            class_ids(part, checkpoint.head.labels),
-            pad_token_id=config.pad_token_id,
-            types=config.token_types > 1,
-        )
-        for name, part in parts.named().items()
-    }
 
 
 def train(
@@ -131,11 +132,11 @@ def train(
     """Train the model, or with --freeze its head on features made once; return the figures."""
     model = checkpoint.model.to(runtime.device)
     inputs: list[Part] = [texts["train"], texts["validation"]]
-    started = time.monotonic()
+    started = time.perf_counter()
     if settings.freeze:
         size = settings.batch_size
         inputs = [encode_features(model, part, batch_size=size, runtime=runtime) for part in inputs]
-    encoding = time.monotonic() - started
+    encoding = time.perf_counter() - started
     progress = fit(
         model,
         inputs[0],
@@ -164,33 +165,32 @@ def evaluate(
     runtime: Runtime,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Score validation and test, the latter for the only time; return figures and predictions."""
-    figures: dict[str, Any] = {}
-    predictions: list[dict[str, Any]] = []
-    for name in ("validation", "test"):
-        if name not in texts:
-            continue
-        part = texts[name]
-        logits = in_length_order(model, part, batch_size=settings.batch_size, runtime=runtime)
-        scores = score(logits, part.labels, classes)
-        figures[name] = scores.to_json()
-        if name == "test":
-            print(report(logits, part.labels, classes))
-            predictions = prediction_rows(parts.named()[name], logits, classes)
-        print(f"{name}: {scores}")
-    return figures, predictions
+    size = settings.batch_size
+    logits = in_length_order(model, texts["validation"], batch_size=size, runtime=runtime)
+    scores = score(logits, texts["validation"].labels, classes)
+    figures = {"validation": scores.to_json()}
+    print(f"validation: {scores}")
+    if parts.test is None:
+        return figures, []
+    labels = texts["test"].labels
+    logits = in_length_order(model, texts["test"], batch_size=size, runtime=runtime)
+    scores = score(logits, labels, classes)
+    print(report(logits, labels, classes))
+    print(f"test: {scores}")
+    figures["test"] = scores.to_json()
+    return figures, prediction_rows(parts.test, labels, logits, classes)
 
 
 def prediction_rows(
-    part: Examples, logits: torch.Tensor, classes: Sequence[str]
+    part: Examples, labels: torch.Tensor, logits: torch.Tensor, classes: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Return one row a text: the text, its label, and what the model says."""
     best, numbers = (x.tolist() for x in torch.softmax(logits, dim=1).max(dim=1))
-    truth = class_ids(part, classes)
     rows = []
     for i, text in enumerate(part.texts):
         pair = {} if part.pairs is None else {"pair": part.pairs[i]}
         answer = {"prediction": classes[numbers[i]], "probability": round(best[i], 6)}
-        rows.append({"text": text, **pair, "label": classes[truth[i]], **answer})
+        rows.append({"text": text, **pair, "label": classes[int(labels[i])], **answer})
     return rows
 
 

@@ -1,6 +1,6 @@
 """Test accuracy with minibert's encoder and with transformers', on the same batches.
 
-python -m benchmarks.accuracy --seeds 3 [any option of train.py]
+python -m benchmarks.accuracy --seeds 3 [options of train.py but --freeze]
 """
 
 import copy
@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minibert.errors import run_command
+from minibert.config import HeadConfig
+from minibert.data import class_names
+from minibert.errors import InputError, run_command
 from minibert.hf import load_classifier, read_encoder_config
 from minibert.hub import find_model
-from minibert.lengths import tokenize
+from minibert.inputs import labelled, tokenize
 from minibert.metrics import score
 from minibert.parts import Parts, read_parts
 from minibert.predictor import in_length_order
@@ -27,7 +29,6 @@ from minibert.runtime import choose_runtime
 from minibert.settings import Flags, RunSettings, add_options
 from minibert.tokenizer import TokenIds, Tokenizer
 from minibert.training import fit
-from train import choose_head, labelled
 
 
 class TransformersEncoder(nn.Module):
@@ -61,7 +62,12 @@ def main(argv: Sequence[str]) -> None:
     settings = RunSettings(**given)
     folder = find_model(settings.model, revision=settings.revision)
     config = read_encoder_config(folder)
+    if settings.freeze or settings.freeze_layers or settings.freeze_embeddings:
+        raise InputError("this benchmark trains the whole encoder; leave out the --freeze flags")
+    print(choose_runtime(settings.device, settings.precision))
     parts = read_parts(settings)
+    if parts.test is None:
+        raise InputError("there is no test part to score; give --test")
     max_length, rows = tokenize(
         parts,
         Tokenizer.from_folder(folder, config),
@@ -92,9 +98,11 @@ def test_accuracy(
     """Train with one encoder and return the test accuracy of the best epoch."""
     runtime = choose_runtime(settings.device, settings.precision)
     torch.manual_seed(settings.seed)
-    wanted = choose_head(folder, read_encoder_config(folder), parts.train, settings, max_length)
+    wanted = HeadConfig(
+        settings.head, settings.pooling or "cls", class_names(parts.train), max_length
+    )
     checkpoint = load_classifier(folder, wanted)
-    texts = labelled(rows, parts, checkpoint)
+    texts = labelled(rows, parts, wanted.labels, checkpoint.encoder)
     model: Any = checkpoint.model
     if encoder == "transformers":
         model.encoder = TransformersEncoder(folder)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from minibert.tokenizer import TokenIds
 
-# Batches that are sorted by length together: enough to save padding, few enough to stay random.
-WINDOW = 50
+# Batches sorted by length together: enough to save padding. Several windows an epoch keep a small
+# data set's batches from being the same in every epoch (transformers' LengthGroupedSampler).
+WINDOW, WINDOWS = 50, 4
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,9 @@ class Batch:
     labels: Tensor
 
     def to(self, device: torch.device) -> "Batch":
-        """Move to a device, without waiting where the memory is pinned."""
-        if device.type == "cpu":
-            return self
-        inputs = tuple(x if x is None else _send(x, device) for x in self.inputs)
-        return Batch(inputs, _send(self.labels, device))
+        """Move to a device."""
+        inputs = tuple(x if x is None else x.to(device) for x in self.inputs)
+        return Batch(inputs, self.labels.to(device))
 
 
 class Part(Protocol):
@@ -102,7 +101,7 @@ def training_order(
     """
     random = np.random.default_rng([seed, epoch])
     rows = random.permutation(len(lengths))
-    window = WINDOW * batch_size
+    window = batch_size * max(1, min(WINDOW, len(rows) // (WINDOWS * batch_size)))
     for start in range(0, len(rows), window):
         part = rows[start : start + window]
         rows[start : start + window] = part[np.argsort(lengths[part], kind="stable")]
@@ -114,9 +113,3 @@ def length_order(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """Return all rows in batches from the longest text to the shortest."""
     rows = np.argsort(-lengths, kind="stable")
     return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-
-
-def _send(x: Tensor, device: torch.device) -> Tensor:
-    if device.type == "cuda":
-        x = x.pin_memory()
-    return x.to(device, non_blocking=True)

@@ -103,6 +103,8 @@ class EncoderConfig:
             elif ours in ("vocab_size", "width", "layers", "heads", "feed_forward"):
                 raise InputError(f"{where}: {theirs} is missing; every {family} config has it")
         config = cls(family=family, **values)
+        if config.layers > 1000:
+            raise InputError(f"{where}: {config.layers} layers is more than any known encoder has")
         if config.width % config.heads:
             raise InputError(
                 f"{where}: a width of {config.width} cannot be shared by {config.heads} heads"

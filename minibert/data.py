@@ -1,10 +1,12 @@
 """Rows to labelled examples: which columns, which rows are bad, which classes."""
 
 import hashlib
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +30,8 @@ PAIR_NAMES = (
     *(("title", "body"), ("title", "content"), ("title", "text")),
 )
 
+FIRST_ROWS = 100  # rows whose fields say which columns a file has: JSON objects need not be alike
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -37,6 +41,11 @@ class Columns:
     pair: str | None = None
     label: str | None = None
     label_name: str | None = None
+
+    def __str__(self) -> str:
+        roles = {"text": self.text, "second text": self.pair, "label": self.label}
+        roles["label's name"] = self.label_name
+        return ", ".join(f"{role} {printable(name, 40)!r}" for role, name in roles.items() if name)
 
 
 @dataclass
@@ -50,7 +59,7 @@ class Examples:
     names: dict[str, str] = field(default_factory=dict)  # label -> its name, where a column says it
     places: list[str] = field(default_factory=list)  # file and line of each
     dropped: list[str] = field(default_factory=list)  # what --bad-rows drop left out, and where
-    columns: Columns | None = None
+    columns: Columns = Columns("")
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -82,16 +91,18 @@ def choose_columns(
     names: Sequence[str],
     where: str,
     *,
-    text: str | None = None,
-    pair: str | None = None,
-    label: str | None = None,
+    text_column: str | None = None,
+    pair_column: str | None = None,
+    label_column: str | None = None,
     labelled: bool = True,
     usual: Columns | None = None,
 ) -> Columns:
     """Find the columns by the flags, else the `usual` ones of a run, else by the names people use.
 
-    Raises InputError where that is not clear.
+    A run trained on one text is not given two, nor the reverse. Raises InputError where it is not
+    clear which columns to take.
     """
+    text, pair, label = text_column, pair_column, label_column
     listing = f"its columns are {', '.join(printable(name, 40) for name in names[:50])}"
     for flag, name in (("text", text), ("pair", pair), ("label", label)):
         if name is not None and name not in names:
@@ -99,8 +110,10 @@ def choose_columns(
     lower = {name.lower(): name for name in reversed(names)}
     if text is None and pair is None and usual and {usual.text, usual.pair} - {None} <= set(names):
         text, pair = usual.text, usual.pair
+    if label is None and labelled and usual and usual.label in names:
+        label = usual.label
     taken = {pair, label}
-    if text is None and pair is None:
+    if text is None and pair is None and (usual is None or usual.pair):
         for first, second in PAIR_NAMES:
             if {first, second} <= lower.keys() and not {lower[first], lower[second]} & taken:
                 text, pair = lower[first], lower[second]
@@ -111,6 +124,8 @@ def choose_columns(
             problem = "more than one column may be the text" if found else "no text column found"
             raise InputError(f"{where}: {problem}; {listing}; choose with --text-column")
         text = found[0]
+    if usual and usual.pair and pair is None:
+        raise InputError(f"{where}: the model reads two texts; {listing}; give --pair-column")
     if label is None and labelled:
         found = [lower[name] for name in LABEL_NAMES if lower.get(name, text) not in (text, pair)]
         if len(found) != 1:
@@ -121,6 +136,11 @@ def choose_columns(
         raise InputError(f"{where}: one column is named for two roles; {listing}")
     label_name = lower.get("label_text") if label and label.lower() == "label" else None
     return Columns(text, pair, label, label_name)
+
+
+def field_names(rows: Iterable[Row]) -> list[str]:
+    """Return the fields that the readable ones of some rows have, in their order."""
+    return list(dict.fromkeys(name for row in rows if not row.error for name in row.fields))
 
 
 def text_of(row: Row, column: str) -> str:
@@ -148,33 +168,35 @@ def label_of(row: Row, column: str) -> str:
         raise ValueError(f"column {column}: has no label")
     if not isinstance(value, str):
         raise ValueError(f"column {column}: holds {printable(repr(value), 40)}, not a label")
-    return value.strip()
+    # pandas writes 1.0 where a column of whole numbers has a gap.
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", value.strip())
 
 
 def load_examples(
     paths: Sequence[Path],
     *,
-    text: str | None = None,
-    pair: str | None = None,
-    label: str | None = None,
     encoding: str = "utf-8",
     bad_rows: str = "error",
-    usual: Columns | None = None,
+    **columns_wanted: Any,
 ) -> Examples:
-    """Read labelled files; a bad row is an InputError, or with "drop" left out and noted."""
+    """Read labelled files; a bad row is an InputError, or with "drop" left out and noted.
+
+    `columns_wanted` are the options of choose_columns.
+    """
     examples = Examples(source=", ".join(str(path) for path in paths))
     for path in paths:
-        columns: Columns | None = None
         unit = "row" if file_format(path) == "parquet" else "line"
-        for row in read_rows(path, encoding=encoding):
-            if columns is None and not row.error:
-                columns = choose_columns(
-                    list(row.fields), str(path), text=text, pair=pair, label=label, usual=usual
-                )
-                examples.columns = columns
+        rows = read_rows(path, encoding=encoding)
+        first = list(itertools.islice(rows, FIRST_ROWS))
+        names = field_names(first)
+        if not names and first:
+            raise InputError(f"{path}, {unit} {first[0].line}: {first[0].error}; mend it")
+        columns = choose_columns(names, str(path), **columns_wanted) if names else Columns("")
+        examples.columns = columns
+        for row in itertools.chain(first, rows):
             place = f"{path}, {unit} {row.line}"
             try:
-                if row.error or columns is None:
+                if row.error:
                     raise ValueError(row.error)
                 _append(examples, row, columns, place)
             except ValueError as error:
@@ -227,16 +249,16 @@ def class_names(examples: Examples) -> tuple[str, ...]:
 HIDDEN_HINT = "; -1 is how GLUE hides the labels of its test files"
 
 
-def class_ids(examples: Examples, classes: Sequence[str]) -> np.ndarray:
+def class_ids(examples: Examples, classes: Sequence[str], *, numbers: bool = False) -> np.ndarray:
     """Return each example's class number, int64.
 
-    A label is a class's name, its name in another case, or (where no name is a number) its number.
-    Raises InputError for a label that is none of these.
+    A label is a class's name, its name in another case, or with `numbers` (and where no name has a
+    digit) its number. Raises InputError for a label that is none of these.
     """
     ids = {name.lower(): number for number, name in enumerate(classes)}
     if len(ids) < len(classes):
         ids = {}
-    if not any(re.fullmatch(r"-?\d+", name) for name in classes):
+    if numbers and not any(re.search(r"\d", name) for name in classes):
         ids |= {str(number): number for number in range(len(classes))}
     ids |= {name: number for number, name in enumerate(classes)}
 
@@ -244,8 +266,8 @@ def class_ids(examples: Examples, classes: Sequence[str]) -> np.ndarray:
         name = label if label in classes else examples.names.get(label, label)
         return ids.get(name, ids.get(name.lower()))
 
-    numbers = {label: find(label) for label in set(examples.labels)}
-    strange = [label for label in examples.labels if numbers[label] is None]
+    found = {label: find(label) for label in set(examples.labels)}
+    strange = [label for label in examples.labels if found[label] is None]
     if strange:
         place = examples.places[examples.labels.index(strange[0])]
         known = ", ".join(printable(name, 40) for name in classes[:10])
@@ -254,7 +276,7 @@ def class_ids(examples: Examples, classes: Sequence[str]) -> np.ndarray:
             f"{len(classes)} classes ({known}{', ...' if len(classes) > 10 else ''})"
             + (HIDDEN_HINT if strange[0] == "-1" else "")
         )
-    return np.array([numbers[label] for label in examples.labels], dtype=np.int64)
+    return np.array([found[label] for label in examples.labels], dtype=np.int64)
 
 
 def _natural(label: str) -> tuple[int, float, str]:

@@ -13,13 +13,15 @@ from minibert.errors import InputError
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then put it in the place of `path` in one step."""
+    path = Path(os.path.realpath(path))  # a link stays, what it leads to is replaced
+    check_replaceable(path)
     beside = path.with_name(f".{path.name}.new")
     try:
         beside.touch()
         mode = beside.stat().st_mode
         write(beside)
         os.chmod(beside, mode)  # safetensors makes files that only their owner can read
-        with open(beside, "rb") as file:
+        with open(beside, "r+b") as file:
             os.fsync(file.fileno())
         os.replace(beside, path)
     except (OSError, SafetensorError) as error:
@@ -29,6 +31,12 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         ) from None
     finally:
         beside.unlink(missing_ok=True)
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise InputError for a pipe, a device or a folder, which no file may take the place of."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is not a regular file; give another name")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -55,4 +63,5 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_utf8(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="")
+    # A file name that is not UTF-8 is written as an escape, which JSON reads back.
+    path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")

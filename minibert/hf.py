@@ -133,6 +133,10 @@ def load_classifier(folder: Path, wanted: HeadConfig | None = None) -> Checkpoin
         notes.append(f"head: {head.kind}, {len(head.labels)} classes, from the checkpoint")
     else:
         notes.append(f"head: {head.kind}, {len(head.labels)} classes, new (its weights are random)")
+        if stored is not None:
+            notes.append(
+                f"  the checkpoint's own is not used: {stored.kind}, {len(stored.labels)} classes"
+            )
     notes += _ignored(tensors.keys() - known, file)
     model = Classifier(encoder, head_module, pooling=head.pooling)
     if encoder.pooler is not None and head.pooling != "pooler":
@@ -230,6 +234,8 @@ def _fill(
                     f"{file}: {name} has the shape {list(found.shape)}, "
                     f"config.json asks for {list(shape)}"
                 )
+            if not torch.isfinite(found).all():
+                raise InputError(f"{file}: {name} holds values that are not finite; fetch it again")
             if found.dtype not in FLOATS:
                 raise InputError(f"{file}: {name} holds {found.dtype}, not floating-point numbers")
         parts = [tensors[name].to(torch.float32) for name in theirs]

@@ -12,6 +12,8 @@ from sklearn.metrics import (
 )
 from torch import Tensor
 
+from minibert.errors import printable
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -60,8 +62,7 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
         }
         for i, name in enumerate(classes)
     }
-    # A class that nobody has and nobody was given says nothing about the model.
-    present = (support > 0) | np.isin(np.arange(len(classes)), predicted)
+    present = np.union1d(labels, predicted)  # as in report()
     return Scores(
         texts=len(labels),
         accuracy=right / len(labels),
@@ -84,9 +85,11 @@ def wilson_interval(right: int, texts: int) -> tuple[float, float]:
 def report(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> str:
     """Return scikit-learn's classification report and the confusion matrix as text."""
     predicted = logits.argmax(dim=1)
-    numbers = range(len(classes))
+    # A class that nobody has and nobody was given says nothing about the model.
+    numbers = np.union1d(labels, predicted)
+    names = [printable(classes[number], 60) for number in numbers]
     table = classification_report(
-        labels, predicted, labels=numbers, target_names=list(classes), digits=3, zero_division=0.0
+        labels, predicted, labels=numbers, target_names=names, digits=3, zero_division=0.0
     )
     return f"{table}\n{confusion_table(confusion(labels, predicted, classes), classes)}"
 
@@ -98,6 +101,7 @@ def confusion(labels: Tensor, predicted: Tensor, classes: Sequence[str]) -> np.n
 
 def confusion_table(counts: np.ndarray, classes: Sequence[str]) -> str:
     """Return a confusion matrix as text; over 12 classes only the commonest mistakes."""
+    classes = [printable(name, 60) for name in classes]
     if len(classes) > 12:
         wrong = counts - np.diag(np.diag(counts))
         order = np.argsort(-wrong, axis=None, kind="stable")[:15]

@@ -215,7 +215,7 @@ class Classifier(nn.Module):
 
 
 def initialize(module: nn.Module, std: float) -> None:
-    """Set weights as BERT does before pre-training: normal matrices, zero biases, norms at one."""
+    """Draw new weights as transformers does for both families: normal matrices, zero biases."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Embedding):
             nn.init.normal_(layer.weight, std=std)

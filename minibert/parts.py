@@ -2,14 +2,13 @@
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from minibert.data import Examples, class_names, load_examples
+from minibert.data import Columns, Examples, class_names, load_examples
 from minibert.errors import InputError, printable
 from minibert.hub import find_data
 from minibert.settings import RunSettings
@@ -35,35 +34,26 @@ def read_parts(settings: RunSettings) -> Parts:
     validation_files = [Path(settings.validation)] if settings.validation else files.validation
     test_files = [Path(settings.test)] if settings.test else files.test
 
-    def load(paths: Sequence[Path]) -> Examples:
+    def load(paths: Sequence[Path], usual: Columns | None = None) -> Examples:
         return load_examples(
             paths,
-            text=settings.text_column,
-            pair=settings.pair_column,
-            label=settings.label_column,
+            text_column=settings.text_column,
+            pair_column=settings.pair_column,
+            label_column=settings.label_column,
             encoding=settings.encoding,
             bad_rows=settings.bad_rows,
+            usual=usual,
         )
 
     train = load(files.train)
     class_names(train)  # one class only is an error before it is a split that cannot be made
-    test = load(test_files) if test_files else None
+    test = load(test_files, train.columns) if test_files else None
     if validation_files:
-        return _same_form(Parts(train, load(validation_files), test))
+        return Parts(train, load(validation_files, train.columns), test)
     if test is not None:
         train, validation = split_examples(train, settings.split[:2], seed=settings.split_seed)
-        return _same_form(Parts(train, validation, test))
+        return Parts(train, validation, test)
     return Parts(*split_examples(train, settings.split, seed=settings.split_seed))
-
-
-def _same_form(parts: Parts) -> Parts:
-    for name, part in parts.named().items():
-        if (part.pairs is None) != (parts.train.pairs is None):
-            raise InputError(
-                f"{part.source}: only one of the {name} and the training part has a second text; "
-                "choose the columns with --text-column and --pair-column"
-            )
-    return parts
 
 
 def split_examples(examples: Examples, shares: Sequence[int], *, seed: int) -> list[Examples]:
@@ -119,6 +109,7 @@ def _whole(examples: Examples) -> Iterable[Hashable]:
 
 def describe_parts(parts: Parts) -> None:
     """Print what was read, left out, and repeated between training and the other parts."""
+    print(f"columns: {parts.train.columns}")
     for name, part in parts.named().items():
         counts = Counter(part.labels).most_common()
         shares = ", ".join(f"{label} {count:,}" for label, count in counts[:8])
@@ -135,20 +126,6 @@ def describe_parts(parts: Parts) -> None:
         print("test: none given, and none split off since a validation part is given")
 
 
-def run_facts(parts: Parts) -> dict[str, Any]:
-    """Return what settings.json keeps of the data: the columns, and digests to tell a change by."""
-    return {
-        "columns": asdict(parts.train.columns) if parts.train.columns else None,
-        "digests": {name: part.fingerprint() for name, part in parts.named().items()},
-    }
-
-
-def check_unchanged(parts: Parts, digests: dict[str, Any] | None, folder: Path) -> None:
-    """Raise InputError where a resumed run's data is not what it began with."""
-    if digests is not None:
-        for name, part in parts.named().items():
-            if digests.get(name) != part.fingerprint():
-                raise InputError(
-                    f"--resume {folder}: the {name} part has changed since the run began "
-                    f"({part.source}); start a new run"
-                )
+def digests(parts: Parts) -> dict[str, str]:
+    """Return each part's fingerprint, by which a resumed run tells that its data has changed."""
+    return {name: part.fingerprint() for name, part in parts.named().items()}

@@ -10,7 +10,9 @@ test_predictions.jsonl
 
 import csv
 import io
+import itertools
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -28,6 +30,8 @@ from minibert.files import read_json, write_atomic, write_json, write_text
 from minibert.settings import RunSettings
 
 RUNS = Path("runs")
+# What settings.json says beside the options: the columns read, digests of the parts, what computed.
+FACTS = ("columns", "digests", "environment")
 
 
 @dataclass
@@ -71,17 +75,38 @@ class RunFolder:
         """Where a finished run's test part and its predictions are."""
         return self.path / "test_predictions.jsonl"
 
-    def create(self, settings: RunSettings, facts: Mapping[str, Any]) -> None:
-        """Make the folder, which must be new or empty, and write the settings."""
-        check_new(self.path)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"--out {self.path}: cannot be made ({error.strerror})") from None
-        write_json(self.path / "settings.json", {**settings.to_json(), **facts})
+    @classmethod
+    def create(
+        cls, out: Path | None, settings: RunSettings, facts: Mapping[str, Any]
+    ) -> "RunFolder":
+        """Make `out`, or a folder under runs/ named by time, model and data; write the settings."""
+        words = (Path(settings.model).name, Path(settings.data.removeprefix("hub:")).stem)
+        stem = "-".join([datetime.now().strftime("%Y%m%d-%H%M%S"), *words])
+        path = RUNS / stem if out is None else out
+        for number in itertools.count(2):
+            try:
+                # Of two runs that begin in one second, one takes the next name.
+                path.mkdir(parents=True, exist_ok=out is not None)
+                break
+            except FileExistsError:
+                if out is not None:
+                    raise InputError(f"--out {out}: is a file; give a new folder") from None
+                path = RUNS / f"{stem}-{number}"
+            except OSError as error:
+                flag = "--out " if out is not None else ""
+                raise InputError(f"{flag}{path}: cannot be made ({error.strerror})") from None
+        check_new(path)
+        options = settings.to_json()
+        for name in ("model", "data", "validation", "test"):
+            if options[name] and Path(options[name]).exists():
+                options[name] = str(
+                    Path(options[name]).resolve()
+                )  # --resume may come from elsewhere
+        write_json(path / "settings.json", {**options, **facts})
+        return cls(path)
 
-    def read_settings(self, fact_names: Sequence[str]) -> tuple[RunSettings, dict[str, Any]]:
-        """Read the settings and the named facts that `create` wrote."""
+    def read_settings(self) -> tuple[RunSettings, dict[str, Any]]:
+        """Read the settings and the facts that `create` wrote; InputError if it cannot go on."""
         if not self.path.is_dir():
             raise InputError(f"--resume {self.path}: no such folder")
         file = self.path / "settings.json"
@@ -89,8 +114,12 @@ class RunFolder:
             raise InputError(f"--resume {self.path}: is not a run of minibert (no settings.json)")
         if self.metrics_file.exists():
             raise InputError(f"--resume {self.path}: the run is finished; python eval.py scores it")
+        if self.resume_file.exists() and not (self.path / "model.safetensors").exists():
+            raise self._damaged("model.safetensors, the best epoch, is missing")
         data = read_json(file)
-        facts = {name: data.pop(name, None) for name in fact_names}
+        facts = {name: data.pop(name, None) for name in FACTS}
+        if not all(isinstance(fact, dict) for fact in facts.values()):
+            raise InputError(f"{file}: is damaged (it lacks {' or '.join(FACTS)}); start a new run")
         return RunSettings.from_json(data, where=str(file)), facts
 
     def columns(self) -> Columns | None:
@@ -149,6 +178,8 @@ class RunFolder:
             torch.set_rng_state(tensors["random.cpu"])
             if device.type == "cuda":
                 torch.cuda.set_rng_state(tensors["random.cuda"], device)
+            if progress.history:  # its last line is lost where a run dies right before writing it
+                write_text(self.path / "history.csv", _csv(progress.history))
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise self._damaged(str(error).partition("\n")[0]) from None
         return progress
@@ -167,21 +198,11 @@ class RunFolder:
         )
 
 
-def new_run_path(settings: RunSettings) -> Path:
-    """Return a path under runs/ that is not there yet, named by time, model and data."""
-    words = (Path(settings.model).name, Path(settings.data.removeprefix("hub:")).stem)
-    stem = "-".join([datetime.now().strftime("%Y%m%d-%H%M%S"), *words])
-    path, number = RUNS / stem, 2
-    while path.exists():
-        path, number = RUNS / f"{stem}-{number}", number + 1
-    return path
-
-
 def check_new(path: Path) -> None:
     """Raise InputError where a run cannot be written without touching what is there."""
     if path.is_file():
         raise InputError(f"--out {path}: is a file; give a new folder")
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and any(not name.endswith(".new") for name in os.listdir(path)):
         raise InputError(
             f"--out {path}: is not empty; give a new folder, or go on with it: --resume {path}"
         )

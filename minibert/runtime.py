@@ -26,9 +26,13 @@ class Runtime:
         """Return the loss scaler that fp16's small range needs; it does nothing otherwise."""
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
+    @property
+    def precision(self) -> str:
+        """The type's short name, as --precision takes it."""
+        return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
+
     def __str__(self) -> str:
-        name = next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
-        return f"precision: {name} ({self.why}); device: {describe_device(self.device)}"
+        return f"precision: {self.precision} ({self.why}); device: {describe_device(self.device)}"
 
 
 def choose_runtime(device: str, precision: str) -> Runtime:
@@ -46,7 +50,7 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # "meta" and the like cannot
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"--device {name}: not on this machine ({reason})") from None
     return device

@@ -43,6 +43,9 @@ def shares(text: str) -> tuple[int, int, int]:
     return train, validation, test
 
 
+METAVARS: dict[Any, str] = {int: "N", float: "X", length: "N", shares: "A:B:C"}
+
+
 def option(
     group: str,
     default: Any,
@@ -187,11 +190,14 @@ class RunSettings:
             low, high, choices = meta["low"], meta["high"], meta["choices"]
             if choices and value is not None and value not in choices:
                 found.append(f"{flag} is {value!r}, not one of {', '.join(choices)}")
-            if value is None or isinstance(value, bool):
+            may_be_none = option_field.default is None or meta["kind"] is length
+            if value == "" or (value is None and not may_be_none):
+                found.append(f"{flag} is empty")
+            if value is None or low is None or isinstance(value, bool):
                 continue
             # Written so that NaN fails too; without a `high`, infinity does.
-            below = low is not None and not value >= low
-            if below or (high is not None and not value <= high) or value == float("inf"):
+            beyond = high is not None and not value <= high
+            if not value >= low or beyond or value == float("inf"):
                 reach = f"{low} or more" if high is None else f"from {low} to {high}"
                 found.append(f"{flag} is {value}; it must be {reach}")
         if len(self.split) != 3 or min(self.split) < 1:
@@ -246,24 +252,13 @@ def add_options(parser: argparse.ArgumentParser, names: Sequence[str] | None = N
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the flags by which eval.py and predict.py open a model."""
-    add = parser.add_argument_group("model").add_argument
+    add = parser.add_argument_group("which model").add_argument
     add("--model", metavar="NAME", help="run, folder or hub id (default: the newest finished run)")
-    add(
-        "--revision", metavar="NAME", help="branch, tag or commit of a hub id (default: the newest)"
-    )
     add(
         "--max-length",
         type=int,
+        default=argparse.SUPPRESS,
         metavar="N",
         help="tokens a text, longer ones are cut (default: the model's)",
     )
-    add(
-        "--batch-size", type=int, default=32, metavar="N", help="texts a forward pass (default: 32)"
-    )
-    add("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: auto)")
-    add(
-        "--precision", default="auto", choices=PRECISIONS, help="of matrix products (default: auto)"
-    )
-
-
-METAVARS: dict[Any, str] = {int: "N", float: "X", length: "N", shares: "A:B:C"}
+    add_options(parser, ("revision", "batch_size", "device", "precision"))

@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +86,7 @@ UTF8 = ("utf-8", "utf8", "utf-8-sig")
 
 
 def _read_csv(text: IO[str], where: str) -> Iterator[Row]:
-    csv.field_size_limit(sys.maxsize)  # the module's default refuses texts over 131,072 characters
+    csv.field_size_limit(2**31 - 1)  # the default refuses texts over 131,072 characters
     reader = csv.reader(text, strict=True)
     start = 1
     header: list[str] | None = None
@@ -99,6 +98,8 @@ def _read_csv(text: IO[str], where: str) -> Iterator[Row]:
             break
         except csv.Error as problem:
             error = f"is not CSV ({problem}); a quote inside quotes is written twice"
+            if reader.line_num > start:
+                error += f"; its open quote takes in the lines to {reader.line_num}"
         line, start = start, reader.line_num + 1
         if header is None and error:
             raise InputError(f"{where}, line {line}: the header {error}")
@@ -158,15 +159,20 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         raise InputError(
             f'{path}: Parquet needs the extra parquet: pip install -e ".[parquet]"'
         ) from None
+    number = 0
     try:
-        number = 0
         with ParquetFile(path) as file:
+            _header(file.schema_arrow.names, str(path))
             for batch in file.iter_batches(batch_size=1024):
                 for fields in batch.to_pylist():
                     number += 1
                     yield Row(number, fields)
     except ArrowException as error:
         raise InputError(f"{path}: is not a whole Parquet file ({error})") from None
+    except (ValueError, OverflowError) as error:
+        raise InputError(
+            f"{path}, after row {number}: holds what Python cannot ({error})"
+        ) from None
     if not number:
         raise InputError(f"{path}: has no rows")
 

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minibert.batches import Batch, Part, training_order
+from minibert.display import EpochDisplay
 from minibert.errors import InputError
 from minibert.metrics import Scores, score
 from minibert.model import Classifier
 from minibert.optim import adamw, learning_rate_factor, parameter_groups, set_learning_rates
 from minibert.predictor import in_length_order
-from minibert.progress import EpochDisplay
 from minibert.runs import Progress, RunFolder
 from minibert.runtime import Runtime
 from minibert.settings import RunSettings
@@ -53,16 +53,17 @@ def fit(
     )
     progress = run.load_state(module, optimizer, scaler, runtime.device)
     while progress.epoch < settings.epochs and not out_of_patience(progress, settings.patience):
-        started = time.monotonic()
+        started = time.perf_counter()
         epoch_loss, lr = train_epoch(
             module, train, settings, progress.epoch, optimizer, scaler, weights, runtime
         )
-        seconds = time.monotonic() - started
+        seconds = time.perf_counter() - started
         module.eval()
         logits = in_length_order(
             module, validation, batch_size=settings.batch_size, runtime=runtime
         )
         scores = score(logits, validation.labels, classes)
+        check_finite(scores.loss, f"the validation loss after epoch {progress.epoch + 1}")
         progress.epoch += 1
         progress.seconds += seconds
         figure = selection_figure(scores, settings.select)
@@ -115,7 +116,7 @@ def train_epoch(
     order = training_order(train.lengths, settings.batch_size, seed=settings.seed, epoch=epoch)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     display = EpochDisplay(epoch + 1, settings.epochs, steps=steps, texts=len(train.labels))
-    losses = torch.zeros((), device=runtime.device)
+    sums = torch.zeros(2, device=runtime.device)  # of the weighted losses, and of the weights
     texts, lr = 0, 0.0
     for step, rows in enumerate(groups_of(order, settings.accumulate), start=epoch * steps):
         factor = learning_rate_factor(
@@ -123,7 +124,7 @@ def train_epoch(
         )
         lr = set_learning_rates(optimizer, factor)
         batches = [train.batch(batch_rows).to(runtime.device) for batch_rows in rows]
-        step_loss = accumulate_gradients(
+        loss, weight = accumulate_gradients(
             module, batches, scaler, weights, settings.label_smoothing, runtime
         )
         if settings.clip:
@@ -132,19 +133,24 @@ def train_epoch(
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad()
-        count = sum(len(batch.labels) for batch in batches)
-        losses += step_loss * count
-        texts += count
+        sums += torch.stack((loss * weight, weight))
+        texts += sum(len(batch.labels) for batch in batches)
         if display.due():
-            display.show(texts, loss=float(step_loss), lr=lr)
+            check_finite(float(loss), f"the training loss at step {step + 1}")
+            display.show(texts, loss=float(loss), lr=lr)
     display.close()
-    mean = float(losses) / texts
-    if not math.isfinite(mean):
-        raise InputError(
-            f"the training loss is {mean} in epoch {epoch + 1}; lower --encoder-lr and --head-lr, "
-            "or use --precision fp32 (the last finished epoch is kept)"
-        )
+    mean = float(sums[0] / sums[1])
+    check_finite(mean, f"the training loss of epoch {epoch + 1}")
     return mean, lr
+
+
+def check_finite(loss: float, name: str) -> None:
+    """Raise InputError for a loss that is no number: nothing that follows could be believed."""
+    if not math.isfinite(loss):
+        raise InputError(
+            f"{name} is {loss}; lower --encoder-lr and --head-lr, or use --precision fp32 "
+            "(the best epoch before it is kept)"
+        )
 
 
 def accumulate_gradients(
@@ -154,10 +160,11 @@ def accumulate_gradients(
     weights: Tensor,
     label_smoothing: float,
     runtime: Runtime,
-) -> Tensor:
-    """Add up the gradients of one step; loss and gradients are those of one big batch.
+) -> tuple[Tensor, Tensor]:
+    """Add up the gradients of one step; return its mean loss and the weight of its labels.
 
-    Each batch's sum is divided by the weight of the whole step, known beforehand from the labels.
+    Loss and gradients are those of the batches as one big batch: each batch's sum is divided by the
+    weight of the whole step, known beforehand from the labels.
     """
     whole = torch.stack([weights[batch.labels].sum() for batch in batches]).sum()
     total = torch.zeros((), device=whole.device)
@@ -174,7 +181,7 @@ def accumulate_gradients(
         loss = loss / whole
         scaler.scale(loss).backward()
         total += loss.detach()
-    return total
+    return total, whole
 
 
 def balanced_weights(labels: Tensor, classes: int, kind: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""A checkpoint folder's tensors, from whichever of the four forms it has; no pickle is ever run."""
+"""A checkpoint folder's tensors, from whichever of the four forms; no code in a file is run."""
 
 from pathlib import Path
 

@@ -152,3 +152,15 @@ def test_features_give_their_rows_and_labels(rows):
     assert batch.inputs[0].tolist() == [[10, 11, 12, 13, 14], [0, 1, 2, 3, 4]]
     assert batch.labels.tolist() == [6, 4]
     assert features.lengths.tolist() == [1, 1, 1]
+
+
+def test_a_small_data_set_has_other_batches_in_every_epoch():
+    """Sorted as one window, texts of one length would meet again and again."""
+    lengths = np.random.default_rng(0).integers(5, 60, size=665)
+
+    def neighbours(epoch: int) -> set[tuple[int, int]]:
+        order = training_order(lengths, 32, seed=0, epoch=epoch)
+        return {(a, b) for rows in order for a in rows.tolist() for b in rows.tolist() if a < b}
+
+    first, second = neighbours(0), neighbours(1)
+    assert len(first & second) / len(first) < 0.2

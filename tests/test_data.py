@@ -55,14 +55,26 @@ def test_columns_are_found_by_the_names_of_real_data_sets(header, found):
 @pytest.mark.parametrize(
     ("header", "flags", "found"),
     [
-        ("a b c", {"text": "b", "label": "a"}, Columns("b", None, "a")),
-        ("a b c", {"text": "b", "pair": "c", "label": "a"}, Columns("b", "c", "a")),
-        ("label title description", {"text": "description"}, Columns("description", None, "label")),
-        ("text review label", {"text": "review"}, Columns("review", None, "label")),
-        ("text label topic", {"label": "topic"}, Columns("text", None, "topic")),
-        ("text label title", {"pair": "title"}, Columns("text", "title", "label")),
-        ("text topic label", {"pair": "topic"}, Columns("text", "topic", "label")),
-        ("title description label", {"label": "title"}, Columns("description", None, "title")),
+        ("a b c", {"text_column": "b", "label_column": "a"}, Columns("b", None, "a")),
+        (
+            "a b c",
+            {"text_column": "b", "pair_column": "c", "label_column": "a"},
+            Columns("b", "c", "a"),
+        ),
+        (
+            "label title description",
+            {"text_column": "description"},
+            Columns("description", None, "label"),
+        ),
+        ("text review label", {"text_column": "review"}, Columns("review", None, "label")),
+        ("text label topic", {"label_column": "topic"}, Columns("text", None, "topic")),
+        ("text label title", {"pair_column": "title"}, Columns("text", "title", "label")),
+        ("text topic label", {"pair_column": "topic"}, Columns("text", "topic", "label")),
+        (
+            "title description label",
+            {"label_column": "title"},
+            Columns("description", None, "title"),
+        ),
     ],
 )
 def test_flags_come_before_names(header, flags, found):
@@ -89,17 +101,37 @@ def test_a_flag_that_names_no_column_or_two_roles_at_once_is_refused():
     with pytest.raises(
         InputError, match="no column 'body' for --text-column; its columns are a, b"
     ):
-        choose_columns(["a", "b"], "here", text="body", label="a")
+        choose_columns(["a", "b"], "here", text_column="body", label_column="a")
     with pytest.raises(InputError, match="one column is named for two roles"):
-        choose_columns(["a", "b"], "here", text="a", label="a")
+        choose_columns(["a", "b"], "here", text_column="a", label_column="a")
 
 
 def test_a_run_s_own_columns_come_before_names_and_after_flags():
     usual = Columns("review", None, "label")
     header = ["review", "text", "label"]
     assert choose_columns(header, "here", usual=usual).text == "review"
-    assert choose_columns(header, "here", usual=usual, text="text").text == "text"
+    assert choose_columns(header, "here", usual=usual, text_column="text").text == "text"
     assert choose_columns(["text", "label"], "here", usual=usual).text == "text"
+
+
+def test_a_run_that_read_one_text_is_not_given_two_nor_the_reverse():
+    single, double = Columns("review", None, "label"), Columns("title", "text", "label")
+    with pytest.raises(InputError, match="more than one column may be the text"):
+        choose_columns(["title", "text", "label"], "here", usual=single)
+    with pytest.raises(InputError, match=r"the model reads two texts; .*--pair-column"):
+        choose_columns(["text", "label"], "here", usual=double)
+
+
+def test_a_run_s_label_column_is_found_again():
+    usual = Columns("review", None, "stars")
+    assert choose_columns(["review", "stars", "label"], "here", usual=usual).label == "stars"
+
+
+def test_the_first_rows_together_say_which_columns_there_are(tmp_path):
+    file = tmp_path / "some.jsonl"
+    file.write_text('{"id": 1}\n{"text": "hi", "label": "x"}\n')
+    found = load_examples([file], bad_rows="drop")
+    assert found.texts == ["hi"] and len(found.dropped) == 1
 
 
 def test_texts_to_predict_need_no_label_column():
@@ -206,14 +238,20 @@ def test_one_class_is_no_classifier_and_hidden_labels_are_explained():
     [
         (["bad", "good"], ("bad", "good"), [0, 1]),
         (["Good", "BAD"], ("bad", "good"), [1, 0]),
-        (["1", "0"], ("bad", "good"), [1, 0]),  # numbers count named classes
         (["5", "3"], ("3", "5"), [1, 0]),  # but where classes are numbers they are their names
         (["a", "A"], ("A", "a"), [1, 0]),  # names that differ only in case are kept apart
     ],
 )
-def test_a_label_is_a_name_in_any_case_or_a_number(labels, classes, ids):
+def test_a_label_is_a_class_name_in_any_case(labels, classes, ids):
     found = class_ids(examples(labels), classes)
     assert found.tolist() == ids and found.dtype == np.int64
+
+
+def test_numbers_count_named_classes_only_where_that_is_asked_for():
+    """In training they would be a guess; eval.py asks, and prints how it read them."""
+    assert class_ids(examples(["1", "0"]), ("bad", "good"), numbers=True).tolist() == [1, 0]
+    with pytest.raises(InputError, match="the label '1' is none of the model's 2 classes"):
+        class_ids(examples(["1", "0"]), ("bad", "good"))
 
 
 def test_labels_that_are_classes_are_classes_whatever_label_text_calls_them():
@@ -308,3 +346,13 @@ def test_real_files_are_read_whole_without_a_flag(name, count, columns, classes)
     assert (part.pairs is not None) == (columns[1] is not None)
     counts = Counter(part.labels)
     assert (counts if isinstance(classes, dict) else len(counts)) == classes
+
+
+def test_whole_numbers_that_pandas_wrote_with_a_point_are_whole_numbers(tmp_path):
+    file = write(tmp_path / "floats.csv", "text,label", "x,1.0", "y,2.0", "z,2.5")
+    assert load_examples([file]).labels == ["1", "2", "2.5"]
+
+
+def test_numbers_do_not_count_classes_whose_names_have_digits():
+    with pytest.raises(InputError, match="the label '1' is none of the model's 2 classes"):
+        class_ids(examples(["1"]), ("1 star", "2 stars"), numbers=True)

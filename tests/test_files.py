@@ -97,3 +97,14 @@ def test_what_is_no_json_object_is_refused(tmp_path, content, problem):
 def test_a_missing_json_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"a.json: cannot be read \(No such file or directory\)"):
         read_json(tmp_path / "a.json")
+
+
+def test_a_pipe_is_not_replaced_and_a_link_stays_a_link(tmp_path):
+    pipe, link, target = tmp_path / "pipe", tmp_path / "link", tmp_path / "target"
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match="pipe: is not a regular file"):
+        write_text(pipe, "x")
+    target.write_text("old")
+    link.symlink_to(target)
+    write_text(link, "new")
+    assert link.is_symlink() and target.read_text() == "new"

@@ -669,3 +669,10 @@ def test_half_precision_models_are_written_in_fp32(tmp_path: Path) -> None:
     kinds = {tensor.dtype for tensor in load_file(tmp_path / "model.safetensors").values()}
     assert kinds == {torch.float32}
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "float32"
+
+
+def test_a_tensor_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    tensors = published("bert")
+    name = "bert.encoder.layer.1.output.dense.bias"
+    tensors[name] = torch.full_like(tensors[name], torch.nan)
+    refused(folder_with(tmp_path, "bert", tensors), rf"{name} holds values that are not finite")

@@ -129,3 +129,12 @@ def test_over_12_classes_the_commonest_mistakes_are_listed_instead():
 def test_at_most_15_mistakes_are_listed():
     table = confusion_table(np.ones((14, 14), int), [f"c{i}" for i in range(14)])
     assert len(table.splitlines()) == 16
+
+
+def test_macro_f1_is_the_report_s_also_without_a_class():
+    labels, logits = torch.tensor([0, 1, 1]), torch.tensor([[9.0, 0, 0], [0, 9, 0], [9, 0, 0]])
+    macro = score(logits, labels, ("a", "b", "c")).macro_f1
+    line = next(
+        line for line in report(logits, labels, ("a", "b", "c")).splitlines() if "macro" in line
+    )
+    assert float(line.split()[4]) == pytest.approx(macro, abs=1e-3)

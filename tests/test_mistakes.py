@@ -144,7 +144,7 @@ MISTAKES: list[tuple[str, list[str]]] = [
     (f"train {ENCODER} --data twice.csv", ["twice.csv, line 1", "'text' twice", "rename"]),
     (f"{TRAIN} --text-column words", ["good.csv: no column 'words'", "text, label"]),
     (f"{TRAIN} --label-column text --text-column text", ["one column is named for two roles"]),
-    (f"{TRAIN} --validation pairs.csv", ["pairs.csv", "second text", "--pair-column"]),
+    (f"{TRAIN} --validation pairs.csv", ["pairs.csv: no text column found", "--text-column"]),
     # Rows
     (f"train {ENCODER} --data short.csv", ["short.csv, line 26: has 1 field", "--bad-rows drop"]),
     (f"train {ENCODER} --data long.csv", ["long.csv, line 26: has 3 fields, the header 2"]),

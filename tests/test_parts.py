@@ -1,6 +1,6 @@
 """Proves what stands between file and batches: the parts, the split, the lengths.
 
-The rooms are minibert.parts and minibert.lengths. Run: pytest tests/test_parts.py
+The rooms are minibert.parts and minibert.inputs. Run: pytest tests/test_parts.py
 """
 
 from collections import Counter
@@ -13,16 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from minibert.data import Examples
+from minibert.data import Columns, Examples
 from minibert.errors import InputError
-from minibert.lengths import AUTO_CUT, length_histogram, shortest_length, tokenize
+from minibert.inputs import AUTO_CUT, length_histogram, shortest_length, tokenize
 from minibert.parts import (
     Parts,
-    check_unchanged,
     describe_parts,
+    digests,
     read_parts,
     repeated_texts,
-    run_facts,
     split_examples,
 )
 from minibert.settings import RunSettings
@@ -164,8 +163,13 @@ def test_one_class_is_said_before_the_split_is_tried(tmp_path):
 def test_parts_with_and_without_a_second_text_do_not_go_together(tmp_path):
     data = table(tmp_path / "a.csv", 9, 9)
     (tmp_path / "b.csv").write_text("text_a,text_b,label\nx,y,class 0\n")
-    with pytest.raises(InputError, match="second text; choose the columns with --text-column"):
+    with pytest.raises(InputError, match=r"b.csv: no text column found; .* --text-column"):
         read_parts(RunSettings(data=str(data), validation=str(tmp_path / "b.csv")))
+    (tmp_path / "c.csv").write_text("text_a,text_b,label\n" + "x,y,0\nv,w,1\n" * 9)
+    with pytest.raises(InputError, match=r"a.csv: the model reads two texts; .* --pair-column"):
+        read_parts(
+            RunSettings(data=str(tmp_path / "c.csv"), validation=str(data), text_column=None)
+        )
 
 
 def test_texts_that_stand_in_training_too_are_counted():
@@ -179,9 +183,11 @@ def test_texts_that_stand_in_training_too_are_counted():
 def test_what_was_read_left_out_and_repeated_is_printed(capsys):
     train = examples(3, 2)
     validation = Examples("other.csv", ["text 0", "new"], labels=["class 0", "class 1"])
+    train.columns = Columns("body", None, "class")
     validation.dropped = ["other.csv, line 4: column text: is empty"]
     describe_parts(Parts(train, validation, None))
     assert capsys.readouterr().out.splitlines() == [
+        "columns: text 'body', label 'class'",
         "train: 5 texts (class 0 3, class 1 2) from some.csv",
         "validation: 2 texts (class 0 1, class 1 1) from other.csv",
         "  left out 1 bad rows: other.csv, line 4: column text: is empty",
@@ -190,17 +196,15 @@ def test_what_was_read_left_out_and_repeated_is_printed(capsys):
     ]
 
 
-def test_a_run_goes_on_only_with_the_data_it_began_with(tmp_path):
+def test_digests_tell_each_part_that_is_not_as_before():
     whole = examples(20, 20)
     parts = Parts(*split_examples(whole, SHARES, seed=0))
-    digests = run_facts(parts)["digests"]
-    assert set(digests) == {"train", "validation", "test"}
-    check_unchanged(Parts(*split_examples(whole, SHARES, seed=0)), digests, tmp_path)
+    before = digests(parts)
+    assert set(before) == {"train", "validation", "test"}
+    assert digests(Parts(*split_examples(whole, SHARES, seed=0))) == before
     parts.test.labels[0] = "class 9"
-    with pytest.raises(InputError, match="the test part has changed since the run began"):
-        check_unchanged(parts, digests, tmp_path)
-    with pytest.raises(InputError, match="the train part has changed"):
-        check_unchanged(Parts(*split_examples(whole, SHARES, seed=1)), digests, tmp_path)
+    after = digests(parts)
+    assert {name for name in before if before[name] != after[name]} == {"test"}
 
 
 # --- lengths

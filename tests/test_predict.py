@@ -18,7 +18,10 @@ import torch
 from conftest import ROOT, WORDS, write_checkpoint
 
 from minibert.config import HeadConfig
+from minibert.data import Columns
 from minibert.errors import InputError
+from minibert.tables import Row
+from predict import answer
 
 main = runpy.run_path(str(ROOT / "predict.py"))["main"]
 
@@ -94,12 +97,12 @@ def test_words_are_answered_as_json_lines(place, run_script):
     assert (result.returncode, result.stderr) == (0, "")
     answers = [json.loads(line) for line in result.stdout.splitlines()]
     assert [answer["text"] for answer in answers] == ["good film", "bad soup, cold"]
-    for answer in answers:
-        assert list(answer) == ["text", "label", "probability", "probabilities"]
-        shares = answer["probabilities"]
+    for found in answers:
+        assert list(found) == ["text", "label", "probability", "probabilities"]
+        shares = found["probabilities"]
         assert tuple(shares) == CLASSES
         assert sum(shares.values()) == pytest.approx(1, abs=3e-6)
-        assert shares[answer["label"]] == answer["probability"] == max(shares.values())
+        assert shares[found["label"]] == found["probability"] == max(shares.values())
     assert answers[0]["probabilities"] != answers[1]["probabilities"]
 
 
@@ -131,10 +134,10 @@ def test_every_output_format_holds_the_same_answers(place, predict, suffix):
     assert [(row["text"], row["label"]) for row in rows] == [
         (answer["text"], answer["label"]) for answer in expected
     ]
-    for row, answer in zip(rows, expected, strict=True):
-        assert float(row["probability"]) == answer["probability"]
+    for row, found in zip(rows, expected, strict=True):
+        assert float(row["probability"]) == found["probability"]
         shares = {name: float(row[f"probability_{name}"]) for name in CLASSES}
-        assert shares == answer["probabilities"]
+        assert shares == found["probabilities"]
 
 
 def test_line_ends_in_a_text_survive_csv_and_are_spaces_in_tsv(place, predict):
@@ -302,3 +305,11 @@ def test_the_newest_finished_run_answers_where_no_model_is_named(place, capfd):
     (place / "runs" / "one" / "metrics.json").write_text("{}")
     main([*SAME, "good"])
     assert json.loads(capfd.readouterr().out)["label"] in CLASSES
+
+
+def test_no_column_of_the_input_takes_the_place_of_an_answer():
+    fields = {"text": "t", "label": "old", "input_label": "older", "probability_a": "0.1", "id": 7}
+    found = answer(Row(1, fields), Columns("text"), None, [0.75, 0.25], ("a", "b"))
+    assert found["label"] == "a" and found["probabilities"] == {"a": 0.75, "b": 0.25}
+    assert found["input_label"] == "old" and found["input_input_label"] == "older"
+    assert found["input_probability_a"] == "0.1" and found["id"] == 7

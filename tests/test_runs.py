@@ -16,21 +16,19 @@ from minibert import runs
 from minibert.data import Columns
 from minibert.errors import InputError
 from minibert.optim import adamw, parameter_groups
-from minibert.runs import Progress, RunFolder, check_new, new_run_path, newest_run
+from minibert.runs import Progress, RunFolder, check_new, newest_run
 from minibert.runtime import Runtime
 from minibert.settings import RunSettings
 
 CPU = torch.device("cpu")
-FACTS = ("columns", "digests")
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     """A run that has begun."""
-    folder = RunFolder(tmp_path / "runs" / "first")
     columns = {"text": "body", "pair": None, "label": "label", "label_name": None}
-    folder.create(RunSettings(epochs=7), {"columns": columns, "digests": {"train": "ab12"}})
-    return folder
+    facts = {"columns": columns, "digests": {"train": "ab12"}, "environment": {"torch": "2"}}
+    return RunFolder.create(tmp_path / "runs" / "first", RunSettings(epochs=7), facts)
 
 
 class Machine:
@@ -60,7 +58,7 @@ PROGRESS = Progress(2, 1, 0.75, 3.5, [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "l
 
 
 def test_a_new_run_has_its_settings_and_facts(run):
-    settings, facts = run.read_settings(FACTS)
+    settings, facts = run.read_settings()
     assert settings == RunSettings(epochs=7)
     assert facts["digests"] == {"train": "ab12"} and facts["columns"]["text"] == "body"
     assert run.columns() == Columns("body", None, "label")
@@ -68,14 +66,14 @@ def test_a_new_run_has_its_settings_and_facts(run):
 
 def test_an_empty_folder_may_become_a_run(tmp_path):
     (tmp_path / "empty").mkdir()
-    RunFolder(tmp_path / "empty").create(RunSettings(), {})
+    RunFolder.create(tmp_path / "empty", RunSettings(), {})
     assert os.listdir(tmp_path / "empty") == ["settings.json"]
 
 
 def test_a_folder_with_something_in_it_is_left_alone(run):
     before = run.path.joinpath("settings.json").read_bytes()
     with pytest.raises(InputError, match=r"is not empty; give a new folder, or go on .* --resume"):
-        run.create(RunSettings(), {})
+        RunFolder.create(run.path, RunSettings(), {})
     assert run.path.joinpath("settings.json").read_bytes() == before
 
 
@@ -84,18 +82,15 @@ def test_a_file_is_no_folder_and_none_can_be_made_in_it(tmp_path):
     file.write_text("x")
     with pytest.raises(InputError, match=r"file: is a file; give a new folder"):
         check_new(file)
-    with pytest.raises(InputError, match=r"--out .*deeper: cannot be made"):
-        RunFolder(file / "deeper").create(RunSettings(), {})
+    with pytest.raises(InputError, match=r"deeper: cannot be made"):
+        RunFolder.create(file / "deeper", RunSettings(), {})
     assert file.read_text() == "x"
 
 
 def test_new_runs_are_named_by_model_and_data_and_never_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "RUNS", tmp_path)
     settings = RunSettings(model="owner/some-model", data="some/where/reviews.csv")
-    paths = []
-    for _ in range(3):
-        paths.append(new_run_path(settings))
-        paths[-1].mkdir()
+    paths = [RunFolder.create(None, settings, {}).path for _ in range(3)]
     assert len(set(paths)) == 3
     assert all("-some-model-reviews" in path.name for path in paths)
 
@@ -191,12 +186,12 @@ def test_seconds_and_texts_a_second_count_all_epochs():
 
 def test_what_cannot_be_gone_on_with_says_why(run, tmp_path):
     with pytest.raises(InputError, match=r"--resume .*nowhere: no such folder"):
-        RunFolder(tmp_path / "nowhere").read_settings(FACTS)
+        RunFolder(tmp_path / "nowhere").read_settings()
     with pytest.raises(InputError, match=r"is not a run of minibert \(no settings.json\)"):
-        RunFolder(tmp_path).read_settings(FACTS)
+        RunFolder(tmp_path).read_settings()
     finish(run)
     with pytest.raises(InputError, match=r"the run is finished; python eval.py"):
-        run.read_settings(FACTS)
+        run.read_settings()
 
 
 @pytest.mark.parametrize(
@@ -205,7 +200,7 @@ def test_what_cannot_be_gone_on_with_says_why(run, tmp_path):
 def test_settings_of_another_program_are_refused(run, text):
     (run.path / "settings.json").write_text(text)
     with pytest.raises(InputError, match=r"settings.json: "):
-        run.read_settings(FACTS)
+        run.read_settings()
 
 
 def test_columns_are_none_without_a_run_and_an_error_where_damaged(run, tmp_path):
@@ -220,9 +215,8 @@ def test_the_newest_run_is_the_one_that_finished_last(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"no finished run in .*train one"):
         newest_run()
     for name, seconds in (("b", 200), ("a", 300), ("c", 100)):
-        folder = RunFolder(tmp_path / "runs" / name)
-        folder.create(RunSettings(), {})
+        folder = RunFolder.create(tmp_path / "runs" / name, RunSettings(), {})
         finish(folder)
         os.utime(folder.metrics_file, (seconds, seconds))
-    RunFolder(tmp_path / "runs" / "unfinished").create(RunSettings(), {})
+    RunFolder.create(tmp_path / "runs" / "unfinished", RunSettings(), {})
     assert newest_run() == tmp_path / "runs" / "a"

@@ -133,9 +133,16 @@ def test_a_mistyped_flag_is_one_sentence(words, problem):
 def test_eval_and_predict_open_a_model_with_the_flags_of_predictor():
     parser = Flags()
     add_model_options(parser)
-    given = vars(parser.parse_args([]))
-    assert given["model"] is None and given["batch_size"] == 32
-    assert {"model", "revision", "max_length", "batch_size", "device", "precision"} == given.keys()
+    assert vars(parser.parse_args([])) == {"model": None}
+    words = "--model m --revision r --max-length 9 --batch-size 2 --device cpu --precision fp32"
+    assert vars(parser.parse_args(words.split())) == {
+        "model": "m",
+        "revision": "r",
+        "max_length": 9,
+        "batch_size": 2,
+        "device": "cpu",
+        "precision": "fp32",
+    }
 
 
 # --- bounds
@@ -256,3 +263,8 @@ def test_reading_flags_does_not_wait_for_torch():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout == "False\n"
+
+
+def test_an_empty_name_is_not_taken_for_none_given():
+    with pytest.raises(InputError, match="--test is empty"):
+        RunSettings(test="")

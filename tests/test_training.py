@@ -121,7 +121,8 @@ def test_the_gradients_of_several_batches_are_those_of_one_big_batch(sizes, weig
     ends = np.cumsum(sizes)
     batches = [part.batch(range(end - n, end)) for n, end in zip(sizes, ends, strict=True)]
     scaler = Runtime(CPU).scaler()
-    found = accumulate_gradients(model, batches, scaler, weights, smoothing, Runtime(CPU))
+    found, weight = accumulate_gradients(model, batches, scaler, weights, smoothing, Runtime(CPU))
+    assert weight == pytest.approx(weights[part.labels].sum())
     assert found.item() == pytest.approx(loss.item(), rel=1e-5)
     for name, p in model.named_parameters():
         if p.grad is not None:
@@ -332,7 +333,7 @@ def test_the_history_tells_an_epoch_a_line(tmp_path, capsys):
 def test_a_loss_that_is_no_number_ends_the_run_with_what_to_do(tmp_path):
     model = classifier()
     torch.nn.init.constant_(model.head.out.bias, torch.inf)
-    with pytest.raises(InputError, match=r"the training loss is (nan|inf) in epoch 1; lower --enc"):
+    with pytest.raises(InputError, match=r"the training loss at step 1 is (nan|inf); lower --enc"):
         run_fit(model, tmp_path)
     assert not (tmp_path / "history.csv").exists()
 

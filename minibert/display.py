@@ -14,8 +14,8 @@ class EpochDisplay:
     def __init__(self, epoch: int, epochs: int, *, steps: int, texts: int) -> None:
         self.title = f"epoch {epoch}/{epochs}"
         self.steps, self.texts = steps, texts
-        self.step = self.done = 0
-        self.started = self.shown = time.monotonic()
+        self.step = 0
+        self.started = self.shown = time.perf_counter()
         self.bar = None
         if sys.stderr.isatty():
             layout = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
@@ -26,12 +26,12 @@ class EpochDisplay:
         self.step += 1
         last = self.step == self.steps
         if self.bar is not None:
-            return last or time.monotonic() - self.shown > 0.2
+            return last or time.perf_counter() - self.shown > 0.2
         return last or self.step % max(1, self.steps // PLAIN_LINES) == 0
 
     def show(self, texts: int, *, loss: float, lr: float) -> None:
         """Show the figures after `texts` texts of this epoch."""
-        self.shown = time.monotonic()
+        self.shown = time.perf_counter()
         rate = texts / (self.shown - self.started)
         left = (self.texts - texts) / rate
         line = f"loss {loss:.4f}, lr {lr:.2e}, {rate:,.0f} texts/s, {_clock(left)} left"

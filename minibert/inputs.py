@@ -1,7 +1,12 @@
-"""How long the texts are: the histogram before training, and what --max-length auto chooses."""
+"""Parts to what the model reads: token ids, their lengths drawn and cut, class numbers."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
+from minibert.batches import Texts
+from minibert.config import EncoderConfig
+from minibert.data import class_ids
 from minibert.errors import InputError
 from minibert.parts import Parts
 from minibert.tokenizer import TokenIds, Tokenizer
@@ -28,6 +33,21 @@ def tokenize(
         share = 100 * cut / len(part)
         print(f"  {name}: {cut:,} of {len(part):,} texts cut at {longest} tokens ({share:.1f}%)")
     return longest, rows
+
+
+def labelled(
+    rows: dict[str, list[TokenIds]], parts: Parts, classes: Sequence[str], config: EncoderConfig
+) -> dict[str, Texts]:
+    """Join each part's token ids and class numbers."""
+    return {
+        name: Texts(
+            rows[name],
+            class_ids(part, classes),
+            pad_token_id=config.pad_token_id,
+            types=config.token_types > 1,
+        )
+        for name, part in parts.named().items()
+    }
 
 
 def shortest_length(lengths: np.ndarray) -> int:
