@@ -48,9 +48,8 @@ def fit(
         )
     )
     scaler = runtime.scaler()
-    weights = balanced_weights(train.labels, len(classes), settings.class_weights).to(
-        runtime.device
-    )
+    weights = balanced_weights(train.labels, len(classes), settings.class_weights)
+    weights = weights.to(runtime.device)
     progress = run.load_state(module, optimizer, scaler, runtime.device)
     while progress.epoch < settings.epochs and not out_of_patience(progress, settings.patience):
         started = time.perf_counter()
@@ -70,18 +69,9 @@ def fit(
         if figure > progress.best_figure or not progress.best_epoch:
             progress.best_figure, progress.best_epoch = figure, progress.epoch
             save_best()
-        progress.history.append(
-            {
-                "epoch": progress.epoch,
-                "train_loss": epoch_loss,
-                "validation_loss": scores.loss,
-                "validation_accuracy": scores.accuracy,
-                "validation_macro_f1": scores.macro_f1,
-                "learning_rate": lr,
-                "seconds": round(seconds, 3),
-                "texts_per_second": round(len(train.labels) / seconds, 1),
-            }
-        )
+        row = {"epoch": progress.epoch, "train_loss": epoch_loss, "learning_rate": lr}
+        speed = {"seconds": round(seconds, 3), "texts_per_second": round(len(train) / seconds, 1)}
+        progress.history.append({**row, **validation_figures(scores), **speed})
         run.save_state(progress, module, optimizer, scaler, runtime.device)
         mark = " *" if progress.best_epoch == progress.epoch else ""
         print(
@@ -201,6 +191,15 @@ def groups_of(order: Sequence[np.ndarray], size: int) -> Iterator[Sequence[np.nd
     """Yield the batches of each optimizer step."""
     for start in range(0, len(order), size):
         yield order[start : start + size]
+
+
+def validation_figures(scores: Scores) -> dict[str, float]:
+    """Return what history.csv says of the validation part."""
+    return {
+        "validation_loss": scores.loss,
+        "validation_accuracy": scores.accuracy,
+        "validation_macro_f1": scores.macro_f1,
+    }
 
 
 def selection_figure(scores: Scores, select: str) -> float:
