@@ -39,8 +39,12 @@ class TransformersEncoder(nn.Module):
         from transformers import AutoModel
 
         self.model = AutoModel.from_pretrained(folder)
+
+    @property
+    def pooler(self) -> nn.Linear | None:
+        """The pooler's weights, where minibert's encoder has them."""
         pooler = getattr(self.model, "pooler", None)
-        self.pooler = None if pooler is None else pooler.dense
+        return None if pooler is None else pooler.dense
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None
