@@ -379,9 +379,16 @@ def test_half_precision_is_as_exact_as_torchs_own_choice(dtype: torch.dtype, mas
     assert 0 < error <= 3 * (usual.float() - exact).abs().max()
 
 
-@pytest.mark.parametrize(("dtype", "flash"), [(torch.bfloat16, False), (torch.float32, True)])
-def test_only_half_precision_on_a_cpu_takes_the_math_kernel(
-    dtype: torch.dtype, flash: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("dtype", "gradients", "flash"),
+    [
+        (torch.bfloat16, True, False),
+        (torch.bfloat16, False, True),
+        (torch.float32, True, True),
+    ],
+)
+def test_only_training_in_half_precision_on_a_cpu_takes_the_math_kernel(
+    dtype: torch.dtype, gradients: bool, flash: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     allowed: list[bool] = []
     kernel = F.scaled_dot_product_attention
@@ -391,7 +398,8 @@ def test_only_half_precision_on_a_cpu_takes_the_math_kernel(
         return kernel(*args, **options)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
-    attention(*queries(dtype), dropout=0.0)
+    with torch.set_grad_enabled(gradients):
+        attention(*queries(dtype), dropout=0.0)
     assert allowed == [flash]
     assert torch.backends.cuda.flash_sdp_enabled()  # and it is put back
 
