@@ -4,12 +4,12 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import minibert
 from minibert.batches import Part, Texts
 from minibert.config import EncoderConfig, HeadConfig, native_pooling, read_head
 from minibert.data import Examples, class_names
@@ -102,7 +102,7 @@ def read_flags(argv: Sequence[str]) -> tuple[RunSettings, Path | None, RunFolder
 def facts(parts: Parts, runtime: Runtime, folder: Path) -> dict[str, Any]:
     """Return what settings.json keeps beside the options: what was read, and what computed."""
     computing = {"device": str(runtime.device), "precision": runtime.precision}
-    versions = {"torch": torch.__version__, "minibert": metadata.version("minibert")}
+    versions = {"torch": torch.__version__, "minibert": minibert.__version__}
     return {
         "columns": asdict(parts.train.columns),
         "digests": digests(parts),
