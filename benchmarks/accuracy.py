@@ -47,9 +47,14 @@ class TransformersEncoder(nn.Module):
         return None if pooler is None else pooler.dense
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
+        *,
+        first_only: bool,
     ) -> Tensor:
-        """(B, S) ids -> (B, S, D)."""
+        """(B, S) ids -> (B, S, D); it cannot leave out the other tokens of the last layer."""
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids

@@ -1,0 +1,103 @@
+"""minibert in the race, as its scripts run it."""
+
+import itertools
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.task import BATCH, Answerer, Repetition, Task, run_whole
+from minibert.batches import Part, Texts
+from minibert.config import HeadConfig
+from minibert.hf import Checkpoint, load_classifier
+from minibert.predictor import Predictor, encode_features
+from minibert.runtime import Runtime, choose_runtime
+from minibert.settings import RunSettings
+from minibert.tokenizer import Tokenizer
+from minibert.training import make_optimizer, train_epoch
+
+EPOCHS = 10  # with a frozen encoder
+MANY = 1000  # epochs: a length of training that no benchmark reaches
+
+
+def training(task: Task) -> Callable[[int], Repetition]:
+    """Train the whole model; a repetition is the next epoch."""
+    checkpoint = load_classifier(Path(task.folder))
+    runtime = choose_runtime(task.device, task.precision)
+    checkpoint.model.to(runtime.device)
+    train = epoch_trainer(checkpoint, task, runtime, freeze=False)
+
+    def repeat(count: int) -> Repetition:
+        texts = labelled_texts(checkpoint, task, count)
+        started = time.perf_counter()
+        train(texts)
+        return Repetition(time.perf_counter() - started, count)
+
+    return repeat
+
+
+def frozen(task: Task) -> Callable[[int], Repetition]:
+    """Let the encoder read each text once, then train a head EPOCHS times on what it made."""
+    stored = load_classifier(Path(task.folder)).head
+    wanted = HeadConfig("relu", stored.pooling, stored.labels, stored.max_length)
+    checkpoint = load_classifier(Path(task.folder), wanted)
+    runtime = choose_runtime(task.device, task.precision)
+    checkpoint.model.to(runtime.device)
+    train = epoch_trainer(checkpoint, task, runtime, freeze=True)
+
+    def repeat(count: int) -> Repetition:
+        texts = labelled_texts(checkpoint, task, count)
+        started = time.perf_counter()
+        features = encode_features(checkpoint.model, texts, batch_size=BATCH, runtime=runtime)
+        for _ in range(EPOCHS):
+            train(features)
+        return Repetition(time.perf_counter() - started, EPOCHS * count)
+
+    return repeat
+
+
+def answerer(task: Task) -> Answerer:
+    """Return the answering of texts with probabilities."""
+    predictor = Predictor.open(task.folder, device=task.device, precision=task.precision)
+    return predictor.probabilities
+
+
+def start(task: Task) -> Callable[[int], Repetition]:
+    """Run predict.py on one text."""
+    command = [sys.executable, "predict.py", "--model", task.folder, "--device", task.device]
+    return lambda count: run_whole([*command, task.texts[0]])
+
+
+def labelled_texts(checkpoint: Checkpoint, task: Task, count: int) -> Texts:
+    """Tokenize the first texts of the task."""
+    config = checkpoint.encoder
+    rows = Tokenizer.from_folder(Path(task.folder), config).encode(task.texts[:count])
+    return Texts(
+        rows,
+        np.array(task.labels[:count]),
+        pad_token_id=config.pad_token_id,
+        types=config.token_types > 1,
+    )
+
+
+def epoch_trainer(
+    checkpoint: Checkpoint, task: Task, runtime: Runtime, *, freeze: bool
+) -> Callable[[Part], object]:
+    """Return what trains one more epoch with the defaults of train.py."""
+    settings = RunSettings(head="native", epochs=MANY, batch_size=BATCH, freeze=freeze)
+    model = checkpoint.model
+    all_texts = labelled_texts(checkpoint, task, len(task.texts))
+    optimizer, in_training = make_optimizer(model, all_texts, settings)
+    weights = torch.ones(len(checkpoint.head.labels), device=runtime.device)
+    scaler = runtime.scaler()
+    epochs = itertools.count()
+    module = model.head if freeze else model
+
+    def train(part: Part) -> None:
+        with in_training():
+            train_epoch(module, part, settings, next(epochs), optimizer, scaler, weights, runtime)
+
+    return train

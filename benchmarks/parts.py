@@ -1,0 +1,225 @@
+"""The parts of the benchmark: who takes part, on what, and the table that comes of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.figures import agreement
+from benchmarks.machine import Limits, describe_machine, measure_limits
+from benchmarks.rounds import Entry, Outcome, race
+from benchmarks.tables import (
+    FORWARD,
+    TRAINING,
+    Section,
+    latency_table,
+    rate_table,
+    seconds_table,
+)
+from benchmarks.task import BATCH, Task
+from benchmarks.workload import SIZES, Corpus, Labelled, checkpoint, repeated, texts_of_length
+from minibert.config import EncoderConfig
+
+EPOCHS = 10  # with a frozen encoder
+ON_GPU = ("ours", "tutorial", "trainer", "pipelines")
+TOLERANCE = 1e-3  # of probabilities, between two peers in fp32
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A contestant's name, its file of this folder, and how that is to compute."""
+
+    name: str
+    file: str
+    precision: str
+    tuned: bool = False
+    share: float = 1.0  # of the texts; below 1 where each of its batches takes the same time
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all parts share; `best` is the precision that minibert chooses here."""
+
+    place: Path
+    size: str
+    corpus: Corpus
+    device: str
+    threads: int
+    repeats: int
+    small: bool
+    best: str
+
+    def about(self, size: str, what: str) -> list[str]:
+        """Return the lines above a table."""
+        return [
+            f"{describe_machine(self.device, self.threads)}.",
+            f"Model: {SIZES[size]}. {what}",
+            f"Taken in turn, rounds after the warm-up: {self.repeats}. Median (lowest to highest); "
+            "a ratio is of one round.",
+        ]
+
+
+def training(setup: Setup) -> Section:
+    """Compare whole epochs of fine-tuning."""
+    peers = [
+        Peer("minibert", "ours", setup.best),
+        Peer("Trainer tuned", "trainer", "bf16", tuned=True),
+    ]
+    if not setup.small:
+        peers += [
+            Peer("minibert fp32", "ours", "fp32"),
+            Peer("Trainer fp32 tuned", "trainer", "fp32", tuned=True),
+            Peer("Trainer", "trainer", "fp32"),
+            Peer("tutorial", "tutorial", "fp32", share=0.1),
+        ]
+    texts = repeated(setup.corpus.train, 640 if setup.small else 3200)
+    outcomes = compete(setup, "training", peers, texts)
+    config, limits = config_and_limits(setup)
+    header, rows = rate_table(outcomes, texts.lengths, config, limits, passes=TRAINING)
+    what = f"Training on {describe(texts, setup.corpus.source)}, batch {BATCH}; {limits}."
+    return Section("training", setup.about(setup.size, what), header, rows, outcomes)
+
+
+def frozen(setup: Setup) -> Section:
+    """Compare ten epochs of a new head on an encoder that does not train."""
+    peers = [
+        Peer("minibert", "ours", setup.best),
+        Peer("minibert fp32", "ours", "fp32"),
+        Peer("tutorial", "tutorial", "fp32", share=0.1),
+    ]
+    texts = repeated(setup.corpus.train, 3200)
+    outcomes = compete(setup, "frozen", peers, texts)
+    header, rows = seconds_table(outcomes, EPOCHS * len(texts.texts), "seconds")
+    what = (
+        f"A head on a frozen encoder, {EPOCHS} epochs over "
+        f"{describe(texts, setup.corpus.source)}, batch {BATCH}. The tutorial's figure is scaled "
+        "from one epoch over a tenth of the texts; its batches all take the same time."
+    )
+    return Section("frozen", setup.about(setup.size, what), header, rows, outcomes)
+
+
+def answering(setup: Setup) -> Section:
+    """Compare texts to probabilities, many at once."""
+    peers = [
+        Peer("minibert bf16", "ours", "bf16"),
+        Peer("minibert int8", "ours", "int8"),
+        Peer("ONNX Runtime int8", "onnx_runtime", "int8"),
+        Peer("OpenVINO bf16", "open_vino", "bf16"),
+    ]
+    if not setup.small:
+        peers += [
+            Peer("minibert fp32", "ours", "fp32"),
+            Peer("ONNX Runtime fp32", "onnx_runtime", "fp32"),
+            Peer("OpenVINO fp32", "open_vino", "fp32"),
+            Peer("pipeline() tuned", "pipelines", "bf16", tuned=True),
+            Peer("pipeline()", "pipelines", "fp32"),
+        ]
+    texts = repeated(setup.corpus.test, 480 if setup.small else len(setup.corpus.test.texts))
+    outcomes = compete(setup, "answering", peers, texts, warm_up=len(texts.texts))
+    config, limits = config_and_limits(setup)
+    header, rows = rate_table(outcomes, texts.lengths, config, limits, passes=FORWARD)
+    what = (
+        f"Strings to probabilities, {describe(texts, setup.corpus.source)}, batch {BATCH} in "
+        f"length order, but pipeline(), which is called as it comes; {limits}."
+    )
+    section = Section("answering", setup.about(setup.size, what), header, rows, outcomes)
+    compare_answers(section)
+    return section
+
+
+def latency(setup: Setup) -> Section:
+    """Compare single texts."""
+    peers = [
+        Peer("minibert bf16", "ours", "bf16"),
+        Peer("minibert int8", "ours", "int8"),
+        Peer("ONNX Runtime int8", "onnx_runtime", "int8"),
+        Peer("OpenVINO bf16", "open_vino", "bf16"),
+    ]
+    if not setup.small:
+        peers += [
+            Peer("minibert fp32", "ours", "fp32"),
+            Peer("ONNX Runtime fp32", "onnx_runtime", "fp32"),
+            Peer("OpenVINO fp32", "open_vino", "fp32"),
+            Peer("pipeline()", "pipelines", "fp32"),
+        ]
+    texts = texts_of_length(setup.corpus.train.texts, 16, 100 if setup.small else 200)
+    outcomes = compete(setup, "latency", peers, texts)
+    header, rows = latency_table(outcomes)
+    what = f"One text of 16 tokens a call, {len(texts.texts)} calls a round."
+    return Section("latency", setup.about(setup.size, what), header, rows, outcomes)
+
+
+def start(setup: Setup) -> Section:
+    """Compare whole processes, from their start to one answer."""
+    peers = [
+        Peer("predict.py", "ours", setup.best),
+        Peer("pipeline() script", "pipelines", "fp32"),
+    ]
+    outcomes = compete(setup, "start", peers, repeated(setup.corpus.test, 1))
+    header, rows = seconds_table(outcomes, 1, "seconds")
+    what = "A process from its start to its end, one text answered."
+    return Section("start", setup.about(setup.size, what), header, rows, outcomes)
+
+
+def compete(
+    setup: Setup, part: str, peers: Sequence[Peer], texts: Labelled, warm_up: int | None = None
+) -> list[Outcome]:
+    """Take the peers that run on this device in turn, all on the same texts and checkpoint."""
+    folder, _ = checkpoint(setup.place, setup.size, setup.corpus.classes)
+    on_cpu = setup.device == "cpu"
+    entries = [
+        entry(setup, part, peer, folder, texts, warm_up)
+        for peer in peers
+        if on_cpu or (peer.file in ON_GPU and peer.precision != "int8")
+    ]
+    return race(entries, repeats=setup.repeats, folder=setup.place)
+
+
+def config_and_limits(setup: Setup) -> tuple[EncoderConfig, Limits]:
+    """Return the model's numbers, and how fast this machine multiplies matrices of its sizes."""
+    _, config = checkpoint(setup.place, setup.size, setup.corpus.classes)
+    return config, measure_limits(config, setup.device)
+
+
+def entry(
+    setup: Setup, part: str, peer: Peer, folder: Path, texts: Labelled, warm_up: int | None = None
+) -> Entry:
+    """Give one peer its task; without `warm_up`, it warms up on a fifth of its texts."""
+    count = round(peer.share * len(texts.texts))
+    task = Task(
+        part=part,
+        peer=peer.file,
+        precision=peer.precision,
+        tuned=peer.tuned,
+        folder=str(folder),
+        device=setup.device,
+        threads=setup.threads,
+        texts=texts.texts[:count],
+        labels=texts.labels[:count],
+    )
+    return Entry(peer.name, task, warm_up or -(-count // 5), count)
+
+
+def compare_answers(section: Section) -> None:
+    """Note how far each contestant's probabilities are from minibert's in fp32, or its best."""
+    there = [outcome for outcome in section.outcomes if outcome.runs]
+    ours = [outcome for outcome in there if outcome.entry.task.peer == "ours"]
+    exact = [outcome for outcome in ours if outcome.entry.task.precision == "fp32"]
+    if not ours:
+        return
+    reference = (exact or ours)[0]
+    for outcome in there:
+        same, difference = agreement(reference.answers, outcome.answers)
+        line = (
+            f"{outcome.entry.name}: {100 * same:.1f}% of the labels as {reference.entry.name}, "
+            f"probabilities within {difference:.1g}"
+        )
+        if exact and outcome.entry.task.precision == "fp32" and difference > TOLERANCE:
+            section.problems.append(f"{line}, and both compute in fp32")
+        elif outcome is not reference:
+            section.notes.append(line)
+
+
+def describe(texts: Labelled, source: str) -> str:
+    """Say which texts these are and how long."""
+    mean = sum(texts.lengths) / len(texts.lengths)
+    return f"{len(texts.texts):,} texts of {source} (mean {mean:.1f} tokens)"

@@ -1,0 +1,130 @@
+"""The work itself: a checkpoint that every peer opens, and texts with their lengths in tokens."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.task import LONGEST
+from minibert.config import EncoderConfig, HeadConfig, native_pooling
+from minibert.data import class_ids, class_names, load_examples
+from minibert.errors import InputError
+from minibert.hf import load_classifier, read_encoder_config, save_config, save_weights
+from minibert.hub import MINILM, find_model
+from minibert.model import Classifier, Encoder, Head, initialize
+from minibert.tokenizer import Tokenizer
+
+ROOT = Path(__file__).resolve().parent.parent
+SST2 = ROOT.parent / "shared" / "data" / "sst2"
+REVIEWS = ROOT / "examples" / "reviews.csv"
+
+# https://huggingface.co/distilbert/distilbert-base-uncased/blob/main/config.json
+DISTILBERT = EncoderConfig(
+    "distilbert",
+    vocab_size=30522,
+    width=768,
+    layers=6,
+    heads=12,
+    feed_forward=3072,
+    token_types=0,
+    classifier_dropout=0.2,
+)
+SIZES = {
+    "distilbert": "DistilBERT-base's sizes, random weights (time does not depend on their values)",
+    "minilm": "all-MiniLM-L6-v2 with a new head",
+}
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Texts, their class numbers, and their lengths in tokens."""
+
+    texts: list[str]
+    labels: list[int]
+    lengths: list[int]
+
+    def take(self, rows: Sequence[int]) -> "Labelled":
+        """Return some of the rows, in the given order."""
+        return Labelled(
+            [self.texts[i] for i in rows],
+            [self.labels[i] for i in rows],
+            [self.lengths[i] for i in rows],
+        )
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Texts to train on and texts to answer."""
+
+    source: str
+    classes: tuple[str, ...]
+    train: Labelled
+    test: Labelled
+
+
+def checkpoint(place: Path, size: str, classes: tuple[str, ...]) -> tuple[Path, EncoderConfig]:
+    """Return a classifier's folder, written once, with the head that transformers opens too."""
+    folder = place / size
+    minilm = find_model(MINILM)  # its vocabulary is bert-base-uncased's, and DistilBERT's
+    config = read_encoder_config(minilm) if size == "minilm" else DISTILBERT
+    if folder.exists():
+        return folder, config
+    folder.mkdir()
+    torch.manual_seed(0)
+    head = HeadConfig("native", native_pooling(config.family), classes, config.positions)
+    if size == "minilm":
+        model = load_classifier(minilm, head).model
+    else:
+        encoder = Encoder(config)
+        initialize(encoder, config.initializer_range)
+        model = Classifier(encoder, Head(config, head), pooling=head.pooling)
+    save_config(folder, config, head)
+    save_weights(folder, model, config, head)
+    Tokenizer.from_folder(minilm, config).save(folder)
+    return folder, config
+
+
+def read_corpus(data: Path | None) -> Corpus:
+    """Read the texts: of `data`, else SST-2 where it lies beside the repository, else the reviews.
+
+    SST-2 has sentences of its own to answer; a single file is used for both.
+    """
+    beside = data is None and SST2.is_dir()
+    file = SST2 / "train.tsv" if beside else data or REVIEWS
+    train = load_examples([file])
+    test = load_examples([SST2 / "test.tsv"]) if beside else train
+    classes = class_names(train)
+    tokenizer = minilm_tokenizer()
+    parts = []
+    for part in (train, test):
+        lengths = [len(row) for row in tokenizer.encode(part.texts)]
+        labels = class_ids(part, classes).tolist()
+        rows = [i for i, length in enumerate(lengths) if length <= LONGEST]
+        if not rows:
+            raise InputError(f"{part.source}: has no text of at most {LONGEST} tokens")
+        parts.append(Labelled(part.texts, labels, lengths).take(rows))
+    return Corpus("SST-2" if beside else file.name, classes, *parts)
+
+
+def repeated(part: Labelled, count: int) -> Labelled:
+    """Return `count` rows of a part, from its first on, again and again where it has fewer."""
+    return part.take([i % len(part.texts) for i in range(count)])
+
+
+def texts_of_length(texts: Sequence[str], length: int, count: int) -> Labelled:
+    """Return `count` texts of exactly `length` tokens, made of the words of `texts`."""
+    words = sorted({word for text in texts for word in text.lower().split() if word.isalpha()})
+    rows = minilm_tokenizer().encode(words)
+    # [CLS] and [SEP] are the two other tokens.
+    known = [word for word, row in zip(words, rows, strict=True) if len(row) == 3]
+    draw = random.Random(0)
+    made = [" ".join(draw.choices(known, k=length - 2)) for _ in range(count)]
+    return Labelled(made, [number % 2 for number in range(count)], [length] * count)
+
+
+def minilm_tokenizer() -> Tokenizer:
+    """Return the tokenizer of every size."""
+    minilm = find_model(MINILM)
+    return Tokenizer.from_folder(minilm, read_encoder_config(minilm))

