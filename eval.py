@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
         raise InputError(f"--json {json_file}: lies in the model's own folder; give another")
     examples, which = read_examples(data, predictor, reading)
     labels = torch.from_numpy(class_ids(examples, predictor.classes, numbers=True))
-    print(f"model: {predictor.folder}")
+    print(f"model: {predictor.folder}", predictor.runtime, sep="\n")
     print(f"data: {which}, {len(examples):,} texts; columns: {examples.columns}")
     if not set(examples.labels) & set(predictor.classes):
         meant = dict(zip(examples.labels, (predictor.classes[i] for i in labels), strict=True))

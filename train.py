@@ -21,7 +21,7 @@ from minibert.inputs import labelled, tokenize
 from minibert.metrics import report, score
 from minibert.model import Classifier
 from minibert.parts import Parts, describe_parts, digests, read_parts
-from minibert.predictor import encode_features, in_length_order
+from minibert.predictor import encode_features, in_length_order, ready_to_answer
 from minibert.runs import RunFolder, check_new
 from minibert.runtime import Runtime, choose_runtime
 from minibert.settings import Flags, RunSettings, add_options
@@ -78,8 +78,8 @@ def main(argv: Sequence[str]) -> None:
         print(f"\ngo on with: python train.py --resume {run.path}", file=sys.stderr)
         raise
 
-    best = load_classifier(run.path).model.to(runtime.device)
-    figures, predictions = evaluate(best, texts, parts, wanted.labels, settings, runtime)
+    best, answering = ready_to_answer(load_classifier(run.path).model, runtime)
+    figures, predictions = evaluate(best, texts, parts, wanted.labels, settings, answering)
     run.finish({**figures, "training": training}, predictions)
     print(f"finished: {run.path} (python eval.py; python predict.py TEXT)")
 

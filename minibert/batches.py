@@ -60,6 +60,11 @@ class Texts:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def used_ids(self) -> Tensor:
+        """Return the token ids that occur in the batches, padding's too, in rising order."""
+        ids = np.concatenate([[self.pad_token_id], *(row.ids for row in self.rows)])
+        return torch.from_numpy(np.unique(ids)).long()
+
     def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
         """Return ids, mask or none, token types or none, each (B, S), and the labels."""
         lengths = self.lengths[rows]

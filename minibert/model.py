@@ -4,14 +4,14 @@ Axes, for the whole package: B texts, S padded length, D width, H heads, K head 
 F feed-forward width, C classes. The classes stand in the order in which a text passes them.
 """
 
-from contextlib import nullcontext
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from minibert.config import EncoderConfig, HeadConfig
+from minibert.dropout import Dropout, dropout
 
 ACTIVATION_LAYERS = {
     "gelu": lambda: nn.GELU(),  # exact, with erf
@@ -31,7 +31,7 @@ class Embeddings(nn.Module):
         if config.token_types:
             self.token_type = nn.Embedding(config.token_types, config.width)
         self.norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """(B, S) ids -> (B, S, D); no token types means that all are of type 0."""
@@ -44,17 +44,29 @@ class Embeddings(nn.Module):
         return self.dropout(self.norm(x))
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, dropout: float) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, dropout_p: float) -> Tensor:
     """softmax(q k^T / sqrt(K)) v, with dropout on the weights (Vaswani et al. 2017, section 3.2.1).
 
-    q, k, v are (B, H, S, K); mask is (B, 1, 1, S), true where a token is real, or none.
+    k, v are (B, H, S, K), q too or with fewer tokens; mask is (B, 1, 1, S), true where a token is
+    real, or none.
     """
-    # On a CPU in half precision the flash kernel's backward pass is up to seven times slower than
-    # plain matrix products at the lengths of most texts; its forward pass alone is the faster one.
-    half = q.device.type == "cpu" and q.dtype in (torch.bfloat16, torch.float16)
-    plain = half and torch.is_grad_enabled() and q.shape[2] <= 128
-    with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+    # A CPU's flash kernel is the fastest for answers. Training, it cannot drop weights, and its
+    # backward pass in half precision is slower than plain products at the lengths of most texts.
+    half = q.dtype in (torch.bfloat16, torch.float16)
+    slow = q.device.type == "cpu" and (dropout_p > 0 or (half and q.shape[2] <= 128))
+    if slow and torch.is_grad_enabled():
+        return attention_in_steps(q, k, v, mask, dropout_p=dropout_p)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
+
+
+def attention_in_steps(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, dropout_p: float
+) -> Tensor:
+    """Compute `attention` as its formula says, with all its weights in memory."""
+    weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, H, S, S)
+    if mask is not None:
+        weights = weights.masked_fill_(~mask, -math.inf)
+    return dropout(torch.softmax(weights, dim=-1), dropout_p) @ v
 
 
 class SelfAttention(nn.Module):
@@ -67,16 +79,17 @@ class SelfAttention(nn.Module):
         # Query, key and value in one product: three thin ones leave a CPU's matrix units waiting.
         self.qkv = nn.Linear(config.width, 3 * config.width)
         self.out = nn.Linear(config.width, config.width)
-        self.dropout = nn.Dropout(config.attention_output_dropout)
+        self.dropout = Dropout(config.attention_output_dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, S, D) -> (B, S, D)."""
+    def forward(self, x: Tensor, mask: Tensor | None, *, first_only: bool = False) -> Tensor:
+        """(B, S, D) -> (B, S, D), or with `first_only` what the first token sees: (B, 1, D)."""
         B, S, D = x.shape
         qkv = self.qkv(x).view(B, S, 3, self.heads, D // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # three of (B, H, S, K)
-        dropout = self.attention_dropout if self.training else 0.0
-        x = attention(q, k, v, mask, dropout=dropout)
-        x = x.transpose(1, 2).reshape(B, S, D)
+        if first_only:
+            q = q[:, :, :1]
+        x = attention(q, k, v, mask, dropout_p=self.attention_dropout if self.training else 0.0)
+        x = x.transpose(1, 2).flatten(2)  # (B, S, D)
         return self.dropout(self.out(x))
 
 
@@ -88,7 +101,7 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(config.width, config.feed_forward)
         self.activation = ACTIVATION_LAYERS[config.activation]()
         self.down = nn.Linear(config.feed_forward, config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, S, D) -> (B, S, D)."""
@@ -105,9 +118,11 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, S, D) -> (B, S, D)."""
-        x = self.attention_norm(x + self.attention(x, mask))
+    def forward(self, x: Tensor, mask: Tensor | None, *, first_only: bool = False) -> Tensor:
+        """(B, S, D) -> (B, S, D), or with `first_only` (B, 1, D)."""
+        seen = self.attention(x, mask, first_only=first_only)
+        x = x[:, :1] if first_only else x
+        x = self.attention_norm(x + seen)
         return self.feed_forward_norm(x + self.feed_forward(x))
 
 
@@ -125,13 +140,19 @@ class Encoder(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        *,
+        first_only: bool = False,
     ) -> Tensor:
-        """(B, S) ids -> (B, S, D). The mask is (B, S), true at real tokens; none: no padding."""
+        """(B, S) ids -> (B, S, D). The mask is (B, S), true at real tokens; none: no padding.
+
+        With `first_only` the last block makes the first token's vector alone, (B, 1, D): most of
+        that block's work falls away, and what is left is the same.
+        """
         mask = None if attention_mask is None else attention_mask.bool()[:, None, None, :]
         x = self.embeddings(input_ids, token_type_ids)
         for block in self.blocks:
-            x = block(x, mask)
-        return x
+            x = block(x, mask, first_only=first_only and block is self.blocks[-1])
+        return x.float()  # pooler and head are in fp32 also where the blocks are not
 
 
 def pool(
@@ -158,7 +179,7 @@ class Head(nn.Module):
         hidden, activation, dropout = head_values(config, head.kind)
         self.dense = nn.Linear(config.width, hidden) if hidden else None
         self.activation = ACTIVATION_LAYERS[activation]()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.out = nn.Linear(hidden or config.width, len(head.labels))
         if head.kind == "mlp":
             assert self.dense is not None
@@ -202,7 +223,8 @@ class Classifier(nn.Module):
         token_type_ids: Tensor | None = None,
     ) -> Tensor:
         """(B, S) ids -> (B, D)."""
-        hidden = self.encoder(input_ids, attention_mask, token_type_ids)
+        first_only = self.pooling != "mean"
+        hidden = self.encoder(input_ids, attention_mask, token_type_ids, first_only=first_only)
         return pool(hidden, attention_mask, how=self.pooling, pooler=self.encoder.pooler)
 
     def forward(

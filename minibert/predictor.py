@@ -1,6 +1,10 @@
 """Answers: batches in length order, results in input order."""
 
+import copy
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +16,13 @@ from minibert.data import Columns
 from minibert.errors import InputError
 from minibert.hf import load_classifier
 from minibert.hub import find_model
-from minibert.model import Classifier
+from minibert.model import Classifier, Encoder
+from minibert.packed import pack, packable
 from minibert.runs import RunFolder, newest_run
 from minibert.runtime import Runtime, choose_runtime
 from minibert.tokenizer import Tokenizer
 
 
-@torch.no_grad()
 def in_length_order(
     function: Callable[..., Tensor],
     part: Part,
@@ -26,25 +30,70 @@ def in_length_order(
     batch_size: int,
     runtime: Runtime,
 ) -> Tensor:
-    """Call `function` on every batch; return its rows, fp32 on the CPU, in the part's order."""
-    rows, results = [], []
-    # One context around all batches: it keeps the weights' half-precision copies.
-    with runtime.autocast():
-        for batch_rows in length_order(part.lengths, batch_size):
-            batch = part.batch(batch_rows).to(runtime.device)
-            results.append(function(*batch.inputs).float())
-            rows.append(torch.from_numpy(batch_rows))
+    """Call `function` on every batch; return its rows, fp32 on the CPU, in the part's order.
+
+    On a CPU each core takes batches of its own: all cores on one batch wait for each other at every
+    small operation.
+    """
+    order = length_order(part.lengths, batch_size)
+    cores = torch.get_num_threads()
+    threads = min(cores, len(order)) if runtime.device.type == "cpu" else 1
+    waiting, lock = iter(order), threading.Lock()
+    rows: list[Tensor] = []
+    results: list[Tensor] = []
+
+    @torch.no_grad()
+    def work() -> None:
+        if threads > 1:
+            torch.set_num_threads(1)
+        # One context around all batches: it keeps the weights' half-precision copies.
+        with runtime.autocast():
+            while True:
+                with lock:
+                    batch_rows = next(waiting, None)
+                if batch_rows is None:
+                    return
+                batch = part.batch(batch_rows).to(runtime.device)
+                values = function(*batch.inputs).float()
+                with lock:
+                    rows.append(torch.from_numpy(batch_rows))
+                    results.append(values)
+
+    if threads == 1:
+        work()
+    else:
+        try:
+            with ThreadPoolExecutor(threads) as pool:
+                working = [pool.submit(work) for _ in range(threads)]
+                try:
+                    for done in as_completed(working):
+                        done.result()
+                finally:
+                    with lock:
+                        list(waiting)  # after an error or Ctrl-C no thread begins another batch
+        finally:
+            torch.set_num_threads(cores)
     values = torch.cat(results).cpu()
     ordered = torch.empty_like(values)
     ordered[torch.cat(rows)] = values
     return ordered
 
 
+def ready_to_answer(model: Classifier, runtime: Runtime) -> tuple[Classifier, Runtime]:
+    """Pack a model, in place, where there are kernels for that; it cannot train any more then."""
+    ours = runtime.device.type == "cpu" and isinstance(model.encoder, Encoder)
+    if ours and packable(runtime.precision):
+        return pack(model, runtime.precision), replace(runtime, packed=True)
+    if runtime.precision == "int8":
+        raise InputError("--precision int8 needs a PyTorch with oneDNN, which this one lacks")
+    return model.eval().to(runtime.device), runtime
+
+
 def encode_features(
     model: Classifier, part: Part, *, batch_size: int, runtime: Runtime
 ) -> Features:
     """Let a frozen encoder, its dropout off, make each text's features (N, D), once."""
-    model.eval()
+    model, runtime = ready_to_answer(copy.deepcopy(model), runtime)
     values = in_length_order(model.features, part, batch_size=batch_size, runtime=runtime)
     return Features(values, part.labels)
 
@@ -62,9 +111,9 @@ class Predictor:
         max_length: int | None = None,
     ) -> None:
         self.folder = folder
-        self.runtime = choose_runtime(device, precision)
+        runtime = choose_runtime(device, precision)
         checkpoint = load_classifier(folder)
-        self.model = checkpoint.model.to(self.runtime.device)
+        self.model, self.runtime = ready_to_answer(checkpoint.model, runtime)
         self.config = checkpoint.encoder
         self.classes = checkpoint.head.labels
         self.max_length = checkpoint.head.max_length if max_length is None else max_length

@@ -6,7 +6,12 @@ import torch
 
 from minibert.errors import InputError
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "int8": torch.int8,  # for answers only
+}
 
 
 @dataclass(frozen=True)
@@ -16,10 +21,11 @@ class Runtime:
     device: torch.device
     dtype: torch.dtype = torch.float32
     why: str = "as asked"
+    packed: bool = False  # the model itself is in that type
 
     def autocast(self) -> torch.autocast:
-        """Return the context for forward passes; it does nothing in fp32."""
-        enabled = self.dtype != torch.float32
+        """Return the context for forward passes; it does nothing in fp32 or for a packed model."""
+        enabled = self.dtype != torch.float32 and not self.packed
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=enabled)
 
     def scaler(self) -> torch.amp.GradScaler:
@@ -58,6 +64,8 @@ def choose_device(name: str) -> torch.device:
 
 def choose_precision(name: str, device: torch.device) -> tuple[torch.dtype, str]:
     """Return the type that matrix products are done in, and why."""
+    if name == "int8" and device.type != "cpu":
+        raise InputError(f"--precision int8 is for a CPU, not for {device.type}; add --device cpu")
     if name != "auto":
         return DTYPES[name], "as asked"
     if device.type == "cuda":

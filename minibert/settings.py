@@ -12,6 +12,7 @@ from minibert.errors import InputError
 
 SCHEDULES = ("linear", "cosine", "constant")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+ANSWERING_PRECISIONS = (*PRECISIONS, "int8")
 
 
 class Flags(argparse.ArgumentParser):
@@ -261,4 +262,10 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="tokens a text, longer ones are cut (default: the model's)",
     )
-    add_options(parser, ("revision", "batch_size", "device", "precision"))
+    add(
+        "--precision",
+        choices=ANSWERING_PRECISIONS,
+        default=argparse.SUPPRESS,
+        help="of matrix products; int8: on a CPU, fast and rounded most (default: auto)",
+    )
+    add_options(parser, ("revision", "batch_size", "device"))

@@ -67,7 +67,8 @@ class Tokenizer:
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[TokenIds]:
         """Encode texts (with `pairs`: as first and second segment) at their full lengths."""
         inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
-        return [_token_ids(encoding) for encoding in self.backend.encode_batch_fast(inputs)]
+        encodings = self.backend.encode_batch_fast(inputs)
+        return [_token_ids(encoding, paired=pairs is not None) for encoding in encodings]
 
     def truncate(
         self,
@@ -109,9 +110,9 @@ class Tokenizer:
         return options
 
 
-def _token_ids(encoding: Encoding) -> TokenIds:
-    types = encoding.type_ids
-    return TokenIds(np.array(encoding.ids, dtype=np.int32), len(types) - sum(types))
+def _token_ids(encoding: Encoding, *, paired: bool) -> TokenIds:
+    ids = np.array(encoding.ids, dtype=np.int32)
+    return TokenIds(ids, len(ids) - sum(encoding.type_ids) if paired else len(ids))
 
 
 def _from_vocabulary(file: Path) -> Backend:

@@ -1,21 +1,31 @@
 """The one training loop: fit() trains a classifier, or the head alone on kept features."""
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import AdamW
 
-from minibert.batches import Batch, Part, training_order
+from minibert.batches import Batch, Part, Texts, training_order
 from minibert.display import EpochDisplay
 from minibert.errors import InputError
 from minibert.metrics import Scores, score
-from minibert.model import Classifier
-from minibert.optim import adamw, learning_rate_factor, parameter_groups, set_learning_rates
-from minibert.predictor import in_length_order
+from minibert.model import Classifier, Encoder
+from minibert.optim import (
+    UsedRows,
+    adamw,
+    clip_gradients,
+    learning_rate_factor,
+    parameter_groups,
+    set_learning_rates,
+)
+from minibert.predictor import in_length_order, ready_to_answer
 from minibert.runs import Progress, RunFolder
 from minibert.runtime import Runtime
 from minibert.settings import RunSettings
@@ -38,29 +48,19 @@ def fit(
     goes on after its last finished epoch.
     """
     module: nn.Module = model.head if settings.freeze else model
-    optimizer = adamw(
-        parameter_groups(
-            None if settings.freeze else model.encoder,
-            model.head,
-            encoder_lr=settings.encoder_lr,
-            head_lr=settings.head_lr,
-            weight_decay=settings.weight_decay,
-        )
-    )
+    optimizer, in_training = make_optimizer(model, train, settings)
     scaler = runtime.scaler()
     weights = balanced_weights(train.labels, len(classes), settings.class_weights)
     weights = weights.to(runtime.device)
     progress = run.load_state(module, optimizer, scaler, runtime.device)
     while progress.epoch < settings.epochs and not out_of_patience(progress, settings.patience):
         started = time.perf_counter()
-        epoch_loss, lr = train_epoch(
-            module, train, settings, progress.epoch, optimizer, scaler, weights, runtime
-        )
+        with in_training():
+            epoch_loss, lr = train_epoch(
+                module, train, settings, progress.epoch, optimizer, scaler, weights, runtime
+            )
         seconds = time.perf_counter() - started
-        module.eval()
-        logits = in_length_order(
-            module, validation, batch_size=settings.batch_size, runtime=runtime
-        )
+        logits = validation_logits(model, validation, settings, runtime)
         scores = score(logits, validation.labels, classes)
         check_finite(scores.loss, f"the validation loss after epoch {progress.epoch + 1}")
         progress.epoch += 1
@@ -79,6 +79,39 @@ def fit(
             f"validation {scores}; {seconds:.1f} s{mark}"
         )
     return progress
+
+
+def validation_logits(
+    model: Classifier, validation: Part, settings: RunSettings, runtime: Runtime
+) -> Tensor:
+    """Let the model, or with `settings.freeze` its head, answer the validation part."""
+    if settings.freeze:
+        answer: nn.Module = model.head.eval()
+    else:  # as predict.py will: a copy is packed, and gone afterwards
+        answer, runtime = ready_to_answer(copy.deepcopy(model), runtime)
+    return in_length_order(answer, validation, batch_size=settings.batch_size, runtime=runtime)
+
+
+def make_optimizer(
+    model: Classifier, train: Part, settings: RunSettings
+) -> tuple[AdamW, Callable[[], AbstractContextManager[None]]]:
+    """Return AdamW for all that trains, and the context in which epochs are trained with it."""
+    encoder = None if settings.freeze else model.encoder
+
+    def new_adamw() -> AdamW:
+        rates = {"encoder_lr": settings.encoder_lr, "head_lr": settings.head_lr}
+        return adamw(
+            parameter_groups(encoder, model.head, **rates, weight_decay=settings.weight_decay)
+        )
+
+    trains_words = isinstance(encoder, Encoder) and encoder.embeddings.word.weight.requires_grad
+    if not (trains_words and isinstance(train, Texts)):
+        return new_adamw(), nullcontext
+    words = UsedRows(model.encoder.embeddings, train.used_ids())
+    with words.in_place():
+        optimizer = new_adamw()
+    words.follow(optimizer)
+    return optimizer, words.in_place
 
 
 def freeze_layers(model: Classifier, *, layers: int, embeddings: bool) -> None:
@@ -119,7 +152,7 @@ def train_epoch(
         )
         if settings.clip:
             scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(parameters, settings.clip)
+            clip_gradients(parameters, settings.clip)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad()

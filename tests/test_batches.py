@@ -130,6 +130,12 @@ def test_token_types_are_one_on_the_second_segment_and_zero_on_padding():
     assert texts.batch([0, 1, 2]).inputs[2].tolist() == [[0, 0, 1, 1], [0, 1, 1, 0], [0, 0, 0, 0]]
 
 
+def test_the_used_ids_are_those_of_all_batches_each_once_and_in_order():
+    part = Texts([row(7, 9, 7), row(3)], None, pad_token_id=5, types=False)
+    assert part.used_ids().tolist() == [3, 5, 7, 9]  # 5 stands in the padding
+    assert set(part.batch([0, 1]).inputs[0].flatten().tolist()) == set(part.used_ids().tolist())
+
+
 def test_a_model_without_token_types_gets_none():
     texts = Texts([row(1, 2, second=1)], np.zeros(1, int), pad_token_id=0, types=False)
     assert texts.batch([0]).inputs[2] is None

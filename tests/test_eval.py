@@ -78,6 +78,7 @@ def test_without_flags_it_scores_the_newest_run_on_its_own_test_part(place, run_
     )
     assert result.returncode == 0, result.stderr
     assert re.search(r"^model: .*runs.b$", result.stdout, re.MULTILINE)
+    assert "\nprecision: fp32 (as asked); device: cpu, " in result.stdout
     assert "the run's test part, 9 texts" in result.stdout
     expected = of_training(place / "runs/b")
     assert_same_figures(json.loads((place / "figures.json").read_text()), expected)
@@ -114,6 +115,16 @@ def test_a_run_on_pairs_is_scored_on_both_texts(place, capsys):
     evaluate([*words, "--precision", "fp32"])
     figures = json.loads((place / "pairs.json").read_text())
     assert_same_figures(figures, of_training(place / "runs/pairs"))
+
+
+def test_int8_gives_nearly_the_same_figures(place, run_script):
+    words = ("eval.py", "--model", "runs/b", "--device", "cpu", "--precision", "int8")
+    result = run_script(*words, "--json", "int8.json", cwd=place)
+    assert result.returncode == 0, result.stderr
+    assert "\nprecision: int8 (as asked); device: cpu, " in result.stdout
+    figures, expected = json.loads((place / "int8.json").read_text()), of_training(place / "runs/b")
+    assert figures["loss"] != expected["loss"]
+    assert figures["loss"] == pytest.approx(expected["loss"], abs=0.1)
 
 
 def test_bad_rows_are_left_out_and_named_when_asked(place, capsys):

@@ -228,6 +228,7 @@ MISTAKES: list[tuple[str, list[str]]] = [
     ("train --resume data_gone", ["gone.csv: no such file"]),
     ("train --resume half_state --epochs 9", ["--resume takes the run's own", "--epochs"]),
     ("train --resume half_state --out new", ["leave out --out"]),
+    (f"{TRAIN} --precision int8", ["--precision", "int8", "bf16"]),
     # eval.py
     ("eval", ["no finished run", "runs", "train.py", "--model"]),
     ("eval --model classifier", ["classifier: has no test part", "--data"]),

@@ -20,9 +20,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+import minibert.model
 from minibert.config import EncoderConfig, HeadConfig, native_pooling
 from minibert.hf import Checkpoint, load_classifier, save_weights
-from minibert.model import Classifier, Encoder, Head, attention, pool
+from minibert.model import Classifier, Encoder, Head, attention, attention_in_steps, pool
 from minibert.optim import adamw, parameter_groups
 
 LABELS = ("a", "b", "c")
@@ -173,7 +174,7 @@ def modules_dropped(model: nn.Module, batch: dict[str, Tensor]) -> list[tuple[fl
 
 @pytest.fixture
 def attention_rates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The dropout rate of each call of the attention kernel, which itself then drops nothing."""
+    """The dropout rate of each attention, torch's kernel or our own, which then drops nothing."""
     rates: list[float] = []
     kernel = F.scaled_dot_product_attention
 
@@ -181,7 +182,12 @@ def attention_rates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         rates.append(dropout_p)
         return kernel(*args, dropout_p=0.0, **options)
 
+    def let_pass(weights: Tensor, p: float) -> Tensor:
+        rates.append(p)
+        return weights
+
     monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    monkeypatch.setattr(minibert.model, "dropout", let_pass)
     return rates
 
 
@@ -200,6 +206,7 @@ def test_dropout_stands_where_the_original_has_it(
     assert [rate for rate, _ in found] == [0.11, *(3 * a_layer), 0.17]
     assert [rate for rate, _ in expected] == [rate for rate, _ in found]
     for (_, theirs_input), (_, ours_input) in zip(expected, found, strict=True):
+        theirs_input = theirs_input[:, : ours_input.shape[1]]  # our last layer: first tokens only
         torch.testing.assert_close(ours_input, theirs_input, **TOLERANCE)
 
 
@@ -279,6 +286,47 @@ def test_the_poolings() -> None:
     assert pooled("pooler") == [pytest.approx(first), pytest.approx(second)]
     assert pool(hidden[:1], None, how="mean", pooler=None).tolist() == [[3.0, 5.0]]
     assert pool(hidden, mask.bool(), how="mean", pooler=None).tolist() == pooled("mean")
+
+
+# The first token alone
+
+
+@pytest.mark.parametrize("lengths", [(9, 1, 6, 4), (5, 5, 5)], ids=["padded", "whole"])
+def test_the_first_token_alone_is_that_of_all(family: str, lengths: tuple[int, ...]) -> None:
+    encoder = MODELS[family, "cls"].encoder
+    batch = make_batch(family, lengths)
+    if len(set(lengths)) == 1:
+        del batch["attention_mask"]
+    random = torch.Generator().manual_seed(7)
+    gradient = torch.randn(len(lengths), 12, generator=random)
+    used = [p for name, p in encoder.named_parameters() if not name.startswith("pooler.")]
+    found = []
+    for first_only, tokens in ((False, max(lengths)), (True, 1)):
+        hidden = encoder(**batch, first_only=first_only)
+        assert hidden.shape == (len(lengths), tokens, 12)
+        first = hidden[:, 0]
+        found.append([first, *torch.autograd.grad(first, used, gradient)])
+    for expected, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize(("family", "pooling"), MODELS)
+def test_only_mean_pooling_needs_the_last_layer_of_all_tokens(family: str, pooling: str) -> None:
+    model, batch = MODELS[family, pooling], make_batch(family)
+    widths: list[int] = []
+    hooks = [
+        block.register_forward_hook(lambda *call: widths.append(call[-1].shape[1]))
+        for block in model.encoder.blocks
+    ]
+    features = model.features(**batch)
+    for hook in hooks:
+        hook.remove()
+    assert widths == [9, 9, 9 if pooling == "mean" else 1]
+    hidden = model.encoder(**batch)
+    pooler = model.encoder.pooler
+    expected = pool(hidden, batch["attention_mask"], how=pooling, pooler=pooler)
+    torch.testing.assert_close(features, expected, **TOLERANCE)
+    torch.testing.assert_close(model(**batch), model.head(expected), **TOLERANCE)
 
 
 # The heads
@@ -364,7 +412,7 @@ def test_attention_is_its_formula() -> None:
         if hidden is not None:
             scores = scores.masked_fill(~hidden, -torch.inf)
         expected = scores.softmax(dim=-1) @ v
-        torch.testing.assert_close(attention(q, k, v, hidden, dropout=0.0), expected, **TOLERANCE)
+        torch.testing.assert_close(attention(q, k, v, hidden, dropout_p=0.0), expected, **TOLERANCE)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -372,36 +420,61 @@ def test_attention_is_its_formula() -> None:
 def test_half_precision_is_as_exact_as_torchs_own_choice(dtype: torch.dtype, masked: bool) -> None:
     q, k, v, mask = queries(dtype)
     hidden = mask if masked else None
-    exact = attention(q.float(), k.float(), v.float(), hidden, dropout=0.0)
+    exact = attention(q.float(), k.float(), v.float(), hidden, dropout_p=0.0)
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
         usual = F.scaled_dot_product_attention(q, k, v, attn_mask=hidden)
-    error = (attention(q, k, v, hidden, dropout=0.0).float() - exact).abs().max()
+    error = (attention(q, k, v, hidden, dropout_p=0.0).float() - exact).abs().max()
     assert 0 < error <= 3 * (usual.float() - exact).abs().max()
 
 
 @pytest.mark.parametrize(
-    ("dtype", "gradients", "flash"),
+    ("dtype", "gradients", "tokens", "dropout_p", "kernel"),
     [
-        (torch.bfloat16, True, False),
-        (torch.bfloat16, False, True),
-        (torch.float32, True, True),
+        (torch.float32, True, 37, 0.0, True),
+        (torch.float32, True, 37, 0.1, False),
+        (torch.float32, False, 37, 0.1, True),
+        (torch.bfloat16, True, 128, 0.0, False),
+        (torch.float16, True, 128, 0.0, False),
+        (torch.bfloat16, True, 129, 0.0, True),
+        (torch.bfloat16, True, 129, 0.1, False),
+        (torch.bfloat16, False, 37, 0.0, True),
     ],
 )
-def test_only_training_in_half_precision_on_a_cpu_takes_the_math_kernel(
-    dtype: torch.dtype, gradients: bool, flash: bool, monkeypatch: pytest.MonkeyPatch
+def test_a_cpu_trains_in_steps_where_torchs_kernel_is_slow(
+    dtype: torch.dtype,
+    gradients: bool,
+    tokens: int,
+    dropout_p: float,
+    kernel: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    allowed: list[bool] = []
-    kernel = F.scaled_dot_product_attention
+    called: list[bool] = []
+    original = F.scaled_dot_product_attention
 
     def spy(*args: Any, **options: Any) -> Tensor:
-        allowed.append(torch.backends.cuda.flash_sdp_enabled())  # the switch of the CPU's too
-        return kernel(*args, **options)
+        called.append(True)
+        return original(*args, **options)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    q, k, v = torch.randn(3, 1, 2, tokens, 5).to(dtype)
     with torch.set_grad_enabled(gradients):
-        attention(*queries(dtype), dropout=0.0)
-    assert allowed == [flash]
-    assert torch.backends.cuda.flash_sdp_enabled()  # and it is put back
+        attention(q, k, v, None, dropout_p=dropout_p)
+    assert called == [True] * kernel
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("tokens", [37, 1])
+def test_attention_in_steps_is_attention_with_its_gradients(masked: bool, tokens: int) -> None:
+    *inputs, mask = queries(torch.float32)
+    inputs[0] = inputs[0][:, :, :tokens]
+    gradient = torch.randn(3, 2, tokens, 5, generator=torch.Generator().manual_seed(6))
+    found = []
+    for function in (attention, attention_in_steps):
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        values = function(*leaves, mask if masked else None, dropout_p=0.0)
+        found.append([values, *torch.autograd.grad(values, leaves, gradient)])
+    for expected, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, **TOLERANCE)
 
 
 def test_attention_dropout_is_of_the_weights() -> None:
@@ -409,7 +482,7 @@ def test_attention_dropout_is_of_the_weights() -> None:
     ones = torch.ones_like(k)
     torch.manual_seed(5)
     # Each row of weights sums to one; with dropout it does so only on average.
-    sums = attention(q, k, ones, None, dropout=0.25)
+    sums = attention(q, k, ones, None, dropout_p=0.25)
     assert sums.std() > 0.05
     assert sums.mean().item() == pytest.approx(1.0, abs=0.05)
     assert torch.equal(sums[..., 0], sums[..., 4])  # a weight is dropped for all of v's columns

@@ -1,8 +1,10 @@
-"""Proves which parameters decay at which rate, and the schedules against hand and transformers.
+"""Proves which parameters decay at which rate, clipping and the used rows against torch's own,
+and the schedules against hand and transformers.
 
 Run: pytest tests/test_optim.py
 """
 
+import copy
 import math
 
 import pytest
@@ -13,9 +15,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from minibert.config import HeadConfig
-from minibert.model import Classifier, Encoder, Head
+from minibert.model import Classifier, Embeddings, Encoder, Head
 from minibert.optim import (
+    UsedRows,
     adamw,
+    clip_gradients,
     learning_rate_factor,
     parameter_groups,
     set_learning_rates,
@@ -86,6 +90,134 @@ def test_a_factor_is_of_each_group_s_own_rate_however_often_it_is_set(family):
     set_learning_rates(optimizer, 0.1)
     assert set_learning_rates(optimizer, 0.5) == pytest.approx(5e-5)
     assert {group["lr"] for group in optimizer.param_groups} == {1e-5, 5e-5}
+
+
+# --- clipping
+
+
+def with_gradients(*gradients: torch.Tensor | None) -> list[nn.Parameter]:
+    """Return parameters that have these gradients."""
+    parameters = []
+    for gradient in gradients:
+        parameters.append(nn.Parameter(torch.ones(2 if gradient is None else gradient.shape)))
+        parameters[-1].grad = None if gradient is None else gradient.clone()
+    return parameters
+
+
+@pytest.mark.parametrize("largest", [0.1, 4.99, 5.01, 1e9])
+def test_clipping_is_torch_s(largest):
+    """The norm is 5: of 3 and 4 in two parameters; a third has no gradient."""
+    gradients = (torch.full((3, 3), 1.0).T, None, torch.tensor([0.0, -4.0]))
+    ours, theirs = with_gradients(*gradients), with_gradients(*gradients)
+    clip_gradients(ours, largest)
+    nn.utils.clip_grad_norm_(theirs, largest)
+    for p, expected in zip(ours, theirs, strict=True):
+        assert (p.grad is None) == (expected.grad is None)
+        if p.grad is not None:
+            torch.testing.assert_close(p.grad, expected.grad, rtol=1e-6, atol=0)
+    clipped = math.hypot(*(p.grad.norm().item() for p in ours if p.grad is not None))
+    assert clipped == pytest.approx(min(5.0, largest), rel=1e-5)
+
+
+def test_clipping_takes_parameters_without_gradients_and_gradients_of_zero():
+    clip_gradients([], 1.0)
+    clip_gradients(with_gradients(None), 1.0)
+    (zero,) = with_gradients(torch.zeros(3))
+    clip_gradients([zero], 1.0)
+    assert zero.grad.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_clipping_what_is_no_number_is_torch_s_too(value):
+    gradients = (torch.tensor([1.0, value, 0.0]), torch.tensor([2.0]))
+    ours, theirs = with_gradients(*gradients), with_gradients(*gradients)
+    clip_gradients(ours, 1.0)
+    nn.utils.clip_grad_norm_(theirs, 1.0)
+    for p, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(p.grad, expected.grad, equal_nan=True)
+
+
+# --- the used rows of the word table
+
+USED = torch.tensor([1, 3, 4, 7])
+
+
+def embeddings() -> Embeddings:
+    torch.manual_seed(0)
+    return Embeddings(tiny_config("distilbert", vocab_size=9, dropout=0.0))
+
+
+def optimizer_of(module: nn.Module) -> torch.optim.AdamW:
+    """Return AdamW at a rate that an epoch's steps change, with a decay that can be seen."""
+    groups = [{"params": list(module.parameters()), "weight_decay": 0.1, "base_lr": 0.05}]
+    return adamw(groups)
+
+
+def train_on(module: Embeddings, optimizer: torch.optim.AdamW, steps: list[list[int]]) -> None:
+    for number, ids in enumerate(steps):
+        set_learning_rates(optimizer, 1 / (1 + number))
+        values = module(torch.tensor([ids]), None)
+        (values * torch.arange(12)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def trained_beside_the_whole_table(
+    epochs: list[list[list[int]]], *, resumed: bool = False
+) -> tuple[Embeddings, Embeddings]:
+    """Train two twins, one whole and one by its used rows; return them."""
+    whole, ours = embeddings(), embeddings()
+    whole_optimizer = optimizer_of(whole)
+    words = UsedRows(ours, USED)
+    with words.in_place():
+        optimizer = optimizer_of(ours)
+    words.follow(optimizer)
+    for steps in epochs:
+        if resumed:
+            optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        with words.in_place():
+            train_on(ours, optimizer, steps)
+        train_on(whole, whole_optimizer, steps)
+    return whole, ours
+
+
+@pytest.mark.parametrize(
+    "epochs",
+    [
+        [[[1, 3], [7, 4], [1, 1]]],  # rows come, stay away, come again; one comes twice
+        [[[1, 3, 4, 7]], [[7]], [[3, 1], [4]]],
+    ],
+    ids=["one epoch", "three epochs"],
+)
+@pytest.mark.parametrize("resumed", [False, True])
+def test_used_rows_train_to_the_whole_table(epochs, resumed):
+    """Rows that wait move by their moments, rows that no text uses by the decay alone."""
+    whole, ours = trained_beside_the_whole_table(epochs, resumed=resumed)
+    before = embeddings().word.weight
+    unused = torch.tensor([0, 2, 5, 6, 8])
+    assert (whole.word.weight[unused] / before[unused] < 0.999).all()  # the decay can be seen
+    for (name, expected), found in zip(whole.named_parameters(), ours.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6, msg=name)
+
+
+def test_used_rows_give_the_vectors_of_the_table_and_have_no_others():
+    module, ids = embeddings(), torch.tensor([[7, 1, 1], [4, 3, 7]])
+    expected = module(ids, None)
+    words = UsedRows(module, USED)
+    with words.in_place():
+        assert torch.equal(module(ids, None), expected)
+        assert module.word is words and words.rows.shape == (4, 12)
+        assert sum(p.shape[0] == 9 for p in module.parameters()) == 0  # the table does not train
+        with pytest.raises(IndexError):
+            module(torch.tensor([[0]]), None)
+
+
+def test_the_table_is_back_in_its_place_after_an_error():
+    module = embeddings()
+    table, words = module.word, UsedRows(module, USED)
+    with pytest.raises(KeyboardInterrupt), words.in_place():
+        raise KeyboardInterrupt
+    assert module.word is table and torch.equal(table.weight, embeddings().word.weight)
 
 
 # --- schedules

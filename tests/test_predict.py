@@ -106,6 +106,18 @@ def test_words_are_answered_as_json_lines(place, run_script):
     assert answers[0]["probabilities"] != answers[1]["probabilities"]
 
 
+def test_int8_answers_nearly_alike(place, run_script):
+    found = []
+    for precision in ("fp32", "int8"):
+        words = ("--model", "classifier", "--device", "cpu", "--precision", precision, *TEXTS)
+        result = run_script("predict.py", *words, cwd=place)
+        assert (result.returncode, result.stderr) == (0, "")
+        answers = [json.loads(line) for line in result.stdout.splitlines()]
+        assert [answer["text"] for answer in answers] == TEXTS
+        found.append(torch.tensor([list(answer["probabilities"].values()) for answer in answers]))
+    assert 0 < (found[0] - found[1]).abs().max() < 0.05
+
+
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "txt"])
 def test_every_input_format_gives_the_same_answers(place, predict, suffix):
     file = write_rows(place / f"input.{suffix}", [{"text": text} for text in TEXTS])

@@ -39,10 +39,17 @@ def test_a_device_that_cannot_be_had_is_named(name):
         choose_device(name)
 
 
-@pytest.mark.parametrize("name", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("name", ["fp32", "bf16", "fp16", "int8"])
 def test_a_named_precision_is_taken(name):
     dtype, why = choose_precision(name, CPU)
     assert dtype == DTYPES[name] and why == "as asked"
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps", "meta"])
+def test_int8_is_for_a_cpu(device):
+    kind = device.partition(":")[0]
+    with pytest.raises(InputError, match=f"--precision int8 is for a CPU, not for {kind}; add --d"):
+        choose_precision("int8", torch.device(device))
 
 
 @pytest.mark.parametrize(("has", "name"), [(True, "bf16"), (False, "fp32")])
@@ -72,9 +79,15 @@ def test_autocast_computes_products_in_the_chosen_numbers(name):
         assert (torch.ones(2, 3) @ torch.ones(3, 1)).dtype == DTYPES[name]
 
 
+@pytest.mark.parametrize("name", ["bf16", "int8"])
+def test_a_packed_model_is_in_its_numbers_already(name):
+    with Runtime(CPU, DTYPES[name], packed=True).autocast():
+        assert (torch.ones(2, 3) @ torch.ones(3, 1)).dtype == torch.float32
+
+
 def test_only_fp16_scales_its_loss():
     enabled = {name: Runtime(CPU, dtype).scaler().is_enabled() for name, dtype in DTYPES.items()}
-    assert enabled == {"fp32": False, "bf16": False, "fp16": True}
+    assert enabled == {"fp32": False, "bf16": False, "fp16": True, "int8": False}
 
 
 def test_a_runtime_says_what_it_chose_and_why():

@@ -17,6 +17,7 @@ from minibert.errors import InputError
 from minibert.optim import learning_rate_factor
 from minibert.runtime import DTYPES
 from minibert.settings import (
+    ANSWERING_PRECISIONS,
     HEADS,
     POOLINGS,
     PRECISIONS,
@@ -169,6 +170,7 @@ def test_eval_and_predict_open_a_model_with_the_flags_of_predictor():
         ("pooling", "max"),
         ("schedule", "cosin"),
         ("precision", "fp8"),
+        ("precision", "int8"),
         ("split", (70, 30, 0)),
         ("split", (70, 30)),
     ],
@@ -251,7 +253,8 @@ def test_json_without_or_with_impossible_settings_is_refused():
 def test_the_choices_are_those_that_the_code_knows():
     assert HEADS == config.HEADS
     assert POOLINGS == config.POOLINGS
-    assert set(PRECISIONS) == {"auto", *DTYPES}
+    assert set(ANSWERING_PRECISIONS) == {"auto", *DTYPES}
+    assert set(ANSWERING_PRECISIONS) - set(PRECISIONS) == {"int8"}  # no training in int8
     # Half-way down, each schedule says something of its own.
     factors = {kind: learning_rate_factor(3, 4, kind=kind, warmup=0) for kind in SCHEDULES}
     assert len(set(factors.values())) == len(SCHEDULES)
