@@ -18,7 +18,7 @@ def engine_answerer(task: Task, run: Callable[[list[Feed]], list[np.ndarray]]) -
     tokenizer.no_truncation()
 
     def answer(texts: Sequence[str]) -> np.ndarray:
-        rows = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+        rows = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)
         batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
         logits = np.concatenate(run([padded([rows[i] for i in batch]) for batch in batches]))

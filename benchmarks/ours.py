@@ -83,14 +83,20 @@ def labelled_texts(checkpoint: Checkpoint, task: Task, count: int) -> Texts:
     )
 
 
+def whole_corpus(checkpoint: Checkpoint, task: Task) -> Texts:
+    """Tokenize the data set that the task's texts are a part of."""
+    config = checkpoint.encoder
+    rows = Tokenizer.from_folder(Path(task.folder), config).encode(task.corpus or task.texts)
+    return Texts(rows, None, pad_token_id=config.pad_token_id, types=False)
+
+
 def epoch_trainer(
     checkpoint: Checkpoint, task: Task, runtime: Runtime, *, freeze: bool
 ) -> Callable[[Part], object]:
     """Return what trains one more epoch with the defaults of train.py."""
     settings = RunSettings(head="native", epochs=MANY, batch_size=BATCH, freeze=freeze)
     model = checkpoint.model
-    all_texts = labelled_texts(checkpoint, task, len(task.texts))
-    optimizer, in_training = make_optimizer(model, all_texts, settings)
+    optimizer, in_training = make_optimizer(model, whole_corpus(checkpoint, task), settings)
     weights = torch.ones(len(checkpoint.head.labels), device=runtime.device)
     scaler = runtime.scaler()
     epochs = itertools.count()

@@ -102,7 +102,9 @@ def race(entries: Sequence[Entry], *, repeats: int, folder: Path) -> list[Outcom
     processes: dict[str, Process] = {}
     try:
         for number in range(repeats + 1):
-            for index, outcome in enumerate(outcomes):
+            turns = list(enumerate(outcomes))
+            first = number % len(turns)  # nobody always comes after the same other
+            for index, outcome in turns[first:] + turns[:first]:
                 if outcome.runs:
                     entry = outcome.entry
                     if entry.name not in processes:

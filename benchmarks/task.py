@@ -31,6 +31,7 @@ class Task:
     threads: int
     texts: list[str]
     labels: list[int]
+    corpus: list[str] = field(default_factory=list)  # the texts' whole data set, where it matters
 
 
 @dataclass

@@ -23,9 +23,15 @@ class Batch:
     labels: Tensor
 
     def to(self, device: torch.device) -> "Batch":
-        """Move to a device."""
-        inputs = tuple(x if x is None else x.to(device) for x in self.inputs)
-        return Batch(inputs, self.labels.to(device))
+        """Move to a device; to a GPU without waiting for it."""
+
+        def move(x: Tensor) -> Tensor:
+            if device.type == "cuda":
+                return x.pin_memory().to(device, non_blocking=True)
+            return x.to(device)
+
+        inputs = tuple(x if x is None else move(x) for x in self.inputs)
+        return Batch(inputs, move(self.labels))
 
 
 class Part(Protocol):

@@ -89,7 +89,8 @@ class UsedRows(nn.Module):
             # Looked up each time: resuming gives the optimizer new groups.
             groups = optimizer.param_groups
             (group,) = (g for g in groups if any(p is self.rows for p in g["params"]))
-            self.decay *= 1.0 - group["lr"] * group["weight_decay"]
+            skipped = getattr(optimizer, "found_inf", 0.0)  # 1 where fp16's gradients overflowed
+            self.decay *= 1.0 - (1.0 - skipped) * group["lr"] * group["weight_decay"]
 
         optimizer.register_step_post_hook(after_step)
 

@@ -15,8 +15,12 @@ PLAIN = ("none", "")
 
 
 def packable(precision: str) -> bool:
-    """Say whether this processor and this PyTorch have the kernels for a precision."""
-    if not torch.backends.mkldnn.is_available() or precision == "fp16":
+    """Say whether this processor and this PyTorch have the kernels for a precision.
+
+    They are for x86: elsewhere PyTorch's own compiler leaves them aside (mkldnn_fusion.py).
+    """
+    x86 = torch.backends.mkldnn.is_available() and torch.cpu._is_avx2_supported()
+    if not x86 or precision == "fp16":
         return False
     return precision != "bf16" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
@@ -24,12 +28,14 @@ def packable(precision: str) -> bool:
 def pack(model: Classifier, precision: str) -> Classifier:
     """Turn the encoder's layers, in place, into those of fp32, bf16 or int8; it only answers then.
 
-    Embeddings and norms follow in fp32 or, for both other precisions, bf16. Pooler and head stay.
+    Embeddings and norms follow in bf16 for bf16, and for int8 where the processor computes it;
+    else, as pooler and head, they are in fp32.
     """
+    half = precision == "bf16" or (precision == "int8" and torch.cpu._is_avx512_bf16_supported())
     layer: Any = QuantizedLinear if precision == "int8" else PackedLinear
     encoder = model.eval().encoder
     for module in (encoder.embeddings, encoder.blocks):
-        module.to(torch.float32 if precision == "fp32" else torch.bfloat16)
+        module.to(torch.bfloat16 if half else torch.float32)
     for block in encoder.blocks:
         assert isinstance(block, Block)
         attention, feed_forward = block.attention, block.feed_forward
@@ -43,7 +49,10 @@ def pack(model: Classifier, precision: str) -> Classifier:
 
 def fused_name(activation: nn.Module) -> tuple[str, str]:
     """Return what oneDNN calls an activation, and its variant."""
-    return ("gelu", activation.approximate) if isinstance(activation, nn.GELU) else ("relu", "")
+    if isinstance(activation, nn.GELU):
+        return "gelu", activation.approximate
+    assert isinstance(activation, nn.ReLU)
+    return "relu", ""
 
 
 class PackedLinear(nn.Module):
@@ -71,7 +80,7 @@ class QuantizedLinear(nn.Module):
     def __init__(self, linear: nn.Linear, activation: tuple[str, str]) -> None:
         super().__init__()
         weight = linear.weight.detach().float()
-        # Without VNNI, pairs of products are added up in 16 bits: 2 x 255 x 63 still fits.
+        # Without AVX-512's VNNI, two products are added up in 16 bits: 2 x 255 x 63 still fits.
         largest = 127 if torch.cpu._is_vnni_supported() else 63
         self.scales = weight.abs().amax(dim=1).clamp(min=1e-12) / largest
         self.zeros = torch.zeros(len(weight), dtype=torch.int32)

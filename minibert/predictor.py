@@ -45,7 +45,7 @@ def in_length_order(
     @torch.no_grad()
     def work() -> None:
         if threads > 1:
-            torch.set_num_threads(1)
+            torch.set_num_threads(max(1, cores // threads))
         # One context around all batches: it keeps the weights' half-precision copies.
         with runtime.autocast():
             while True:
@@ -79,13 +79,19 @@ def in_length_order(
     return ordered
 
 
-def ready_to_answer(model: Classifier, runtime: Runtime) -> tuple[Classifier, Runtime]:
-    """Pack a model, in place, where there are kernels for that; it cannot train any more then."""
+def ready_to_answer(
+    model: Classifier, runtime: Runtime, *, keep: bool = False
+) -> tuple[Classifier, Runtime]:
+    """Pack a model, in place, where there are kernels for that; it cannot train any more then.
+
+    With `keep` the model stays as it is, and a copy is packed.
+    """
     ours = runtime.device.type == "cpu" and isinstance(model.encoder, Encoder)
     if ours and packable(runtime.precision):
+        model = copy.deepcopy(model) if keep else model
         return pack(model, runtime.precision), replace(runtime, packed=True)
     if runtime.precision == "int8":
-        raise InputError("--precision int8 needs a PyTorch with oneDNN, which this one lacks")
+        raise InputError("--precision int8 needs an x86 processor with AVX2, and oneDNN in PyTorch")
     return model.eval().to(runtime.device), runtime
 
 
@@ -93,7 +99,7 @@ def encode_features(
     model: Classifier, part: Part, *, batch_size: int, runtime: Runtime
 ) -> Features:
     """Let a frozen encoder, its dropout off, make each text's features (N, D), once."""
-    model, runtime = ready_to_answer(copy.deepcopy(model), runtime)
+    model, runtime = ready_to_answer(model, runtime, keep=True)
     values = in_length_order(model.features, part, batch_size=batch_size, runtime=runtime)
     return Features(values, part.labels)
 

@@ -229,6 +229,9 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tens
         state.setdefault(int(number), {})[key] = tensor
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for parameter, values in optimizer.state.items():
+        if values["exp_avg"].shape != parameter.shape:
+            raise ValueError("the optimizer's state is of other parameters")
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,6 +1,5 @@
 """The one training loop: fit() trains a classifier, or the head alone on kept features."""
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -85,11 +84,10 @@ def validation_logits(
     model: Classifier, validation: Part, settings: RunSettings, runtime: Runtime
 ) -> Tensor:
     """Let the model, or with `settings.freeze` its head, answer the validation part."""
-    if settings.freeze:
-        answer: nn.Module = model.head.eval()
-    else:  # as predict.py will: a copy is packed, and gone afterwards
-        answer, runtime = ready_to_answer(copy.deepcopy(model), runtime)
-    return in_length_order(answer, validation, batch_size=settings.batch_size, runtime=runtime)
+    # As predict.py will answer: a head in fp32 where the encoder is packed.
+    answer, runtime = ready_to_answer(model, runtime, keep=True)
+    module = answer.head if settings.freeze else answer
+    return in_length_order(module, validation, batch_size=settings.batch_size, runtime=runtime)
 
 
 def make_optimizer(
