@@ -25,11 +25,11 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.word = nn.Embedding(config.vocab_size, config.width)
-        self.position = nn.Embedding(config.positions, config.width)
+        self.word = empty_table(config.vocab_size, config.width)
+        self.position = empty_table(config.positions, config.width)
         self.token_type = None
         if config.token_types:
-            self.token_type = nn.Embedding(config.token_types, config.width)
+            self.token_type = empty_table(config.token_types, config.width)
         self.norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.dropout)
 
@@ -42,6 +42,15 @@ class Embeddings(nn.Module):
             else:
                 x = x + self.token_type(token_type_ids)
         return self.dropout(self.norm(x))
+
+
+def empty_table(rows: int, width: int) -> nn.Embedding:
+    """Return an embedding of zeros: a checkpoint or `initialize` gives it its values.
+
+    nn.Embedding's own would be drawn first, and on the meta device, where a checkpoint's module
+    begins, drawing imports PyTorch's compiler: a second of every start.
+    """
+    return nn.Embedding.from_pretrained(torch.zeros(rows, width), freeze=False)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, dropout_p: float) -> Tensor:

@@ -3,6 +3,8 @@
 Run: pytest tests/test_predictor.py
 """
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -115,3 +117,18 @@ def test_every_precision_answers_alike_with_any_number_of_threads(
     assert torch.get_num_threads() == threads
     assert predictor.probabilities(SENTENCES).sum(dim=1).tolist() == pytest.approx([1] * 5)
     assert predictor.logits([]).shape == (0, 3)
+
+
+def test_opening_a_model_imports_neither_compiler_nor_scikit_learn(tmp_path: Path) -> None:
+    """Each would take a second of every start."""
+    head = HeadConfig("mlp", "cls", ("bad", "good"), 20)
+    folder = write_checkpoint(tmp_path / "model", head=head)
+    code = (
+        "import sys; from minibert.predictor import Predictor\n"
+        "Predictor.open(sys.argv[1], device='cpu').probabilities(['good film'])\n"
+        "print([name for name in ('torch._dynamo', 'sympy', 'sklearn') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, folder], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
