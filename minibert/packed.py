@@ -93,11 +93,11 @@ class QuantizedLinear(nn.Module):
         """(..., in) -> (..., out)."""
         low, high = (float(value) for value in torch.aminmax(x))
         low, high = min(low, 0.0), max(high, 0.0)  # zero must have a number of its own
-        scale = max(high - low, 1e-12) / 255
+        scale = max(high - low, 1e-12) / 254  # one step to spare, for the rounding of zero
         zero = round(-low / scale)
         # Half a step more, as the conversion to whole numbers cuts off.
-        numbers = x.to(torch.float32, copy=True).mul_(1 / scale).add_(zero + 0.5)
-        numbers = numbers.clamp_(0, 255).to(torch.uint8)
+        offset = torch.tensor(zero + 0.5)
+        numbers = torch.add(offset, x.float(), alpha=1 / scale).to(torch.uint8)
         return torch.ops.onednn.qlinear_pointwise(
             *(numbers, scale, zero, self.weight, self.scales, self.zeros, self.bias),
             *(1.0, 0, x.dtype, self.activation, [], self.variant),

@@ -190,15 +190,15 @@ def test_no_output_of_a_quantized_layer_errs_by_more_than_its_steps_allow(x):
 
 
 def test_whole_numbers_within_the_steps_are_exact_and_others_are_rounded_to_them():
-    """Inputs of -100 to 155 have steps of 1; each output's weights have a step of their own."""
+    """Inputs of -100 to 154 have steps of 1; each output's weights have a step of their own."""
     random = torch.Generator().manual_seed(3)
     layer = linear(5, 8)
     weight = torch.randint(-127, 128, (5, 8), generator=random).float()
     weight[:, 2] = 127.0
     layer.weight.copy_(weight * 2.0 ** -torch.arange(5)[:, None])
     layer.bias.zero_()
-    x = torch.randint(-99, 155, (6, 8), generator=random).float()
-    x[0, :2] = torch.tensor([-100.0, 155.0])
+    x = torch.randint(-99, 154, (6, 8), generator=random).float()
+    x[0, :2] = torch.tensor([-100.0, 154.0])
     expected = layer(x)
     x[1:] += 0.8 * torch.rand(5, 8, generator=random) - 0.4
     assert torch.equal(QuantizedLinear(layer, PLAIN)(x), expected)
