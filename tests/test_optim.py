@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from minibert.config import HeadConfig
-from minibert.model import Classifier, Embeddings, Encoder, Head
+from minibert.model import Classifier, Embeddings, Encoder, Head, initialize
 from minibert.optim import (
     UsedRows,
     adamw,
@@ -144,7 +144,9 @@ USED = torch.tensor([1, 3, 4, 7])
 
 def embeddings() -> Embeddings:
     torch.manual_seed(0)
-    return Embeddings(tiny_config("distilbert", vocab_size=9, dropout=0.0))
+    module = Embeddings(tiny_config("distilbert", vocab_size=9, dropout=0.0))
+    initialize(module, 1.0)
+    return module
 
 
 def optimizer_of(module: nn.Module) -> torch.optim.AdamW:
