@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.task import BATCH, Answerer, Repetition, Task, run_whole
+from benchmarks.task import BATCH, EPOCHS, Answerer, Repetition, Task, run_whole
 from minibert.batches import Part, Texts
 from minibert.config import HeadConfig
 from minibert.hf import Checkpoint, load_classifier
@@ -19,7 +19,6 @@ from minibert.settings import RunSettings
 from minibert.tokenizer import Tokenizer
 from minibert.training import make_optimizer, train_epoch
 
-EPOCHS = 10  # with a frozen encoder
 MANY = 1000  # epochs: a length of training that no benchmark reaches
 
 

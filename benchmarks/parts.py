@@ -15,11 +15,10 @@ from benchmarks.tables import (
     rate_table,
     seconds_table,
 )
-from benchmarks.task import BATCH, Task
+from benchmarks.task import BATCH, EPOCHS, Task
 from benchmarks.workload import SIZES, Corpus, Labelled, checkpoint, repeated, texts_of_length
 from minibert.config import EncoderConfig
 
-EPOCHS = 10  # with a frozen encoder
 ON_GPU = ("ours", "tutorial", "trainer", "pipelines")
 LIMIT = (
     "Of the limit: the products of all layers at real tokens, over that rate; those that a "

@@ -13,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCH = 32
+EPOCHS = 10  # with a frozen encoder
 LONGEST = 128  # tokens; longer texts are left out of the work, so that nobody has to cut one
 
 Answerer = Callable[[Sequence[str]], Iterable[Iterable[float]]]

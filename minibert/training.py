@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from minibert.optim import (
     parameter_groups,
     set_learning_rates,
 )
+from minibert.packed import packable
 from minibert.predictor import in_length_order, ready_to_answer
 from minibert.runs import Progress, RunFolder
 from minibert.runtime import Runtime
@@ -84,9 +86,12 @@ def validation_logits(
     model: Classifier, validation: Part, settings: RunSettings, runtime: Runtime
 ) -> Tensor:
     """Let the model, or with `settings.freeze` its head, answer the validation part."""
-    # As predict.py will answer: a head in fp32 where the encoder is packed.
-    answer, runtime = ready_to_answer(model, runtime, keep=True)
-    module = answer.head if settings.freeze else answer
+    module: nn.Module = model.head.eval()
+    if settings.freeze:  # in fp32 where predict.py packs the encoder
+        packed = runtime.device.type == "cpu" and packable(runtime.precision)
+        runtime = replace(runtime, packed=packed)
+    else:
+        module, runtime = ready_to_answer(model, runtime, keep=True)
     return in_length_order(module, validation, batch_size=settings.batch_size, runtime=runtime)
 
 
