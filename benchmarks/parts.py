@@ -87,6 +87,8 @@ def frozen(setup: Setup) -> Section:
     peers = [
         Peer("minibert", "ours", setup.best),
         Peer("minibert fp32", "ours", "fp32"),
+        Peer("transformers, encoded once (bf16)", "tutorial", "bf16", tuned=True),
+        Peer("transformers, encoded once (fp32)", "tutorial", "fp32", tuned=True),
         Peer("tutorial", "tutorial", "fp32", share=0.1),
     ]
     texts = repeated(setup.corpus.train, 3200)
@@ -102,20 +104,9 @@ def frozen(setup: Setup) -> Section:
 
 def answering(setup: Setup) -> Section:
     """Compare texts to probabilities, many at once."""
-    peers = [
-        Peer("minibert bf16", "ours", "bf16"),
-        Peer("minibert int8", "ours", "int8"),
-        Peer("ONNX Runtime int8", "onnx_runtime", "int8"),
-        Peer("OpenVINO bf16", "open_vino", "bf16"),
-    ]
+    peers = answering_peers(setup)
     if not setup.small:
-        peers += [
-            Peer("minibert fp32", "ours", "fp32"),
-            Peer("ONNX Runtime fp32", "onnx_runtime", "fp32"),
-            Peer("OpenVINO fp32", "open_vino", "fp32"),
-            Peer("pipeline() tuned", "pipelines", "bf16", tuned=True),
-            Peer("pipeline()", "pipelines", "fp32"),
-        ]
+        peers.append(Peer("pipeline() tuned", "pipelines", "bf16", tuned=True))
     texts = repeated(setup.corpus.test, 480 if setup.small else len(setup.corpus.test.texts))
     outcomes = compete(setup, "answering", peers, texts, warm_up=len(texts.texts))
     config, limits = config_and_limits(setup)
@@ -131,19 +122,7 @@ def answering(setup: Setup) -> Section:
 
 def latency(setup: Setup) -> Section:
     """Compare single texts."""
-    peers = [
-        Peer("minibert bf16", "ours", "bf16"),
-        Peer("minibert int8", "ours", "int8"),
-        Peer("ONNX Runtime int8", "onnx_runtime", "int8"),
-        Peer("OpenVINO bf16", "open_vino", "bf16"),
-    ]
-    if not setup.small:
-        peers += [
-            Peer("minibert fp32", "ours", "fp32"),
-            Peer("ONNX Runtime fp32", "onnx_runtime", "fp32"),
-            Peer("OpenVINO fp32", "open_vino", "fp32"),
-            Peer("pipeline()", "pipelines", "fp32"),
-        ]
+    peers = answering_peers(setup)
     texts = texts_of_length(setup.corpus.train.texts, 16, 100 if setup.small else 200)
     outcomes = compete(setup, "latency", peers, texts)
     header, rows = latency_table(outcomes)
@@ -161,6 +140,24 @@ def start(setup: Setup) -> Section:
     header, rows = seconds_table(outcomes, 1, "seconds")
     what = "A process from its start to its end, one text answered."
     return Section("start", setup.about(setup.size, what), header, rows, outcomes)
+
+
+def answering_peers(setup: Setup) -> list[Peer]:
+    """Return who answers texts, many or one."""
+    peers = [
+        Peer("minibert bf16", "ours", "bf16"),
+        Peer("minibert int8", "ours", "int8"),
+        Peer("ONNX Runtime int8", "onnx_runtime", "int8"),
+        Peer("OpenVINO bf16", "open_vino", "bf16"),
+    ]
+    if not setup.small:
+        peers += [
+            Peer("minibert fp32", "ours", "fp32"),
+            Peer("ONNX Runtime fp32", "onnx_runtime", "fp32"),
+            Peer("OpenVINO fp32", "open_vino", "fp32"),
+            Peer("pipeline()", "pipelines", "fp32"),
+        ]
+    return peers
 
 
 def compete(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.task import LONGEST
+from benchmarks.task import LONGEST, ROOT
 from minibert.config import EncoderConfig, HeadConfig, native_pooling
 from minibert.data import class_ids, class_names, load_examples
 from minibert.errors import InputError
@@ -16,7 +16,6 @@ from minibert.hub import MINILM, find_model
 from minibert.model import Classifier, Encoder, Head, initialize
 from minibert.tokenizer import Tokenizer
 
-ROOT = Path(__file__).resolve().parent.parent
 SST2 = ROOT.parent / "shared" / "data" / "sst2"
 REVIEWS = ROOT / "examples" / "reviews.csv"
 
