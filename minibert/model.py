@@ -4,6 +4,7 @@ Axes, for the whole package: B texts, S padded length, D width, H heads, K head 
 F feed-forward width, C classes. The classes stand in the order in which a text passes them.
 """
 
+import itertools
 import math
 
 import torch
@@ -18,6 +19,7 @@ ACTIVATION_LAYERS = {
     "gelu_new": lambda: nn.GELU(approximate="tanh"),
     "relu": lambda: nn.ReLU(),
 }
+CACHED_WEIGHTS = 2**23  # of attention: past so many, a processor's cache has lost the first ones
 
 
 class Embeddings(nn.Module):
@@ -71,7 +73,12 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, dropout_p
 def attention_in_steps(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, dropout_p: float
 ) -> Tensor:
-    """Compute `attention` as its formula says, with all its weights in memory."""
+    """Compute `attention` as its formula says, for so many texts at once as the cache holds."""
+    at_once = max(1, CACHED_WEIGHTS // (q.shape[1] * q.shape[2] * k.shape[2]))
+    if len(q) > at_once:
+        masks = itertools.repeat(None) if mask is None else mask.split(at_once)
+        parts = zip(q.split(at_once), k.split(at_once), v.split(at_once), masks, strict=False)
+        return torch.cat([attention_in_steps(*part, dropout_p=dropout_p) for part in parts])
     weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, H, S, S)
     if mask is not None:
         weights = weights.masked_fill_(~mask, -math.inf)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import minibert.model
+from minibert import model
 from minibert.config import EncoderConfig, HeadConfig, native_pooling
 from minibert.hf import Checkpoint, load_classifier, save_weights
 from minibert.model import Classifier, Encoder, Head, attention, attention_in_steps, pool
@@ -462,9 +463,13 @@ def test_a_cpu_trains_in_steps_where_torchs_kernel_is_slow(
     assert called == [True] * kernel
 
 
+@pytest.mark.parametrize("texts_at_once", [3, 2, 1])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("tokens", [37, 1])
-def test_attention_in_steps_is_attention_with_its_gradients(masked: bool, tokens: int) -> None:
+def test_attention_in_steps_is_attention_with_its_gradients(
+    tokens: int, masked: bool, texts_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "CACHED_WEIGHTS", texts_at_once * 2 * tokens * 37)
     *inputs, mask = queries(torch.float32)
     inputs[0] = inputs[0][:, :, :tokens]
     gradient = torch.randn(3, 2, tokens, 5, generator=torch.Generator().manual_seed(6))
