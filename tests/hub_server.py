@@ -46,6 +46,7 @@ class Hub:
         self.missing_status = 404
         self.gated_status = 403
         self.ranges: list[str] = []
+        self.agents: set[str] = set()
         # Called with "info", "tree", "HEAD name" or "GET name" and the content about to be sent;
         # True if it has answered in its own way.
         self.fault: Callable[[Handler, str, bytes], bool] = lambda *_: False
@@ -80,6 +81,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
         self.hub.log.append(f"{self.command} {path}")
+        self.hub.agents.add(self.headers["User-Agent"] or "")
         if self.hub.broken:
             return self.answer(503, b"")
         api, file = API.fullmatch(path), FILE.fullmatch(path)
