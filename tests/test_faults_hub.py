@@ -372,8 +372,8 @@ def test_local_files_need_no_socket(
     training = ["--model", checkpoint, "--data", reviews, "--out", "run", *BRIEFLY]
     for script, words in {
         "train.py": training,
-        "eval.py": ["--run", "run", "--data", reviews],
-        "predict.py": ["--run", "run", "good film"],
+        "eval.py": ["--model", "run", "--data", reviews],
+        "predict.py": ["--model", "run", "good film"],
     }.items():
         answer = run_script(script, *words, env=environment)
         assert answer.returncode == 0, answer.stderr
