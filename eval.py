@@ -5,11 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from minibert.errors import InputError, begin, run_command
+
+if __name__ == "__main__":
+    begin()
+
 import torch
 
 from minibert import metrics
 from minibert.data import Examples, class_ids, load_examples
-from minibert.errors import InputError, run_command
 from minibert.files import write_json
 from minibert.hub import find_data
 from minibert.predictor import Predictor

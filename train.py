@@ -7,13 +7,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from minibert.errors import InputError, begin, run_command
+
+if __name__ == "__main__":
+    begin()
+
 import torch
 
 import minibert
 from minibert.batches import Part, Texts
 from minibert.config import EncoderConfig, HeadConfig, native_pooling, read_head
 from minibert.data import Examples, class_names
-from minibert.errors import InputError, run_command
 from minibert.files import read_json
 from minibert.hf import Checkpoint, load_classifier, read_encoder_config, save_config, save_weights
 from minibert.hub import find_model

@@ -17,14 +17,29 @@ def printable(text: str, limit: int = 200) -> str:
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
+def begin() -> None:
+    """Call before the imports, which take a second: Ctrl-C in them ends the process quietly."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # A file opened later would get a closed stream's number, and what is written to that stream.
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    if sys.stderr is None:  # print() would take standard output in its place
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+
+
 def run_command(main: Callable[[Sequence[str]], None]) -> int:
     """Run a script's `main` on the command line's words and return its exit status."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # whatever a terminal cannot show
     try:
         main(sys.argv[1:])
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by who started this
+            sys.stdout.flush()
     except InputError as error:
         print(f"error: {printable(str(error), limit=1000)}", file=sys.stderr)
         return 2
@@ -34,7 +49,8 @@ def run_command(main: Callable[[Sequence[str]], None]) -> int:
         return 128 + 13  # as a process that SIGPIPE ended; Windows does not know its name
     except OSError as error:  # a full disk behind standard output, a name too long for the system
         print(f"error: {printable(str(error), limit=1000)}", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

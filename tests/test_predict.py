@@ -17,11 +17,12 @@ import pytest
 import torch
 from conftest import ROOT, WORDS, write_checkpoint
 
+from minibert.answers import answer
 from minibert.config import HeadConfig
 from minibert.data import Columns
 from minibert.errors import InputError
+from minibert.predictor import Predictor
 from minibert.tables import Row
-from predict import answer
 
 main = runpy.run_path(str(ROOT / "predict.py"))["main"]
 
@@ -295,21 +296,194 @@ def test_a_reader_that_leaves_ends_it_quietly(place):
 
 
 def test_what_fails_leaves_no_file_and_an_older_one_as_it_was(place, run_script):
+    """A bad header is found before there is an answer."""
+    (place / "input.csv").write_text("a,b\n1,2\n")
+    (place / "answers.csv").write_text("older")
+    before = sorted(place.iterdir())
+    words = ("--input", "input.csv", "--output", "answers.csv")
+    result = run_script("predict.py", *MODEL, *words, cwd=place)
+    assert result.returncode == 2 and "no text column" in result.stderr
+    assert (place / "answers.csv").read_text() == "older"
+    assert sorted(place.iterdir()) == before
+
+
+# Output that was interrupted
+
+
+def cut_at(place: Path, output: str, size: int) -> bytes:
+    """Make of a finished output what a run that was killed leaves; returns the whole."""
+    whole = (place / output).read_bytes()
+    (place / output).unlink()
+    (place / f".{output}.new").write_bytes(whole[:size])
+    return whole
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl"])
+def test_resumed_output_is_that_of_a_run_without_interruption(place, predict, suffix):
+    # Quotes, line ends and tabs: a line of the output is not always an answer.
+    odd = 'a "slow\r\n, cold"\tsoup\n'
+    texts = [text + odd[: i % 21] for i, text in enumerate(numbered_texts(7000))]
+    write_rows(place / "input.jsonl", [{"id": i, "text": text} for i, text in enumerate(texts)])
+    output = f"answers.{suffix}"
+    words = ("--input", "input.jsonl", "--output", output)
+    predict(*words)
+    size = (place / output).stat().st_size
+    # In the first window, inside of the second, the third and the last one, and after that.
+    for share in (0.01, 0.4, 0.7, 0.99, 1):
+        whole = cut_at(place, output, int(size * share))
+        predict(*words, "--resume-output")
+        assert (place / output).read_bytes() == whole
+        assert not (place / f".{output}.new").exists()
+
+
+def test_int8_resumes_to_the_same_bytes(place, capfd):
+    """Its scale depends on a batch's neighbours: the windows must be those of before."""
+    write_rows(place / "input.txt", [{"text": text} for text in numbered_texts(5000)])
+    words = ("--model", "classifier", "--device", "cpu", "--precision", "int8")
+    words += ("--input", "input.txt", "--output", "answers.jsonl")
+    main(words)
+    size = (place / "answers.jsonl").stat().st_size
+    whole = cut_at(place, "answers.jsonl", size * 9 // 10)
+    main([*words, "--resume-output"])
+    assert (place / "answers.jsonl").read_bytes() == whole
+
+
+def test_kept_windows_are_not_answered_again_but_the_first_and_the_last(
+    place, predict, monkeypatch
+):
+    write_rows(place / "input.txt", [{"text": text} for text in numbered_texts(4 * WINDOW + 1)])
+    words = ("--input", "input.txt", "--output", "answers.csv")
+    predict(*words)
+    cut_at(place, "answers.csv", (place / "answers.csv").stat().st_size - 1)
+    asked = []
+    ask = Predictor.probabilities
+    counted = lambda self, texts, pairs: asked.append(len(texts)) or ask(self, texts, pairs)  # noqa: E731
+    monkeypatch.setattr(Predictor, "probabilities", counted)
+    predict(*words, "--resume-output")
+    assert asked == [WINDOW, WINDOW, 1]
+
+
+def test_a_plain_run_does_not_destroy_what_another_has_answered(place, predict):
+    write_rows(place / "input.txt", [{"text": text} for text in numbered_texts(WINDOW + 1)])
+    words = ("--input", "input.txt", "--output", "answers.csv")
+    predict(*words)
+    whole = cut_at(place, "answers.csv", (place / "answers.csv").stat().st_size - 1)
+    with pytest.raises(InputError, match=r"2,048 answers .* --resume-output, or remove it"):
+        predict(*words)
+    assert (place / ".answers.csv.new").read_bytes() == whole[:-1]
+
+    # Less than a window is a second's work.
+    (place / ".answers.csv.new").write_bytes(whole[:99])
+    predict(*words)
+    assert (place / "answers.csv").read_bytes() == whole
+
+
+OTHER_INPUTS = {
+    "another text": ["good film", *numbered_texts(2 * WINDOW)[1:]],
+    "a row more": ["good film", *numbered_texts(2 * WINDOW)],
+    "an other order, later": numbered_texts(WINDOW) + numbered_texts(2 * WINDOW)[:WINDOW:-1],
+    "fewer rows": numbered_texts(2 * WINDOW)[:-1],
+    "one window": numbered_texts(WINDOW),
+    "none": [],
+}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+@pytest.mark.parametrize("change", [*OTHER_INPUTS, "another model", "another class", "--csv-safe"])
+def test_another_output_is_not_gone_on_with(place, predict, suffix, change):
+    if change == "--csv-safe" and suffix == "jsonl":
+        return
+    output = f"answers.{suffix}"
+    texts = [*numbered_texts(2 * WINDOW - 1), "=good"]
+    write_rows(place / "input.txt", [{"text": text} for text in texts])
+    words = ["--input", "input.txt", "--output", output]
+    predict(*words)
+    whole = cut_at(place, output, 10**9)
+    if change in OTHER_INPUTS:
+        write_rows(place / "input.txt", [{"text": text} for text in OTHER_INPUTS[change]])
+    elif change == "--csv-safe":
+        words.append(change)
+    else:
+        classes = CLASSES if change == "another model" else ("bad", "good", "poor")
+        write_checkpoint(place / "other", "bert", HeadConfig("mlp", "mean", classes, 40), seed=1)
+        words += ["--model", "other"]
+    with pytest.raises(InputError, match=r"--resume-output: .* (other|more) answers .* remove it"):
+        predict(*words, "--resume-output")
+    assert (place / f".{output}.new").read_bytes() == whole
+    assert not (place / output).exists()
+
+
+def test_a_mistake_late_in_the_input_says_where_the_answers_are(place):
     """The header of a table is written when, a window later, a column that it lacks appears."""
     rows = [{"text": text} for text in numbered_texts(WINDOW)]
     write_rows(place / "input.jsonl", [*rows, {"text": "good", "late": "1"}])
-    words = ("--input", "input.jsonl", "--output", "answers.csv")
-    before = sorted(place.iterdir())
-    with pytest.raises(InputError, match="'late'"):
-        main([*MODEL, *words])
-    assert sorted(place.iterdir()) == before
+    with pytest.raises(InputError, match=r"'late' .* kept in .*\.answers\.csv\.new"):
+        main([*MODEL, "--input", "input.jsonl", "--output", "answers.csv"])
+    assert len(read_table(place / ".answers.csv.new")) == WINDOW
 
-    (place / "answers.csv").write_text("older")
-    result = run_script("predict.py", *MODEL, *words, cwd=place)
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: ") and "'late'" in result.stderr
-    assert (place / "answers.csv").read_text() == "older"
-    assert sorted(place.iterdir()) == sorted([*before, place / "answers.csv"])
+
+def test_a_link_in_the_place_of_the_growing_file_is_not_followed(place):
+    (place / "precious").write_text("do not touch")
+    (place / ".answers.csv.new").symlink_to("precious")
+    with pytest.raises(InputError, match=r"answers\.csv: cannot be written"):
+        main([*MODEL, "--output", "answers.csv", "good"])
+    assert (place / "precious").read_text() == "do not touch"
+
+
+# Spreadsheets and terminals
+
+FORMULAS = [
+    *("=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "=cmd|' /C calc'!A0", "=1;=2"),
+    *(" =1", '"=1"', "\uff1d1", "\x00=1", "-", "+49 30 12", "-1_0", "-inf", "=" + "1" * 9),
+]
+HARMLESS = ["good", "", "-1", "+1.5", "-.5e-3", "+4930", "'=1", "1-1", "a=1", "a;b", "5", "caf\xe9"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_no_cell_of_a_safe_table_is_a_formula(place, predict, suffix):
+    rows = [{"text": "good", "=x": cell, "n": -5, "x": -1.5} for cell in (*FORMULAS, *HARMLESS)]
+    write_rows(place / "input.jsonl", [*rows, {"text": "=good"}])
+    output = place / f"answers.{suffix}"
+    predict("--input", "input.jsonl", "--output", output)
+    plain = read_table(output)
+    predict("--input", "input.jsonl", "--output", output, "--csv-safe")
+    table = read_table(output)
+    assert [row["=x"] for row in plain[:9]] == [untabbed(x, suffix) for x in FORMULAS[:9]]
+    found = [row["'=x"] for row in table[:-1]]
+    assert found == [untabbed(x, suffix) for x in [f"'{x}" for x in FORMULAS] + HARMLESS]
+    assert {(row["n"], row["x"]) for row in table[:-1]} == {("-5", "-1.5")}
+    assert (table[-1]["text"], plain[-1]["text"]) == ("'=good", "=good")
+    if suffix == "csv":  # a semicolon, which parts cells in some countries, stays within one
+        assert b',"a;b",' in output.read_bytes()
+
+
+def untabbed(cell: str, suffix: str) -> str:
+    return cell.translate(dict.fromkeys(map(ord, "\t\r\n"), " ")) if suffix == "tsv" else cell
+
+
+def test_columns_that_differ_by_a_tab_are_both_in_a_tsv(place, predict):
+    write_rows(place / "input.jsonl", [{"text": "good", "a\tb": "1", "a b": "2"}])
+    predict("--input", "input.jsonl", "--output", "answers.tsv")
+    header, row = (line.split("\t") for line in (place / "answers.tsv").read_text().splitlines())
+    assert header[-2:] == ["a b", "a b"] and row[-2:] == ["1", "2"]
+
+
+NASTY = "good \x1b[31m\x9b2J\x7f\u202e\u2066\u200f\u2028\ufeff\U000e0041 caf\xe9 \U0001f600"
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo terminal")
+def test_a_terminal_gets_escapes_and_a_pipe_the_bytes(place, run_script):
+    result = run_script("predict.py", *MODEL, NASTY, cwd=place)
+    assert "\x9b2J" in result.stdout and "\u202e" in result.stdout
+    ours, theirs = os.openpty()
+    result = run_script("predict.py", *MODEL, NASTY, cwd=place, capture_output=False, stdout=theirs)
+    os.close(theirs)
+    shown = os.read(ours, 10**4).decode().replace("\r\n", "\n")
+    os.close(ours)
+    assert result.returncode == 0
+    assert shown.endswith("}\n") and shown[:-1].isprintable()
+    assert "caf\xe9 \U0001f600" in shown
+    assert json.loads(shown)["text"] == NASTY
 
 
 def test_the_newest_finished_run_answers_where_no_model_is_named(place, capfd):
