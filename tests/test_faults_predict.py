@@ -181,16 +181,22 @@ def test_a_reader_that_leaves_ends_it_quietly(place):
 
 
 def test_a_slow_reader_does_not_grow_memory(place):
-    process = start(place, "--input", f"{ROWS}.csv")
+    """The rows are long, so that what waits to be read would be seen."""
+    file = place / "long.jsonl"
+    with open(file, "w") as lines:
+        for i in range(30_000):
+            lines.write(json.dumps({"text": f"good film {i}", "page": str(i % 10) * 4000}) + "\n")
+    process = start(place, "--input", file.name)
     found = []
     for _ in range(8):
-        for _ in range(2048):
+        for _ in range(1024):
             assert json.loads(process.stdout.readline())["label"]
-        time.sleep(0.5)  # in which it would answer 8,000 rows and more
+        time.sleep(0.5)  # in which it would answer thousands of rows
         found.append(memory(process, "VmRSS"))
     process.stdout.close()
     process.wait(timeout=60)
     process.stderr.close()
+    file.unlink()
     print(f"memory while it waits, MB: {found}")
     assert max(found) < found[0] + 30
 
@@ -235,6 +241,13 @@ def test_a_closed_stream_is_no_accident(place, script, closed, words):
         assert "error" not in result.stdout  # what would go to stderr does not go there
     if "answers.csv" in words:
         assert "good" in (place / "answers.csv").read_text()
+
+
+def test_no_file_gets_the_number_of_a_closed_stream(place):
+    """What a library prints would be written into that file."""
+    program = "import os; from minibert.errors import begin; begin(); exit(os.open('/', 0))"
+    command = f'{sys.executable} -c "{program}" <&- >&- 2>&-'
+    assert subprocess.run(["bash", "-c", command], cwd=ROOT, timeout=60).returncode > 2
 
 
 def test_nothing_is_written_but_the_output(place, tmp_path):

@@ -331,6 +331,8 @@ def test_resumed_output_is_that_of_a_run_without_interruption(place, predict, su
     # In the first window, inside of the second, the third and the last one, and after that.
     for share in (0.01, 0.4, 0.7, 0.99, 1):
         whole = cut_at(place, output, int(size * share))
+        with open(place / f".{output}.new", "ab") as file:
+            file.write(b'half a "row')
         predict(*words, "--resume-output")
         assert (place / output).read_bytes() == whole
         assert not (place / f".{output}.new").exists()
@@ -378,13 +380,14 @@ def test_a_plain_run_does_not_destroy_what_another_has_answered(place, predict):
     assert (place / "answers.csv").read_bytes() == whole
 
 
+THREE_WINDOWS = [*numbered_texts(3 * WINDOW - 1), "=good"]
 OTHER_INPUTS = {
-    "another text": ["good film", *numbered_texts(2 * WINDOW)[1:]],
-    "a row more": ["good film", *numbered_texts(2 * WINDOW)],
-    "an other order, later": numbered_texts(WINDOW) + numbered_texts(2 * WINDOW)[:WINDOW:-1],
-    "fewer rows": numbered_texts(2 * WINDOW)[:-1],
-    "one window": numbered_texts(WINDOW),
-    "none": [],
+    "another first text": ["good film", *THREE_WINDOWS[1:]],
+    "another last text": [*THREE_WINDOWS[:-1], "good film"],
+    "a row more before": ["good film", *THREE_WINDOWS],
+    "a row fewer": THREE_WINDOWS[:-1],
+    "a window": THREE_WINDOWS[:WINDOW],
+    "nothing": [],
 }
 
 
@@ -394,8 +397,7 @@ def test_another_output_is_not_gone_on_with(place, predict, suffix, change):
     if change == "--csv-safe" and suffix == "jsonl":
         return
     output = f"answers.{suffix}"
-    texts = [*numbered_texts(2 * WINDOW - 1), "=good"]
-    write_rows(place / "input.txt", [{"text": text} for text in texts])
+    write_rows(place / "input.txt", [{"text": text} for text in THREE_WINDOWS])
     words = ["--input", "input.txt", "--output", output]
     predict(*words)
     whole = cut_at(place, output, 10**9)
