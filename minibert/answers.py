@@ -17,9 +17,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from minibert.data import Columns
-from minibert.errors import InputError
+from minibert.errors import InputError, printable
 from minibert.files import check_replaceable
 from minibert.tables import Row
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs with one output are not kept apart
+    fcntl = None  # type: ignore[assignment]
 
 WINDOW = 2048  # rows that are read, sorted by length, answered and written together
 Form = Callable[[list[dict[str, Any]]], str]  # what a window of answers is as text
@@ -126,6 +131,8 @@ def open_answers(
     answers = None
     try:
         with open(beside, "r+b", opener=_open_or_make) as file:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             ends = whole_windows(file, suffix)
             if ends and not resume:
                 raise InputError(
@@ -139,6 +146,10 @@ def open_answers(
             yield answers
             answers.finish()
         os.replace(beside, path)
+    except BlockingIOError:
+        raise InputError(
+            f"--output {output}: another run is writing it; wait for it or stop it"
+        ) from None
     except OSError as error:
         reason = f"--output {output}: cannot be written ({error.strerror})"
         raise InputError(f"{reason}; {kept}" if answers and answers.any() else reason) from None
@@ -148,7 +159,7 @@ def open_answers(
         raise
     except KeyboardInterrupt:
         if answers and answers.any():
-            print(kept, file=sys.stderr)
+            print(printable(kept, limit=1000), file=sys.stderr)
         raise
     finally:
         if answers and not answers.any():

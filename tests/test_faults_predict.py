@@ -130,6 +130,19 @@ def test_killed_again_and_again_it_still_writes_the_same_bytes(place, suffix):
     assert not growing.exists()
 
 
+def test_two_runs_do_not_write_one_output(place):
+    words = ("--input", "40000.csv", "--output", "two.csv")
+    first = start(place, *words)
+    grown(place / ".two.csv.new", 1, first)
+    first.send_signal(signal.SIGSTOP)
+    status, _, errors = ends(start(place, *words, "--resume-output"))
+    first.send_signal(signal.SIGCONT)
+    assert status == 2 and "another run is writing it" in errors
+    assert ends(first)[::2] == (0, "")
+    with open(place / "two.csv", newline="") as file:
+        assert [int(row["id"]) for row in csv.DictReader(file)] == list(range(40_000))
+
+
 def test_a_full_disk_keeps_what_is_answered(place):
     words = ("--input", "40000.csv", "--output", "full.jsonl")
     assert ends(start(place, *words))[0] == 0
