@@ -26,11 +26,13 @@ from minibert.metrics import report, score
 from minibert.model import Classifier
 from minibert.parts import Parts, describe_parts, digests, read_parts
 from minibert.predictor import encode_features, in_length_order, ready_to_answer
-from minibert.runs import RunFolder, check_new
+from minibert.runs import RunFolder, check_new, locked
 from minibert.runtime import Runtime, choose_runtime
 from minibert.settings import Flags, RunSettings, add_options
+from minibert.stopping import Stopped
 from minibert.tokenizer import Tokenizer
 from minibert.training import fit, freeze_layers
+from minibert.weights import fingerprint
 
 DESCRIPTION = """Train a classifier: a pretrained BERT or DistilBERT and labelled texts in, a run
 folder out (the model, its settings, history.csv, metrics.json, the test part's predictions)."""
@@ -53,12 +55,9 @@ def main(argv: Sequence[str]) -> None:
     tokenizer = Tokenizer.from_folder(folder, config)
     parts = read_parts(settings)
     describe_parts(parts)
-    if resumed and (changed := began["digests"].items() ^ digests(parts).items()):
-        names = " and ".join(sorted({name for name, _ in changed}))
-        raise InputError(
-            f"--resume {resumed.path}: the {names} part of {settings.data} has changed since; "
-            "start a new run"
-        )
+    found = {**digests(parts), "model": fingerprint(folder)}
+    if resumed:
+        check_same(resumed, began["digests"], found, settings)
     max_length, rows = tokenize(
         parts, tokenizer, longest=settings.max_length, positions=config.positions
     )
@@ -72,19 +71,18 @@ def main(argv: Sequence[str]) -> None:
     )
     print(*checkpoint.notes, runtime, sep="\n")
 
-    run = resumed or RunFolder.create(out, settings, facts(parts, runtime, folder))
+    run = resumed or RunFolder.create(out, settings, facts(parts, found, runtime, folder))
     print(f"run: {run.path}")
-    tokenizer.save(run.path)
-    save_config(run.path, config, wanted)
     try:
-        training = train(checkpoint, texts, settings, run, runtime)
-    except KeyboardInterrupt:
-        print(f"\ngo on with: python train.py --resume {run.path}", file=sys.stderr)
-        raise
-
-    best, answering = ready_to_answer(load_classifier(run.path).model, runtime)
-    figures, predictions = evaluate(best, texts, parts, wanted.labels, settings, answering)
-    run.finish({**figures, "training": training}, predictions)
+        with locked(run.path, "--resume" if resumed else "--out"):
+            tokenizer.save(run.path)
+            save_config(run.path, config, wanted)
+            training = train(checkpoint, texts, settings, run, runtime)
+            best, answering = ready_to_answer(load_classifier(run.path).model, runtime)
+            figures, predictions = evaluate(best, texts, parts, wanted.labels, settings, answering)
+            run.finish({**figures, "training": training}, predictions)
+    except Stopped as stopped:
+        raise Stopped(stopped.number, f"go on with: python train.py --resume {run.path}") from None
     print(f"finished: {run.path} (python eval.py; python predict.py TEXT)")
 
 
@@ -103,13 +101,26 @@ def read_flags(argv: Sequence[str]) -> tuple[RunSettings, Path | None, RunFolder
     return RunSettings(**given), out, RunFolder(resume) if resume else None
 
 
-def facts(parts: Parts, runtime: Runtime, folder: Path) -> dict[str, Any]:
+def check_same(
+    run: RunFolder, began: dict[str, str], found: dict[str, str], settings: RunSettings
+) -> None:
+    """Raise InputError where a run that is gone on with would read something else than before."""
+    changed = sorted({name for name, _ in began.items() ^ found.items()})
+    if changed:
+        data = (f"the {name} part of {settings.data}" for name in changed if name != "model")
+        named = [f"the model {settings.model}"] * ("model" in changed) + [*data]
+        raise InputError(
+            f"--resume {run.path}: {' and '.join(named)} has changed since; start a new run"
+        )
+
+
+def facts(parts: Parts, digests: dict[str, str], runtime: Runtime, folder: Path) -> dict[str, Any]:
     """Return what settings.json keeps beside the options: what was read, and what computed."""
     computing = {"device": str(runtime.device), "precision": runtime.precision}
     versions = {"torch": torch.__version__, "minibert": minibert.__version__}
     return {
         "columns": asdict(parts.train.columns),
-        "digests": digests(parts),
+        "digests": digests,
         "environment": {"computing": computing, "model_folder": str(folder.resolve()), **versions},
     }
 

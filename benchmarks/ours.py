@@ -4,6 +4,7 @@ import itertools
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,15 @@ import torch
 from benchmarks.task import BATCH, EPOCHS, Answerer, Repetition, Task, run_whole
 from minibert.batches import Part, Texts
 from minibert.config import HeadConfig
+from minibert.epoch import optimizer_steps, train_steps
 from minibert.hf import Checkpoint, load_classifier
 from minibert.predictor import Predictor, encode_features
 from minibert.runtime import Runtime, choose_runtime
 from minibert.settings import RunSettings
+from minibert.states import Progress
+from minibert.stopping import Signals
 from minibert.tokenizer import Tokenizer
-from minibert.training import make_optimizer, train_epoch
+from minibert.training import make_optimizer
 
 MANY = 1000  # epochs: a length of training that no benchmark reaches
 
@@ -95,14 +99,21 @@ def epoch_trainer(
     """Return what trains one more epoch with the defaults of train.py."""
     settings = RunSettings(head="native", epochs=MANY, batch_size=BATCH, freeze=freeze)
     model = checkpoint.model
-    optimizer, in_training = make_optimizer(model, whole_corpus(checkpoint, task), settings)
+    optimizer, words = make_optimizer(model, whole_corpus(checkpoint, task), settings)
     weights = torch.ones(len(checkpoint.head.labels), device=runtime.device)
     scaler = runtime.scaler()
     epochs = itertools.count()
+    never = Signals(patient=True)
     module = model.head if freeze else model
 
     def train(part: Part) -> None:
-        with in_training():
-            train_epoch(module, part, settings, next(epochs), optimizer, scaler, weights, runtime)
+        epoch = next(epochs)
+        progress = Progress(epoch, epoch * optimizer_steps(len(part), settings))
+        with words.in_place() if words else nullcontext():
+            train_steps(
+                module, part, settings, progress, optimizer, scaler, weights, runtime, never
+            )
+        if words:
+            words.settle(optimizer)
 
     return train

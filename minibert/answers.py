@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from minibert.data import Columns
-from minibert.errors import InputError, printable
+from minibert.errors import InputError
 from minibert.files import check_replaceable
+from minibert.stopping import Stopped
 from minibert.tables import Row
 
 try:
@@ -157,9 +158,9 @@ def open_answers(
         if answers and answers.windows > len(answers.ends):
             raise InputError(f"{error}; {kept}") from None
         raise
-    except KeyboardInterrupt:
+    except Stopped as stopped:
         if answers and answers.any():
-            print(printable(kept, limit=1000), file=sys.stderr)
+            stopped.hint = kept
         raise
     finally:
         if answers and not answers.any():

@@ -9,12 +9,12 @@ PLAIN_LINES = 10  # an epoch
 
 
 class EpochDisplay:
-    """Shows loss, learning rate, texts/s and time left of one epoch, on standard error."""
+    """Shows loss, learning rate, texts/s and time left of an epoch, on standard error."""
 
-    def __init__(self, epoch: int, epochs: int, *, steps: int, texts: int) -> None:
-        self.title = f"epoch {epoch}/{epochs}"
+    def __init__(self, title: str, *, steps: int, texts: int, done: tuple[int, int]) -> None:
+        self.title = title
         self.steps, self.texts = steps, texts
-        self.step = 0
+        self.step, self.texts_before = done  # what earlier stretches of the epoch did
         self.started = self.shown = time.perf_counter()
         self.bar = None
         if sys.stderr.isatty():
@@ -32,7 +32,7 @@ class EpochDisplay:
     def show(self, texts: int, *, loss: float, lr: float) -> None:
         """Show the figures after `texts` texts of this epoch."""
         self.shown = time.perf_counter()
-        rate = texts / (self.shown - self.started)
+        rate = (texts - self.texts_before) / (self.shown - self.started)
         left = (self.texts - texts) / rate
         line = f"loss {loss:.4f}, lr {lr:.2e}, {rate:,.0f} texts/s, {_clock(left)} left"
         if self.bar is not None:

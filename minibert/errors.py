@@ -6,6 +6,8 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
+from minibert.stopping import Signals, Stopped
+
 
 class InputError(ValueError):
     """Something the user gave that cannot be used; the message says what, where, and what to do."""
@@ -31,28 +33,27 @@ def begin() -> None:
 
 def run_command(main: Callable[[Sequence[str]], None]) -> int:
     """Run a script's `main` on the command line's words and return its exit status."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # whatever a terminal cannot show
-    try:
-        main(sys.argv[1:])
-        if sys.stdout is not None:  # closed by who started this
-            sys.stdout.flush()
-    except InputError as error:
-        print(f"error: {printable(str(error), limit=1000)}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        # The reader left (`| head`); Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + 13  # as a process that SIGPIPE ended; Windows does not know its name
-    except OSError as error:  # a full disk behind standard output, a name too long for the system
-        print(f"error: {printable(str(error), limit=1000)}", file=sys.stderr)
-        if sys.stdout is not None:
+    with Signals():
+        try:
+            main(sys.argv[1:])
+            if sys.stdout is not None:  # closed by who started this
+                sys.stdout.flush()
+        except InputError as error:
+            print(f"error: {printable(str(error), limit=1000)}", file=sys.stderr)
+            return 2
+        except BrokenPipeError:
+            # The reader left (`| head`); Python would complain again when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+            return 128 + 13  # as a process that SIGPIPE ended; Windows does not know its name
+        except OSError as error:  # a full disk behind standard output, a name too long
+            print(f"error: {printable(str(error), limit=1000)}", file=sys.stderr)
+            if sys.stdout is not None:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 2
+        except Stopped as stopped:
+            print(printable(str(stopped), limit=1000), file=sys.stderr)
+            return 128 + stopped.number
     return 0

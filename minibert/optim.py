@@ -47,8 +47,9 @@ class UsedRows(nn.Module):
     """The rows of the word table that the training texts use, trained in the table's place.
 
     A row that no text uses never has a gradient: AdamW only decays it, which is one product at the
-    end of an epoch. The table is half of a small model; what is left of it, with its gradient and
-    moments, costs a fraction of the time and memory, and the results are the whole table's.
+    end of an epoch, `settle`. The table is half of a small model; what is left of it, with its
+    gradient and moments, costs a fraction of the time and memory, and the results are the whole
+    table's.
     """
 
     def __init__(self, embeddings: Embeddings, used: Tensor) -> None:
@@ -59,7 +60,6 @@ class UsedRows(nn.Module):
         self.rows = nn.Parameter(weight.detach()[self.used])
         self.places = torch.full((len(weight),), len(used), device=weight.device)
         self.places[self.used] = torch.arange(len(used), device=weight.device)
-        self.decay = 1.0
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """(B, S) ids -> (B, S, D)."""
@@ -67,45 +67,56 @@ class UsedRows(nn.Module):
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Stand in the table's place for a while; the table has the new values afterwards."""
+        """Stand in the table's place for a while; the table has the rows' new values afterwards."""
         (embeddings,) = self.embeddings
         table: Any = embeddings.word
         with torch.no_grad():
             self.rows.copy_(table.weight[self.used])
-        self.decay = 1.0
         embeddings.word = self  # type: ignore[assignment]
         try:
             yield
         finally:
             embeddings.word = table
             with torch.no_grad():
-                table.weight.mul_(self.decay)
                 table.weight[self.used] = self.rows
 
+    @torch.no_grad()
+    def settle(self, optimizer: AdamW) -> None:
+        """Decay the rows that no text uses as the steps since the last time would have done."""
+        (embeddings,) = self.embeddings
+        weight = embeddings.word.weight
+        weight.mul_(optimizer.state[self.rows].pop("decay", 1.0))
+        weight[self.used] = self.rows
+
     def follow(self, optimizer: AdamW) -> None:
-        """Count what the optimizer's steps decay."""
+        """Keep what the optimizer's steps decay with its moments, so that a saved state has it."""
 
         def after_step(*_: Any) -> None:
             # Looked up each time: resuming gives the optimizer new groups.
             groups = optimizer.param_groups
             (group,) = (g for g in groups if any(p is self.rows for p in g["params"]))
             skipped = getattr(optimizer, "found_inf", 0.0)  # 1 where fp16's gradients overflowed
-            self.decay *= 1.0 - (1.0 - skipped) * group["lr"] * group["weight_decay"]
+            left = 1.0 - (1.0 - skipped) * group["lr"] * group["weight_decay"]
+            state = optimizer.state[self.rows]
+            state["decay"] = left * state.get("decay", torch.ones((), device=self.rows.device))
 
         optimizer.register_step_post_hook(after_step)
 
 
-def clip_gradients(parameters: Sequence[Tensor], largest: float) -> None:
-    """Scale the gradients down to a common norm of at most `largest` (Pascanu et al. 2013)."""
+def clip_gradients(parameters: Sequence[Tensor], largest: float) -> float | Tensor:
+    """Scale the gradients down to a common norm of at most `largest` (Pascanu et al. 2013).
+
+    Return the norm they had: a number, or on a GPU, which need not be waited for, a tensor.
+    """
     gradients = [p.grad for p in parameters if p.grad is not None]
     if gradients and gradients[0].device.type != "cpu":
-        nn.utils.clip_grad_norm_(parameters, largest)  # without waiting for the device
-        return
+        return nn.utils.clip_grad_norm_(parameters, largest)
     # Dot products read a CPU's memory three times as fast as torch's norms do.
     flat = (gradient.reshape(-1) for gradient in gradients)
     norm = math.sqrt(sum(float(x.dot(x)) for x in flat))
     if not norm <= largest:
         torch._foreach_mul_(gradients, largest / (norm + 1e-6))
+    return norm
 
 
 def learning_rate_factor(step: int, steps: int, *, kind: str, warmup: float) -> float:

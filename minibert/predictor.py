@@ -19,7 +19,7 @@ from minibert.hub import find_model
 from minibert.model import Classifier, Encoder
 from minibert.packed import pack, packable
 from minibert.runs import RunFolder, newest_run
-from minibert.runtime import Runtime, choose_runtime
+from minibert.runtime import Runtime, choose_runtime, memory_advice
 from minibert.tokenizer import Tokenizer
 
 
@@ -36,6 +36,7 @@ def in_length_order(
     small operation.
     """
     order = length_order(part.lengths, batch_size)
+    advice = f"with {batch_size} texts of up to {part.lengths.max()} tokens at once; lower "
     cores = torch.get_num_threads()
     threads = min(cores, len(order)) if runtime.device.type == "cpu" else 1
     waiting, lock = iter(order), threading.Lock()
@@ -47,7 +48,7 @@ def in_length_order(
         if threads > 1:
             torch.set_num_threads(max(1, cores // threads))
         # One context around all batches: it keeps the weights' half-precision copies.
-        with runtime.autocast():
+        with memory_advice(lambda: advice + "--batch-size or --max-length"), runtime.autocast():
             while True:
                 with lock:
                     batch_rows = next(waiting, None)

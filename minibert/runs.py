@@ -3,7 +3,8 @@
 config.json model.safetensors tokenizer.json ...   the best epoch so far
 settings.json       the options, and digests of the data
 history.csv         a line an epoch
-resume.safetensors  weights, optimizer, random state after the last epoch; gone when the run is done
+resume-<finished steps>.safetensors   the newest states to go on from; gone when the run is done
+run.lock            the id of the process that trains here; gone when none does
 metrics.json        the figures; written last, so that its presence means "finished"
 test_predictions.jsonl
 """
@@ -13,45 +14,27 @@ import io
 import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from typing import IO, Any
 
 from minibert.data import Columns
 from minibert.errors import InputError
-from minibert.files import read_json, write_atomic, write_json, write_text
+from minibert.files import read_json, write_json, write_text
 from minibert.settings import RunSettings
+from minibert.states import Progress, drop_states, load_state, save_state, state_files
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs in one folder are not kept apart
+    fcntl = None  # type: ignore[assignment]
 
 RUNS = Path("runs")
+LOCK = "run.lock"
 # What settings.json says beside the options: the columns read, digests of the parts, what computed.
 FACTS = ("columns", "digests", "environment")
-
-
-@dataclass
-class Progress:
-    """What a run has done: finished epochs, the best of them, and their figures."""
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best_figure: float = float("-inf")
-    seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-    def figures(self, texts: int) -> dict[str, Any]:
-        """Return what metrics.json says of the training on so many texts, without evaluation."""
-        return {
-            "epochs": self.epoch,
-            "best_epoch": self.best_epoch,
-            "seconds": round(self.seconds, 3),
-            "texts_per_second": round(self.epoch * texts / self.seconds, 1),
-        }
 
 
 class RunFolder:
@@ -61,9 +44,9 @@ class RunFolder:
         self.path = path
 
     @property
-    def resume_file(self) -> Path:
-        """Where the state of an unfinished run is."""
-        return self.path / "resume.safetensors"
+    def history_file(self) -> Path:
+        """Where the figures of each finished epoch are."""
+        return self.path / "history.csv"
 
     @property
     def metrics_file(self) -> Path:
@@ -95,14 +78,15 @@ class RunFolder:
             except OSError as error:
                 flag = "--out " if out is not None else ""
                 raise InputError(f"{flag}{path}: cannot be made ({error.strerror})") from None
-        check_new(path)
         options = settings.to_json()
         for name in ("model", "data", "validation", "test"):
             if options[name] and Path(options[name]).exists():
                 options[name] = str(
                     Path(options[name]).resolve()
                 )  # --resume may come from elsewhere
-        write_json(path / "settings.json", {**options, **facts})
+        with locked(path, "--out"):
+            _check_empty(path)
+            write_json(path / "settings.json", {**options, **facts})
         return cls(path)
 
     def read_settings(self) -> tuple[RunSettings, dict[str, Any]]:
@@ -113,8 +97,11 @@ class RunFolder:
         if not file.is_file():
             raise InputError(f"--resume {self.path}: is not a run of minibert (no settings.json)")
         if self.metrics_file.exists():
+            drop_states(self.path, keep=0)  # it may have died right before doing so
             raise InputError(f"--resume {self.path}: the run is finished; python eval.py scores it")
-        if self.resume_file.exists() and not (self.path / "model.safetensors").exists():
+        with locked(self.path, "--resume"):
+            pass  # refused now, not after the data is read
+        if self.history_file.exists() and not (self.path / "model.safetensors").exists():
             raise self._damaged("model.safetensors, the best epoch, is missing")
         data = read_json(file)
         facts = {name: data.pop(name, None) for name in FACTS}
@@ -131,57 +118,21 @@ class RunFolder:
         except TypeError:
             raise InputError(f"{file}: the entry columns is damaged") from None
 
-    def save_state(
-        self,
-        progress: Progress,
-        module: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        scaler: torch.amp.GradScaler,
-        device: torch.device,
-    ) -> None:
-        """Write all that the next epoch depends on into one file, whole or not at all."""
-        tensors = {f"model.{name}": tensor for name, tensor in module.state_dict().items()}
-        for number, state in optimizer.state_dict()["state"].items():
-            for name, value in state.items():
-                tensors[f"optimizer.{number}.{name}"] = torch.as_tensor(value)
-        tensors["random.cpu"] = torch.get_rng_state()
-        if device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(device)
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        metadata = {
-            "progress": json.dumps(asdict(progress)),
-            "scaler": json.dumps(scaler.state_dict()),
-        }
-        write_atomic(self.resume_file, lambda beside: save_file(tensors, beside, metadata))
-        write_text(self.path / "history.csv", _csv(progress.history))
+    def save_state(self, progress: Progress, *state: Any, keep: int = 1) -> None:
+        """Save `state`, as states.save_state takes it; then drop all states but the newest."""
+        save_state(self.path, progress, *state)
+        drop_states(self.path, keep=keep)
+        self._write_history(progress)
 
-    def load_state(
-        self,
-        module: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        scaler: torch.amp.GradScaler,
-        device: torch.device,
-    ) -> Progress:
-        """Read back what `save_state` wrote; a run stopped in its first epoch starts anew."""
-        if not self.resume_file.exists():
-            if (self.path / "history.csv").exists():
-                raise self._damaged("resume.safetensors is missing")
+    def load_state(self, *state: Any) -> Progress:
+        """Read the newest state back; a run stopped before its first one starts anew."""
+        files = state_files(self.path)
+        if not files:
+            if self.history_file.exists():
+                raise self._damaged("no resume-*.safetensors is there")
             return Progress()
-        try:
-            with safe_open(self.resume_file, "pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            progress = Progress(**json.loads(metadata["progress"]))
-            module.load_state_dict(_part(tensors, "model."))
-            _load_optimizer(optimizer, _part(tensors, "optimizer."))
-            scaler.load_state_dict(json.loads(metadata["scaler"]))
-            torch.set_rng_state(tensors["random.cpu"])
-            if device.type == "cuda":
-                torch.cuda.set_rng_state(tensors["random.cuda"], device)
-            if progress.history:  # its last line is lost where a run dies right before writing it
-                write_text(self.path / "history.csv", _csv(progress.history))
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise self._damaged(str(error).partition("\n")[0]) from None
+        progress = load_state(files[-1], *state)
+        self._write_history(progress)  # its last line is lost where a run dies before writing it
         return progress
 
     def finish(self, metrics: dict[str, Any], predictions: Sequence[dict[str, Any]]) -> None:
@@ -190,7 +141,11 @@ class RunFolder:
             lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in predictions)
             write_text(self.predictions_file, "".join(lines))
         write_json(self.metrics_file, metrics)
-        self.resume_file.unlink(missing_ok=True)
+        drop_states(self.path, keep=0)
+
+    def _write_history(self, progress: Progress) -> None:
+        if progress.history:
+            write_text(self.history_file, _csv(progress.history))
 
     def _damaged(self, reason: str) -> InputError:
         return InputError(
@@ -198,11 +153,61 @@ class RunFolder:
         )
 
 
+@contextmanager
+def locked(folder: Path, flag: str) -> Iterator[None]:
+    """Hold a run's lock; InputError names the process that has it.
+
+    The kernel frees the lock of a process that dies, so what a dead one left is no obstacle.
+    """
+    if fcntl is None:
+        yield
+        return
+    file = folder / LOCK
+    try:
+        stream = _open_locked(file)
+    except BlockingIOError:
+        holder = file.read_text().strip() if file.exists() else ""
+        raise InputError(
+            f"{flag} {folder}: process {holder or 'of another user'} is training in it; "
+            "wait for it or stop it"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{flag} {folder}: cannot be written ({error.strerror})") from None
+    with stream:
+        stream.truncate(0)
+        print(os.getpid(), file=stream, flush=True)
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
+
+
+def _open_locked(file: Path) -> IO[str]:
+    while True:
+        stream = open(file, "a", encoding="utf-8")  # noqa: SIM115
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if file.exists() and os.path.samestat(os.fstat(stream.fileno()), file.stat()):
+                return stream
+        except OSError:
+            stream.close()
+            raise
+        stream.close()  # the process before removed this very file after it was opened here
+
+
 def check_new(path: Path) -> None:
     """Raise InputError where a run cannot be written without touching what is there."""
     if path.is_file():
         raise InputError(f"--out {path}: is a file; give a new folder")
-    if path.is_dir() and any(not name.endswith(".new") for name in os.listdir(path)):
+    if (path / "settings.json").is_file():
+        with locked(path, "--out"):
+            pass  # refused with the process's id where one is at work
+    if path.is_dir():
+        _check_empty(path)
+
+
+def _check_empty(path: Path) -> None:
+    if any(name != LOCK and not name.endswith(".new") for name in os.listdir(path)):
         raise InputError(
             f"--out {path}: is not empty; give a new folder, or go on with it: --resume {path}"
         )
@@ -216,22 +221,6 @@ def newest_run() -> Path:
             f"no finished run in {RUNS.resolve()}; train one (python train.py) or give --model"
         )
     return finished[-1].parent
-
-
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        number, _, key = name.partition(".")
-        state.setdefault(int(number), {})[key] = tensor
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-    for parameter, values in optimizer.state.items():
-        if values["exp_avg"].shape != parameter.shape:
-            raise ValueError("the optimizer's state is of other parameters")
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,5 +1,7 @@
 """Where and in which numbers a run computes, with the reason."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -85,3 +87,15 @@ def describe_device(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
     return f"{device.type}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+@contextmanager
+def memory_advice(advice: Callable[[], str]) -> Iterator[None]:
+    """Turn running out of memory into an InputError that says at what, and what to do."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        told = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not told and "DefaultCPUAllocator" not in str(error):  # a CPU's has no type of its own
+            raise
+        raise InputError(f"out of memory, {advice()}") from None

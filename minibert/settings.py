@@ -170,6 +170,17 @@ class RunSettings:
     seed: int = option(
         "training", 0, "of the new head, the batches and dropout", kind=int, low=0, high=2**32 - 1
     )
+    save_every: int | None = option(
+        "training",
+        None,
+        "steps between states to go on from, beside each epoch's end",
+        kind=int,
+        low=1,
+        shown="none",
+    )
+    keep_states: int = option(
+        "training", 1, "newest of these states that are kept", kind=int, low=1
+    )
 
     device: str = option(
         "machine", "auto", "cpu, cuda, cuda:1, mps; auto: a GPU where there is one"

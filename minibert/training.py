@@ -1,35 +1,27 @@
 """The one training loop: fit() trains a classifier, or the head alone on kept features."""
 
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from minibert.batches import Batch, Part, Texts, training_order
-from minibert.display import EpochDisplay
+from minibert.batches import Part, Texts
+from minibert.epoch import optimizer_steps, set_step_rates, train_steps
 from minibert.errors import InputError
 from minibert.metrics import Scores, score
 from minibert.model import Classifier, Encoder
-from minibert.optim import (
-    UsedRows,
-    adamw,
-    clip_gradients,
-    learning_rate_factor,
-    parameter_groups,
-    set_learning_rates,
-)
+from minibert.optim import UsedRows, adamw, parameter_groups
 from minibert.packed import packable
 from minibert.predictor import in_length_order, ready_to_answer
-from minibert.runs import Progress, RunFolder
+from minibert.runs import RunFolder
 from minibert.runtime import Runtime
 from minibert.settings import RunSettings
+from minibert.states import Progress
+from minibert.stopping import Signals, Stopped
 
 
 def fit(
@@ -46,40 +38,58 @@ def fit(
     """Train until the epochs or the patience are used up; `save_best` follows each best epoch.
 
     With `settings.freeze` the parts hold features and only the head trains. A run that was stopped
-    goes on after its last finished epoch.
+    goes on after its newest state. Raises Stopped after a signal, the state saved.
     """
     module: nn.Module = model.head if settings.freeze else model
-    optimizer, in_training = make_optimizer(model, train, settings)
+    optimizer, words = make_optimizer(model, train, settings)
     scaler = runtime.scaler()
     weights = balanced_weights(train.labels, len(classes), settings.class_weights)
     weights = weights.to(runtime.device)
-    progress = run.load_state(module, optimizer, scaler, runtime.device)
-    while progress.epoch < settings.epochs and not out_of_patience(progress, settings.patience):
-        started = time.perf_counter()
-        with in_training():
-            epoch_loss, lr = train_epoch(
-                module, train, settings, progress.epoch, optimizer, scaler, weights, runtime
-            )
-        seconds = time.perf_counter() - started
-        logits = validation_logits(model, validation, settings, runtime)
-        scores = score(logits, validation.labels, classes)
-        check_finite(scores.loss, f"the validation loss after epoch {progress.epoch + 1}")
-        progress.epoch += 1
-        progress.seconds += seconds
-        figure = selection_figure(scores, settings.select)
-        if figure > progress.best_figure or not progress.best_epoch:
-            progress.best_figure, progress.best_epoch = figure, progress.epoch
-            save_best()
-        row = {"epoch": progress.epoch, "train_loss": epoch_loss, "learning_rate": lr}
-        speed = {"seconds": round(seconds, 3), "texts_per_second": round(len(train) / seconds, 1)}
-        progress.history.append({**row, **validation_figures(scores), **speed})
-        run.save_state(progress, module, optimizer, scaler, runtime.device)
-        mark = " *" if progress.best_epoch == progress.epoch else ""
-        print(
-            f"epoch {progress.epoch}/{settings.epochs}: train loss {epoch_loss:.4f}; "
-            f"validation {scores}; {seconds:.1f} s{mark}"
-        )
+    state = (module, optimizer, scaler, runtime.device)
+    progress = run.load_state(*state)
+    steps = optimizer_steps(len(train), settings)
+    with Signals(patient=True) as stop:
+        while progress.epoch < settings.epochs and not out_of_patience(progress, settings.patience):
+            with words.in_place() if words else nullcontext():
+                train_steps(
+                    module, train, settings, progress, optimizer, scaler, weights, runtime, stop
+                )
+            if progress.step == (progress.epoch + 1) * steps and stop.number is None:
+                if words:
+                    words.settle(optimizer)
+                with stop.at_once():
+                    logits = validation_logits(model, validation, settings, runtime)
+                if stop.number is None:
+                    lr = set_step_rates(optimizer, progress.step - 1, steps, settings)
+                    scores = score(logits, validation.labels, classes)
+                    end_epoch(progress, scores, settings, lr=lr, texts=len(train))
+                    if progress.best_epoch == progress.epoch:
+                        save_best()
+            run.save_state(progress, *state, keep=settings.keep_states)
+            if stop.number is not None:
+                raise Stopped(stop.number)
     return progress
+
+
+def end_epoch(
+    progress: Progress, scores: Scores, settings: RunSettings, *, lr: float, texts: int
+) -> None:
+    """Note and print an epoch's figures, and whether it is the best so far."""
+    progress.epoch += 1
+    check_finite(scores.loss, f"the validation loss after epoch {progress.epoch}")
+    figure = selection_figure(scores, settings.select)
+    if figure > progress.best_figure or not progress.best_epoch:
+        progress.best_figure, progress.best_epoch = figure, progress.epoch
+    loss, seconds = progress.loss_sum / progress.weight_sum, progress.epoch_seconds
+    row = {"epoch": progress.epoch, "train_loss": loss, "learning_rate": lr}
+    speed = {"seconds": round(seconds, 3), "texts_per_second": round(texts / seconds, 1)}
+    progress.history.append({**row, **validation_figures(scores), **speed})
+    progress.loss_sum = progress.weight_sum = progress.epoch_seconds = 0.0
+    mark = " *" if progress.best_epoch == progress.epoch else ""
+    print(
+        f"epoch {progress.epoch}/{settings.epochs}: train loss {loss:.4f}; "
+        f"validation {scores}; {seconds:.1f} s{mark}"
+    )
 
 
 def validation_logits(
@@ -97,8 +107,8 @@ def validation_logits(
 
 def make_optimizer(
     model: Classifier, train: Part, settings: RunSettings
-) -> tuple[AdamW, Callable[[], AbstractContextManager[None]]]:
-    """Return AdamW for all that trains, and the context in which epochs are trained with it."""
+) -> tuple[AdamW, UsedRows | None]:
+    """Return AdamW for all that trains, and the used rows that train in the word table's place."""
     encoder = None if settings.freeze else model.encoder
 
     def new_adamw() -> AdamW:
@@ -109,12 +119,12 @@ def make_optimizer(
 
     trains_words = isinstance(encoder, Encoder) and encoder.embeddings.word.weight.requires_grad
     if not (trains_words and isinstance(train, Texts)):
-        return new_adamw(), nullcontext
+        return new_adamw(), None
     words = UsedRows(model.encoder.embeddings, train.used_ids())
     with words.in_place():
         optimizer = new_adamw()
     words.follow(optimizer)
-    return optimizer, words.in_place
+    return optimizer, words
 
 
 def freeze_layers(model: Classifier, *, layers: int, embeddings: bool) -> None:
@@ -126,50 +136,6 @@ def freeze_layers(model: Classifier, *, layers: int, embeddings: bool) -> None:
         module.requires_grad_(False)
 
 
-def train_epoch(
-    module: nn.Module,
-    train: Part,
-    settings: RunSettings,
-    epoch: int,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    weights: Tensor,
-    runtime: Runtime,
-) -> tuple[float, float]:
-    """Train one pass over the texts; return the mean loss and the last step's learning rate."""
-    module.train()
-    steps = optimizer_steps(len(train.labels), settings)
-    order = training_order(train.lengths, settings.batch_size, seed=settings.seed, epoch=epoch)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    display = EpochDisplay(epoch + 1, settings.epochs, steps=steps, texts=len(train.labels))
-    sums = torch.zeros(2, device=runtime.device)  # of the weighted losses, and of the weights
-    texts, lr = 0, 0.0
-    for step, rows in enumerate(groups_of(order, settings.accumulate), start=epoch * steps):
-        factor = learning_rate_factor(
-            step, steps * settings.epochs, kind=settings.schedule, warmup=settings.warmup
-        )
-        lr = set_learning_rates(optimizer, factor)
-        batches = [train.batch(batch_rows).to(runtime.device) for batch_rows in rows]
-        loss, weight = accumulate_gradients(
-            module, batches, scaler, weights, settings.label_smoothing, runtime
-        )
-        if settings.clip:
-            scaler.unscale_(optimizer)
-            clip_gradients(parameters, settings.clip)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad()
-        sums += torch.stack((loss * weight, weight))
-        texts += sum(len(batch.labels) for batch in batches)
-        if display.due():
-            check_finite(float(loss), f"the training loss at step {step + 1}")
-            display.show(texts, loss=float(loss), lr=lr)
-    display.close()
-    mean = float(sums[0] / sums[1])
-    check_finite(mean, f"the training loss of epoch {epoch + 1}")
-    return mean, lr
-
-
 def check_finite(loss: float, name: str) -> None:
     """Raise InputError for a loss that is no number: nothing that follows could be believed."""
     if not math.isfinite(loss):
@@ -179,54 +145,12 @@ def check_finite(loss: float, name: str) -> None:
         )
 
 
-def accumulate_gradients(
-    module: nn.Module,
-    batches: Sequence[Batch],
-    scaler: torch.amp.GradScaler,
-    weights: Tensor,
-    label_smoothing: float,
-    runtime: Runtime,
-) -> tuple[Tensor, Tensor]:
-    """Add up the gradients of one step; return its mean loss and the weight of its labels.
-
-    Loss and gradients are those of the batches as one big batch: each batch's sum is divided by the
-    weight of the whole step, known beforehand from the labels.
-    """
-    whole = torch.stack([weights[batch.labels].sum() for batch in batches]).sum()
-    total = torch.zeros((), device=whole.device)
-    for batch in batches:
-        with runtime.autocast():
-            logits = module(*batch.inputs)
-        loss = F.cross_entropy(
-            logits.float(),
-            batch.labels,
-            weight=weights,
-            label_smoothing=label_smoothing,
-            reduction="sum",
-        )
-        loss = loss / whole
-        scaler.scale(loss).backward()
-        total += loss.detach()
-    return total, whole
-
-
 def balanced_weights(labels: Tensor, classes: int, kind: str) -> Tensor:
     """Return each class's weight (C,): one, or N / (C x its count) as scikit-learn's "balanced"."""
     if kind == "none":
         return torch.ones(classes)
     counts = torch.bincount(labels, minlength=classes)
     return len(labels) / (classes * counts.clamp(min=1).float())
-
-
-def optimizer_steps(texts: int, settings: RunSettings) -> int:
-    """Return the number of optimizer steps in an epoch, the last partial ones counted."""
-    return math.ceil(math.ceil(texts / settings.batch_size) / settings.accumulate)
-
-
-def groups_of(order: Sequence[np.ndarray], size: int) -> Iterator[Sequence[np.ndarray]]:
-    """Yield the batches of each optimizer step."""
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
 
 
 def validation_figures(scores: Scores) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """A checkpoint folder's tensors, from whichever of the four forms; no code in a file is run."""
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -19,11 +20,9 @@ FORMS = (
 
 def read_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
     """Return the first of FORMS that the folder has, and its tensors, legacy names renewed."""
-    file = next((folder / name for name in FORMS if (folder / name).is_file()), None)
-    if file is None:
-        raise InputError(f"{folder}: holds no checkpoint (none of {', '.join(FORMS)})")
+    file = _first_form(folder)
     tensors: dict[str, Tensor] = {}
-    for shard in _shards(file) if file.suffix == ".json" else [file]:
+    for shard in _shards(file):
         for name, tensor in _read_shard(shard).items():
             name = _modern(name)
             if name in tensors:
@@ -32,7 +31,26 @@ def read_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
     return file, tensors
 
 
+def fingerprint(folder: Path) -> str:
+    """Return a digest of a checkpoint's config.json and weights, to tell whether they changed."""
+    digest = hashlib.sha256()
+    for file in (folder / "config.json", *_shards(_first_form(folder))):
+        with open(file, "rb") as stream:
+            while block := stream.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _first_form(folder: Path) -> Path:
+    file = next((folder / name for name in FORMS if (folder / name).is_file()), None)
+    if file is None:
+        raise InputError(f"{folder}: holds no checkpoint (none of {', '.join(FORMS)})")
+    return file
+
+
 def _shards(index: Path) -> list[Path]:
+    if index.suffix != ".json":
+        return [index]
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(f"{index}: has no weight_map")

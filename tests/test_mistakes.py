@@ -112,13 +112,13 @@ def write_runs() -> None:
     def stopped(name: str, **settings: object) -> Path:
         run = Path(shutil.copytree("finished", name))
         (run / "metrics.json").unlink()
-        (run / "resume.safetensors").write_bytes(b"half of it")
+        (run / "resume-00000003.safetensors").write_bytes(b"half of it")
         file = run / "settings.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
         return run
 
     stopped("half_state")
-    (stopped("no_state") / "resume.safetensors").unlink()
+    (stopped("no_state") / "resume-00000003.safetensors").unlink()
     (stopped("junk_settings") / "settings.json").write_text("{")
     stopped("strange_settings", epochs="many")
     Path("changed.csv").write_text(GOOD.replace("film 3", "film three"))
@@ -221,7 +221,7 @@ MISTAKES: list[tuple[str, list[str]]] = [
     ("train --resume encoder", ["--resume encoder: is not a run", "settings.json"]),
     ("train --resume finished", ["--resume finished: the run is finished", "eval.py"]),
     ("train --resume half_state", ["--resume half_state", "damaged", "start a new run"]),
-    ("train --resume no_state", ["--resume no_state", "resume.safetensors is missing"]),
+    ("train --resume no_state", ["--resume no_state", "no resume-*.safetensors is there"]),
     ("train --resume junk_settings", ["junk_settings/settings.json: is not JSON"]),
     ("train --resume strange_settings", ["strange_settings/settings.json: is not the settings"]),
     ("train --resume changed_data", ["--resume changed_data", "changed.csv", "has changed since"]),

@@ -179,6 +179,7 @@ def trained_beside_the_whole_table(
             optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
         with words.in_place():
             train_on(ours, optimizer, steps)
+        words.settle(optimizer)
         train_on(whole, whole_optimizer, steps)
     return whole, ours
 

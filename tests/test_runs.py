@@ -16,9 +16,10 @@ from minibert import runs
 from minibert.data import Columns
 from minibert.errors import InputError
 from minibert.optim import adamw, parameter_groups
-from minibert.runs import Progress, RunFolder, check_new, newest_run
+from minibert.runs import RunFolder, check_new, newest_run
 from minibert.runtime import Runtime
 from minibert.settings import RunSettings
+from minibert.states import Progress, state_files
 
 CPU = torch.device("cpu")
 
@@ -51,7 +52,9 @@ class Machine:
         return self.module, self.optimizer, self.scaler, CPU
 
 
-PROGRESS = Progress(2, 1, 0.75, 3.5, [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}])
+PROGRESS = Progress(
+    *(2, 17, 0.1, 3.0, 1.5, 1, 0.75, 3.5), [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]
+)
 
 
 # --- beginning
@@ -134,23 +137,24 @@ def test_a_run_stopped_in_its_first_epoch_begins_anew(run):
 
 def test_a_state_that_has_gone_is_not_taken_for_a_first_epoch(run):
     run.save_state(PROGRESS, *Machine(1, steps=1).all)
-    run.resume_file.unlink()
-    with pytest.raises(InputError, match=r"damaged \(resume.safetensors is missing\); start a new"):
+    state_files(run.path)[0].unlink()
+    with pytest.raises(InputError, match=r"damaged \(no resume-.* is there\); start a new"):
         run.load_state(*Machine(1).all)
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "other shapes", "other layers"])
 def test_a_damaged_state_is_a_sentence(run, damage):
     run.save_state(PROGRESS, *Machine(1, steps=1).all)
-    data, machine = run.resume_file.read_bytes(), Machine(1)
+    (file,) = state_files(run.path)
+    data, machine = file.read_bytes(), Machine(1)
     if damage == "other shapes":
         machine.module[0] = nn.Linear(4, 2)
     elif damage == "other layers":
         machine.module.append(nn.Linear(2, 2))
     else:
         rest = {"cut": data[: len(data) // 2], "empty": b"", "text": b"no tensors at all"}
-        run.resume_file.write_bytes(rest[damage])
-    with pytest.raises(InputError, match=r"--resume .*: the saved state is damaged \(.+\); start"):
+        file.write_bytes(rest[damage])
+    with pytest.raises(InputError, match=r"--resume .*: the state .* is damaged \(.+\); start a"):
         run.load_state(*machine.all)
 
 
@@ -167,7 +171,7 @@ def test_a_finished_run_has_figures_and_predictions_and_no_state(run):
     assert json.loads(run.metrics_file.read_text()) == {"test": {"accuracy": 0.5}}
     lines = run.predictions_file.read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == [{"text": "crème\n", "label": "a"}]
-    assert not run.resume_file.exists()
+    assert not state_files(run.path)
 
 
 def test_without_a_test_part_there_is_no_file_of_predictions(run):

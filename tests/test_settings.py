@@ -64,6 +64,8 @@ GIVEN = {
     "select": ("loss", "loss"),
     "patience": ("1", 1),
     "seed": ("4294967295", 2**32 - 1),
+    "save_every": ("100", 100),
+    "keep_states": ("2", 2),
     "device": ("cuda:1", "cuda:1"),
     "precision": ("fp32", "fp32"),
 }

@@ -21,25 +21,19 @@ from torch import Tensor
 from minibert import training
 from minibert.batches import Batch, Features, Part, Texts, training_order
 from minibert.config import HeadConfig
+from minibert.epoch import accumulate_gradients, groups_of, optimizer_steps, train_steps
 from minibert.errors import InputError
 from minibert.metrics import Scores
 from minibert.model import Classifier, Encoder, Head, initialize
 from minibert.optim import adamw, learning_rate_factor, parameter_groups, set_learning_rates
 from minibert.predictor import encode_features
-from minibert.runs import Progress, RunFolder
+from minibert.runs import RunFolder
 from minibert.runtime import Runtime
 from minibert.settings import RunSettings
+from minibert.states import Progress
+from minibert.stopping import Signals
 from minibert.tokenizer import TokenIds
-from minibert.training import (
-    accumulate_gradients,
-    balanced_weights,
-    fit,
-    freeze_layers,
-    groups_of,
-    make_optimizer,
-    optimizer_steps,
-    train_epoch,
-)
+from minibert.training import balanced_weights, fit, freeze_layers, make_optimizer
 
 CPU, FP32 = torch.device("cpu"), torch.float32
 CLASSES = ("a", "b", "c")
@@ -89,6 +83,21 @@ def run_fit(
         save_best=lambda: None,
         runtime=Runtime(CPU),
     )
+
+
+def train_epoch(
+    module: torch.nn.Module,
+    part: Part,
+    given: RunSettings,
+    epoch: int,
+    optimizer: torch.optim.Optimizer,
+    runtime: Runtime = Runtime(CPU),  # noqa: B008 (frozen)
+) -> float:
+    """Train all steps of one epoch on three classes; return the mean loss."""
+    progress = Progress(epoch, step=epoch * optimizer_steps(len(part), given))
+    scaler, stop = runtime.scaler(), Signals(patient=True)
+    train_steps(module, part, given, progress, optimizer, scaler, torch.ones(3), runtime, stop)
+    return progress.loss_sum / progress.weight_sum
 
 
 def weights_of(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -153,8 +162,8 @@ def test_an_epoch_is_the_textbook_loop_over_big_batches_the_last_one_partial(cli
         return head, adamw(parameter_groups(None, head, **rates))
 
     head, optimizer = start()
-    scaler = Runtime(CPU).scaler()
-    loss, lr = train_epoch(head, part, given, 1, optimizer, scaler, torch.ones(3), Runtime(CPU))
+    loss = train_epoch(head, part, given, 1, optimizer)
+    (lr,) = {group["lr"] for group in optimizer.param_groups}
 
     plain, optimizer = start()
     order = training_order(part.lengths, 2, seed=0, epoch=1)
@@ -195,12 +204,12 @@ def test_used_rows_train_as_a_plain_loop_over_the_whole_table_does(family, clip,
             block.attention.attention_dropout = 0.0
     before = weights_of(ours)
 
-    optimizer, in_training = make_optimizer(ours, part, given)
+    optimizer, words = make_optimizer(ours, part, given)
     plain_optimizer = adamw(parameter_groups(plain.encoder, plain.head, **rates))
     for epoch in range(2):
-        scaler = Runtime(CPU).scaler()
-        with in_training():
-            train_epoch(ours, part, given, epoch, optimizer, scaler, torch.ones(3), Runtime(CPU))
+        with words.in_place():
+            train_epoch(ours, part, given, epoch, optimizer)
+        words.settle(optimizer)
         order = training_order(part.lengths, 2, seed=0, epoch=epoch)
         for step in range(3):
             factor = learning_rate_factor(3 * epoch + step, 6, kind="cosine", warmup=given.warmup)
@@ -230,9 +239,8 @@ def test_fp16_with_its_scaled_loss_takes_nearly_the_same_step(clip):
     for dtype in (FP32, torch.float16):
         head = classifier(head="linear").head
         groups = parameter_groups(None, head, encoder_lr=0, head_lr=0.01, weight_decay=0)
-        scaler = Runtime(CPU, dtype).scaler()
         before = head.out.weight.detach().clone()
-        train_epoch(head, part, given, 0, adamw(groups), scaler, torch.ones(3), Runtime(CPU, dtype))
+        train_epoch(head, part, given, 0, adamw(groups), Runtime(CPU, dtype))
         found.append(head.out.weight.detach() - before)
     assert found[0].abs().max() > 0.005
     torch.testing.assert_close(found[0], found[1], rtol=0.05, atol=1e-4)
@@ -381,7 +389,7 @@ def test_the_history_tells_an_epoch_a_line(tmp_path, capsys):
 def test_a_loss_that_is_no_number_ends_the_run_with_what_to_do(tmp_path):
     model = classifier()
     torch.nn.init.constant_(model.head.out.bias, torch.inf)
-    with pytest.raises(InputError, match=r"the training loss at step 1 is (nan|inf); lower --enc"):
+    with pytest.raises(InputError, match=r"step 1: the loss is (nan|inf), with rows .*\(--enc"):
         run_fit(model, tmp_path)
     assert not (tmp_path / "history.csv").exists()
 
@@ -407,8 +415,8 @@ class StopsAfter(RunFolder):
 
     stop = 1
 
-    def save_state(self, progress: Progress, *rest: Any) -> None:
-        super().save_state(progress, *rest)
+    def save_state(self, progress: Progress, *rest: Any, keep: int = 1) -> None:
+        super().save_state(progress, *rest, keep=keep)
         if progress.epoch == self.stop:
             raise KeyboardInterrupt
 
