@@ -162,37 +162,37 @@ def locked(folder: Path, flag: str) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    file = folder / LOCK
     try:
-        stream = _open_locked(file)
-    except BlockingIOError:
-        holder = file.read_text().strip() if file.exists() else ""
-        raise InputError(
-            f"{flag} {folder}: process {holder or 'of another user'} is training in it; "
-            "wait for it or stop it"
-        ) from None
+        stream, holder = _open_lock(folder / LOCK)
     except OSError as error:
         raise InputError(f"{flag} {folder}: cannot be written ({error.strerror})") from None
     with stream:
+        if holder is not None:
+            raise InputError(
+                f"{flag} {folder}: process {holder} is training in it; wait for it or stop it"
+            )
         stream.truncate(0)
         print(os.getpid(), file=stream, flush=True)
         try:
             yield
         finally:
-            file.unlink(missing_ok=True)
+            (folder / LOCK).unlink(missing_ok=True)
 
 
-def _open_locked(file: Path) -> IO[str]:
+def _open_lock(file: Path) -> tuple[IO[str], str | None]:
+    """Open and lock a file; where another process has locked it, return what that wrote."""
     while True:
-        stream = open(file, "a", encoding="utf-8")  # noqa: SIM115
+        stream = open(file, "a+", encoding="utf-8")  # noqa: SIM115
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if file.exists() and os.path.samestat(os.fstat(stream.fileno()), file.stat()):
-                return stream
-        except OSError:
-            stream.close()
-            raise
-        stream.close()  # the process before removed this very file after it was opened here
+            if os.path.samestat(os.fstat(stream.fileno()), os.stat(file)):
+                return stream, None
+        except BlockingIOError:
+            stream.seek(0)
+            return stream, stream.read().strip()
+        except FileNotFoundError:
+            pass
+        stream.close()  # whoever held it removed this very file after it was opened here
 
 
 def check_new(path: Path) -> None:

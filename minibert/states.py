@@ -95,7 +95,7 @@ def load_state(
             torch.cuda.set_rng_state(tensors["random.cuda"], device)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         older = [other.name for other in state_files(file.parent) if other < file]
-        remedy = f"delete it to go on from {older[-1].name}" if older else "start a new run"
+        remedy = f"delete it to go on from {older[-1]}" if older else "start a new run"
         reason = str(error).partition("\n")[0]
         raise InputError(
             f"--resume {file.parent}: the state {file.name} is damaged ({reason}); {remedy}"
@@ -106,7 +106,7 @@ def load_state(
 def drop_states(folder: Path, *, keep: int) -> None:
     """Remove all but the newest `keep` states, and what killed processes left half-written."""
     files = state_files(folder)
-    for file in [*files[: len(files) - keep], *folder.glob(".resume-*.new")]:
+    for file in [*files[: max(0, len(files) - keep)], *folder.glob(".resume-*.new")]:
         file.unlink(missing_ok=True)
 
 

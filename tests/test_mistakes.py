@@ -123,6 +123,8 @@ def write_runs() -> None:
     stopped("strange_settings", epochs="many")
     Path("changed.csv").write_text(GOOD.replace("film 3", "film three"))
     stopped("changed_data", data="changed.csv")
+    write_checkpoint(Path("other_encoder"), seed=5)
+    stopped("changed_model", model="other_encoder")
     stopped("data_gone", data="gone.csv")
 
 
@@ -224,6 +226,10 @@ MISTAKES: list[tuple[str, list[str]]] = [
     ("train --resume no_state", ["--resume no_state", "no resume-*.safetensors is there"]),
     ("train --resume junk_settings", ["junk_settings/settings.json: is not JSON"]),
     ("train --resume strange_settings", ["strange_settings/settings.json: is not the settings"]),
+    (
+        "train --resume changed_model",
+        ["changed_model: the model other_encoder has changed"],
+    ),
     ("train --resume changed_data", ["--resume changed_data", "changed.csv", "has changed since"]),
     ("train --resume data_gone", ["gone.csv: no such file"]),
     ("train --resume half_state --epochs 9", ["--resume takes the run's own", "--epochs"]),

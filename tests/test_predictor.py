@@ -18,6 +18,7 @@ from torch import Tensor
 
 from minibert.batches import Texts
 from minibert.config import HeadConfig
+from minibert.errors import InputError
 from minibert.predictor import Predictor, in_length_order
 from minibert.runtime import Runtime
 from minibert.tokenizer import TokenIds
@@ -78,6 +79,15 @@ def test_an_error_comes_through_and_the_threads_are_as_before(threads, error):
         return own_number(ids)
 
     with pytest.raises(error, match="text 11"):
+        in_length_order(function, texts(40), batch_size=3, runtime=Runtime(CPU))
+    assert torch.get_num_threads() == threads
+
+
+def test_out_of_memory_says_what_to_lower(threads):
+    def function(ids: Tensor, *_: Tensor | None) -> Tensor:
+        return torch.empty(2**50)
+
+    with pytest.raises(InputError, match=r"out of memory, with 3 texts of up to \d+ tokens"):
         in_length_order(function, texts(40), batch_size=3, runtime=Runtime(CPU))
     assert torch.get_num_threads() == threads
 

@@ -16,7 +16,7 @@ from minibert import runs
 from minibert.data import Columns
 from minibert.errors import InputError
 from minibert.optim import adamw, parameter_groups
-from minibert.runs import RunFolder, check_new, newest_run
+from minibert.runs import LOCK, RunFolder, check_new, locked, newest_run
 from minibert.runtime import Runtime
 from minibert.settings import RunSettings
 from minibert.states import Progress, state_files
@@ -156,6 +156,74 @@ def test_a_damaged_state_is_a_sentence(run, damage):
         file.write_bytes(rest[damage])
     with pytest.raises(InputError, match=r"--resume .*: the state .* is damaged \(.+\); start a"):
         run.load_state(*machine.all)
+
+
+def states(run: RunFolder) -> list[str]:
+    return [file.name for file in state_files(run.path)]
+
+
+def test_the_newest_states_are_kept_and_what_was_left_half_written_goes(run):
+    machine = Machine(1, steps=1)
+    (run.path / ".resume-00000003.safetensors.new").write_text("half")
+    for step in (8, 9, 10, 100):
+        run.save_state(Progress(step=step), *machine.all, keep=2)
+    assert states(run) == ["resume-00000010.safetensors", "resume-00000100.safetensors"]
+    assert not list(run.path.glob(".*.new"))
+    assert run.load_state(*machine.all).step == 100
+
+
+def test_a_state_that_cannot_be_written_leaves_all_older_ones(run, monkeypatch):
+    machine = Machine(1, steps=1)
+    run.save_state(Progress(step=1), *machine.all, keep=1)
+    before = state_files(run.path)[0].read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(InputError, match=r"00002.safetensors: cannot be .*No space .* is intact"):
+        run.save_state(Progress(step=2), *machine.all, keep=1)
+    assert states(run) == ["resume-00000001.safetensors"]
+    assert state_files(run.path)[0].read_bytes() == before
+
+
+def test_a_damaged_state_names_the_one_before_it(run):
+    machine = Machine(1, steps=1)
+    for step in (1, 2):
+        run.save_state(Progress(step=step), *machine.all, keep=2)
+    state_files(run.path)[1].write_bytes(b"half")
+    with pytest.raises(InputError, match=r"delete it to go on from resume-00000001.safetensors$"):
+        run.load_state(*machine.all)
+    state_files(run.path)[1].unlink()
+    assert run.load_state(*machine.all).step == 1
+
+
+# --- the lock
+
+
+def test_a_locked_folder_is_refused_with_the_holder_s_id_and_free_again_after_an_error(run):
+    said = rf"{run.path}: process {os.getpid()} is training in it; wait for it or stop it"
+    with pytest.raises(KeyError), locked(run.path, "--out"):
+        for work, flag in (
+            (run.read_settings, "--resume"),
+            (lambda: check_new(run.path), "--out"),
+            (lambda: RunFolder.create(run.path, RunSettings(), {}), "--out"),
+        ):
+            with pytest.raises(InputError, match=f"{flag} {said}"):
+                work()
+        raise KeyError
+    assert not (run.path / LOCK).exists()
+    assert run.read_settings()
+
+
+def test_the_lock_of_a_dead_process_is_no_obstacle(run, tmp_path):
+    for folder in (run.path, tmp_path / "empty"):
+        folder.mkdir(exist_ok=True)
+        (folder / LOCK).write_text("99999999\n")
+        with locked(folder, "--out"):
+            assert (folder / LOCK).read_text() == f"{os.getpid()}\n"
+        (folder / LOCK).write_text("99999999\n")
+    RunFolder.create(tmp_path / "empty", RunSettings(), {})
 
 
 # --- the end

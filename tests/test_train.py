@@ -25,6 +25,8 @@ import torch
 from conftest import ROOT, WORDS, write_checkpoint
 from safetensors.torch import load_file
 
+from minibert import epoch
+from minibert.errors import InputError
 from minibert.predictor import Predictor
 
 main = runpy.run_path(str(ROOT / "train.py"))["main"]
@@ -276,6 +278,29 @@ def test_a_killed_run_goes_on_to_the_same_bytes(place, request, reference, words
     assert resumed[0] in (done + 1, done + 2) and resumed[-1] == EPOCHS
     assert_same_run(run, whole)
     assert {file.name for file in run.iterdir()} == {file.name for file in whole.iterdir()}
+
+
+def test_a_loss_that_is_not_finite_leaves_the_best_epoch_as_it_was(place, monkeypatch):
+    """To the byte; the state of the last epoch too."""
+    monkeypatch.chdir(place)
+    run, calls, kept = place / "spoiled", [], {}
+    whole = epoch.accumulate_gradients
+
+    def accumulate_gradients(*given):
+        calls.append(1)
+        loss, weight = whole(*given)
+        if len(calls) == 14 * 2 + 5:
+            kept.update({file.name: file.read_bytes() for file in run.glob("*.safetensors")})
+            return loss * math.nan, weight
+        return loss, weight
+
+    monkeypatch.setattr(epoch, "accumulate_gradients", accumulate_gradients)
+    with pytest.raises(InputError, match=r"step 33: the loss is nan, with rows (\d+, ){3}\d+ of"):
+        train_here(*PLAIN, "--out", run)
+    assert kept.keys() == {"model.safetensors", "resume-00000028.safetensors"}
+    for name, content in kept.items():
+        assert (run / name).read_bytes() == content
+    assert not (run / "run.lock").exists()
 
 
 # Options. From here on main() is called in this process, which saves the start.

@@ -4,6 +4,8 @@ Run: pytest tests/test_training.py
 """
 
 import dataclasses
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,8 +32,8 @@ from minibert.predictor import encode_features
 from minibert.runs import RunFolder
 from minibert.runtime import Runtime
 from minibert.settings import RunSettings
-from minibert.states import Progress
-from minibert.stopping import Signals
+from minibert.states import Progress, state_files
+from minibert.stopping import Signals, Stopped
 from minibert.tokenizer import TokenIds
 from minibert.training import balanced_weights, fit, freeze_layers, make_optimizer
 
@@ -466,6 +468,89 @@ def test_a_resumed_run_ends_in_the_very_weights_of_one_that_was_never_stopped(tm
     assert changed(fresh, weights_of(whole)) == set()
     assert without_times(found.history) == without_times(expected.history)
     assert (found.epoch, found.best_epoch) == (expected.epoch, expected.best_epoch)
+
+
+class SignalInBatch(StopsInBatch):
+    """Texts whose n-th batch meets a SIGTERM on its way."""
+
+    def batch(self, rows: Any) -> Batch:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return Texts.batch(self, rows)
+
+
+def assert_goes_on(family: str, given: RunSettings, stopped: Path, whole: Path) -> None:
+    """A new process's run in `stopped` ends as one in `whole` that is never stopped."""
+    models = [classifier(family), classifier(family, seed=9)]  # the state brings its own weights
+    histories = []
+    for model, folder in zip(models, (whole, stopped), strict=True):
+        torch.manual_seed(5)
+        histories.append(without_times(run_fit(model, folder, given).history))
+    assert changed(models[0], weights_of(models[1])) == set()
+    assert histories[0] == histories[1]
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 6, 12])
+def test_a_signal_in_any_step_ends_it_and_the_run_goes_on_to_the_very_weights(
+    family, tmp_path, step
+):
+    """Of 3 epochs of 4 steps: at the first, within epochs, at the end of one, at the very last."""
+    given = dataclasses.replace(QUICK, weight_decay=0.3)
+    part = texts(14)
+    part = SignalInBatch(part.rows, part.labels.numpy(), pad_token_id=0, types=False)
+    part.left = step
+    model = classifier(family)
+    torch.manual_seed(5)
+    with pytest.raises(Stopped, match="stopped by SIGTERM"):
+        run_fit(model, tmp_path / "stopped", given, train=part)
+    (state,) = state_files(tmp_path / "stopped")
+    assert state.name == f"resume-{step:08d}.safetensors"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert_goes_on(family, given, tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_a_signal_cuts_a_validation_short_and_the_epoch_s_training_is_kept(monkeypatch, tmp_path):
+    calls = []
+
+    def validation_logits(*given: Any) -> Tensor:
+        calls.append(len(calls))
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return answered(*given)
+
+    answered = training.validation_logits
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "validation_logits", validation_logits)
+        model = classifier()
+        torch.manual_seed(5)
+        with pytest.raises(Stopped, match="stopped by SIGINT"):
+            run_fit(model, tmp_path / "stopped")
+    signal.signal(signal.SIGINT, before)
+    (state,) = state_files(tmp_path / "stopped")
+    assert state.name == "resume-00000008.safetensors"
+    assert (tmp_path / "stopped" / "history.csv").read_text().count("\n") == 2
+    assert_goes_on("bert", QUICK, tmp_path / "stopped", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("step", [1, 3, 7, 8])
+def test_what_is_saved_every_so_many_steps_leads_to_the_very_weights(family, tmp_path, step):
+    given = dataclasses.replace(QUICK, save_every=3, keep_states=9, weight_decay=0.3)
+    model = classifier(family)
+    torch.manual_seed(5)
+    run_fit(model, tmp_path / "stopped", given)
+    files = state_files(tmp_path / "stopped")
+    assert [int(file.stem[-8:]) for file in files] == [3, 4, 6, 8, 9, 12]
+    for file in files:
+        if int(file.stem[-8:]) > step + 2:
+            file.unlink()
+    assert_goes_on(
+        family,
+        dataclasses.replace(QUICK, weight_decay=0.3),
+        tmp_path / "stopped",
+        tmp_path / "whole",
+    )
 
 
 @pytest.mark.parametrize("change", [{"freeze": True}, {"freeze_layers": 1}])
