@@ -62,27 +62,40 @@ def rows_of(step: int) -> list[int]:
     return (np.concatenate(order[2 * step - 2 : 2 * step]) + 1).tolist()
 
 
-@pytest.mark.parametrize("clip", [0.0, 1.0])
 @pytest.mark.parametrize(
-    ("spoil", "what"), [(nan_loss, "the loss is nan"), (inf_gradient, "the gradient's norm is inf")]
+    ("clip", "spoil", "step", "what"),
+    [
+        (1.0, nan_loss, 2, "the loss is nan"),
+        (0.0, nan_loss, 2, "the loss is nan"),
+        (1.0, inf_gradient, 2, "the gradient's norm is inf"),
+        (0.0, inf_gradient, 3, "the gradient's norm is inf"),  # the last before a state is saved
+    ],
 )
-def test_what_is_not_finite_ends_the_run_before_the_weights_have_it(monkeypatch, spoil, what, clip):
+def test_what_is_not_finite_ends_the_run_before_the_weights_have_it(
+    monkeypatch, clip, spoil, step, what
+):
     monkeypatch.setattr(f"{__name__}.GIVEN", dataclasses.replace(GIVEN, clip=clip))
-    spoiled(monkeypatch, 2, spoil)
-    module, progress = nn.Linear(5, 3), Progress()
-    before = []
+    spoiled(monkeypatch, step, spoil)
+    module, progress, before = nn.Linear(5, 3), Progress(), []
     module.register_forward_pre_hook(lambda *_: before.append(module.weight.detach().clone()))
     with pytest.raises(InputError) as error:
         train(module, progress)
-    a, b, c, d, *others = rows_of(2)
-    more = f" and {len(others)} more" if others else ""
+    rows = rows_of(step)
+    more = f" and {len(rows) - 4} more" if len(rows) > 4 else ""
     assert str(error.value) == (
-        f"step 2: {what}, with rows {a}, {b}, {c}, {d}{more} "
-        "of the training part; likely a learning rate is too high (--encoder-lr is 0.003, "
-        "--head-lr 0.02); the best epoch before it is kept"
+        f"step {step}: {what}, with rows {', '.join(map(str, rows[:4]))}{more} of the training "
+        "part; likely a learning rate is too high (--encoder-lr is 0.003, --head-lr 0.02); the "
+        "best epoch before it is kept"
     )
-    assert progress.step == 1
+    assert progress.step == step - 1
     assert torch.equal(module.weight, before[-1])
+
+
+def test_without_clipping_an_infinite_gradient_shows_in_the_next_loss(monkeypatch):
+    monkeypatch.setattr(f"{__name__}.GIVEN", dataclasses.replace(GIVEN, clip=0.0))
+    spoiled(monkeypatch, 1, inf_gradient)
+    with pytest.raises(InputError, match="step 2: the loss is nan"):
+        train(nn.Linear(5, 3), Progress())
 
 
 def test_a_lower_precision_is_named_as_a_cause(monkeypatch):
