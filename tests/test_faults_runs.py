@@ -63,10 +63,29 @@ def heed_signals() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def start(place: Path, *words: Any, before: Callable[[], None] = heed_signals) -> subprocess.Popen:
+# A train.py that dies when a file of the first word's name is written, but not yet in its place.
+DYING = f"""
+import os, runpy, signal, sys
+name, whole = sys.argv.pop(1), os.replace
+def replace(beside, path):
+    if os.path.basename(path) == name:
+        os.kill(os.getpid(), signal.SIGKILL)
+    whole(beside, path)
+os.replace = replace
+sys.path.insert(0, {str(ROOT)!r})
+runpy.run_path({str(ROOT / "train.py")!r}, run_name="__main__")
+"""
+
+
+def start(
+    place: Path,
+    *words: Any,
+    before: Callable[[], None] = heed_signals,
+    script: tuple[str, ...] = (str(ROOT / "train.py"),),
+) -> subprocess.Popen:
     """Start train.py as a process of its own."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "train.py"), *map(str, words)]
+    command = [sys.executable, *script, *map(str, words)]
     pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     return subprocess.Popen(
         command, cwd=place, env=environment, text=True, preexec_fn=before, **pipes
@@ -186,13 +205,16 @@ def test_a_run_killed_within_its_saves_ends_in_the_bytes_of_one_never_stopped(
 ):
     chance = random.Random(seed)
     run, words = place / f"{name}-cut", (*RUNS[name], "--out", f"{name}-cut")
-    files = ["resume-*.safetensors", "model.safetensors", "history.csv"]
-    for pattern in [*chance.sample(files, 3), "metrics.json"]:
-        process = start(place, *words)
-        if pattern.startswith("resume"):
-            step = chance.randrange(1, 30)
-            assert wait_for(process, lambda after=step: steps_saved(run) >= after)
-        assert kill_within_a_save(process, run, pattern), pattern
+    for name_of_file in ("model.safetensors", "history.csv", "resume", "metrics.json"):
+        if name_of_file == "resume":
+            process = start(place, *words)
+            after = steps_saved(run) + chance.randrange(1, 20)
+            assert wait_for(process, lambda least=after: steps_saved(run) >= least)
+            assert kill_within_a_save(process, run, "resume-*.safetensors")
+        else:
+            process = start(place, *words, script=("-c", DYING, name_of_file))
+            assert ended(process)[0] == -signal.SIGKILL
+            assert (run / f".{name_of_file}.new").exists()
         assert_readable(run)
         words = ("--resume", run.name)
     train(place, *words)
