@@ -5,9 +5,10 @@ BERT and DistilBERT are one encoder with other values; what differs stands in th
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from reprlib import repr as shown  # of a bounded length and depth
 from typing import Any
 
-from minibert.errors import InputError
+from minibert.errors import CONTROL, InputError
 
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 POOLINGS = ("cls", "pooler", "mean")
@@ -91,7 +92,7 @@ class EncoderConfig:
         for key, value in FIXED.items():
             if data.get(key, value) != value:
                 raise InputError(
-                    f"{where}: {key} is {data[key]!r}; minibert's encoder only knows {value!r}"
+                    f"{where}: {key} is {shown(data[key])}; minibert's encoder only knows {value!r}"
                 )
         values: dict[str, Any] = {"classifier_dropout": 0.2 if family == "distilbert" else None}
         if family == "distilbert":
@@ -103,7 +104,7 @@ class EncoderConfig:
             elif ours in ("vocab_size", "width", "layers", "heads", "feed_forward"):
                 raise InputError(f"{where}: {theirs} is missing; every {family} config has it")
         config = cls(family=family, **values)
-        if config.layers > 1000:
+        if config.layers > 200:
             raise InputError(f"{where}: {config.layers} layers is more than any known encoder has")
         if config.width % config.heads:
             raise InputError(
@@ -111,7 +112,8 @@ class EncoderConfig:
             )
         if config.activation not in ACTIVATIONS:
             raise InputError(
-                f"{where}: activation {config.activation!r} is not one of {', '.join(ACTIVATIONS)}"
+                f"{where}: activation {shown(config.activation)} is not one of "
+                f"{', '.join(ACTIVATIONS)}"
             )
         if config.pad_token_id >= config.vocab_size:
             raise InputError(f"{where}: pad_token_id is not below vocab_size ({config.vocab_size})")
@@ -144,20 +146,24 @@ def read_head(data: Mapping[str, Any], encoder: EncoderConfig, *, where: str) ->
     own = data.get("minibert")
     architectures = data.get("architectures") or []
     if not isinstance(architectures, list):
-        raise InputError(f"{where}: architectures is {architectures!r}, not a list")
-    native = any(str(name).endswith("ForSequenceClassification") for name in architectures)
+        raise InputError(f"{where}: architectures is {shown(architectures)}, not a list")
+    native = any(
+        isinstance(name, str) and name.endswith("ForSequenceClassification")
+        for name in architectures
+    )
     if own is None and not native:
         return None
     if data.get("problem_type") not in (None, "single_label_classification"):
         raise InputError(
-            f"{where}: problem_type is {data['problem_type']!r}; minibert predicts one class a text"
+            f"{where}: problem_type is {shown(data['problem_type'])}; "
+            "minibert predicts one class a text"
         )
     labels = _labels(data, where)
     if own is None:
         pooling = native_pooling(encoder.family)
         return HeadConfig("native", pooling, labels, encoder.positions)
     try:
-        head = HeadConfig(str(own["head"]), str(own["pooling"]), labels, own["max_length"])
+        head = HeadConfig(own["head"], own["pooling"], labels, own["max_length"])
     except (KeyError, TypeError):
         raise InputError(f"{where}: the entry minibert lacks head, pooling or max_length") from None
     length_fits = type(head.max_length) is int and 3 <= head.max_length <= encoder.positions
@@ -171,7 +177,7 @@ def _family(data: Mapping[str, Any], where: str) -> str:
     family = data.get("model_type", "bert" if "hidden_size" in data else None)
     if not isinstance(family, str) or family not in CONFIG_KEYS:
         raise InputError(
-            f"{where}: model_type is {family!r}; minibert reads {' and '.join(CONFIG_KEYS)}"
+            f"{where}: model_type is {shown(family)}; minibert reads {' and '.join(CONFIG_KEYS)}"
         )
     return family
 
@@ -180,17 +186,17 @@ def _number(value: Any, kind: Any, where: str) -> Any:
     """Check a config value against its field's type and the range any real checkpoint has."""
     if kind is str:
         if not isinstance(value, str):
-            raise InputError(f"{where} is {value!r}, not a string")
+            raise InputError(f"{where} is {shown(value)}, not a string")
         return value
     if kind is int:
         lowest = 0 if where.endswith(("pad_token_id", "type_vocab_size")) else 1
         if type(value) is not int or not lowest <= value <= 10_000_000:
             raise InputError(
-                f"{where} is {value!r}, not a whole number from {lowest} to 10,000,000"
+                f"{where} is {shown(value)}, not a whole number from {lowest} to 10,000,000"
             )
         return value
     if type(value) not in (int, float) or not 0 <= value < 1:
-        raise InputError(f"{where} is {value!r}, not a number from 0 to below 1")
+        raise InputError(f"{where} is {shown(value)}, not a number from 0 to below 1")
     return float(value)
 
 
@@ -200,7 +206,7 @@ def _labels(data: Mapping[str, Any], where: str) -> tuple[str, ...]:
     if not id2label:
         count = data.get("num_labels", 2)
         if type(count) is not int or not 2 <= count <= 100_000:
-            raise InputError(f"{where}: num_labels is {count!r}, not a number of classes")
+            raise InputError(f"{where}: num_labels is {shown(count)}, not a number of classes")
         return tuple(f"LABEL_{number}" for number in range(count))
     try:
         names = {int(number): name for number, name in id2label.items()}
@@ -209,6 +215,8 @@ def _labels(data: Mapping[str, Any], where: str) -> tuple[str, ...]:
         raise InputError(f"{where}: id2label does not number the classes 0, 1, 2, ...") from None
     if len(labels) < 2 or not all(isinstance(name, str) for name in labels):
         raise InputError(f"{where}: id2label must name two or more classes with strings")
+    if any(map(CONTROL.search, labels)):
+        raise InputError(f"{where}: id2label names a class with control characters")
     if len(set(labels)) < len(labels):
         raise InputError(f"{where}: id2label gives one name to two classes")
     return labels

@@ -2,15 +2,22 @@
 
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
 
 from minibert.stopping import Signals, Stopped
 
+# What a terminal obeys, what ends a line, and halves of characters: no name holds them.
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
 
 class InputError(ValueError):
     """Something the user gave that cannot be used; the message says what, where, and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message, limit=1000))
 
 
 def printable(text: str, limit: int = 200) -> str:
@@ -42,7 +49,7 @@ def run_command(main: Callable[[Sequence[str]], None]) -> int:
             if sys.stdout is not None:  # closed by who started this
                 sys.stdout.flush()
         except InputError as error:
-            print(f"error: {printable(str(error), limit=1000)}", file=sys.stderr)
+            print(f"error: {error}", file=sys.stderr)
             return 2
         except BrokenPipeError:
             # The reader left (`| head`); Python would complain again when it flushes at exit.

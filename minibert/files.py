@@ -10,6 +10,9 @@ from safetensors import SafetensorError
 
 from minibert.errors import InputError
 
+# In bytes: what is parsed takes many times its size in memory, and no honest file comes near.
+JSON_LIMIT = 16 * 2**20
+
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then put it in the place of `path` in one step."""
@@ -60,16 +63,50 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
+def model_file(folder: Path, name: str) -> Path | None:
+    """Return a model folder's file, or none where it has none.
+
+    Raises InputError for a link that leads out: a folder from elsewhere must not have minibert read
+    and copy its reader's own files. The hub's cache links its snapshots to its blobs.
+    """
+    path, home = folder / name, folder.resolve()
+    if not os.path.isfile(path):
+        return None
+    homes = [home]
+    if home.parent.name == "snapshots":
+        homes.append((home.parent.parent / "blobs").resolve())
+    if not any(path.resolve().is_relative_to(home) for home in homes):
+        raise InputError(f"{path}: is a link out of its folder; put the file itself there")
+    return path
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a file that holds one JSON object; anything else is an InputError."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        with open(path, "rb") as file:
+            content = file.read(JSON_LIMIT + 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(content) > JSON_LIMIT:
+        raise InputError(f"{path}: is over {JSON_LIMIT >> 20} MB; fetch or write it again")
+    try:
+        data = parse_json(content)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON ({error}); fetch or write the file again") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: holds a {type(data).__name__}, not a JSON object")
+    return data
+
+
+def parse_json(content: bytes) -> Any:
+    """Parse UTF-8 JSON; raises ValueError or RecursionError, also for an object's key twice."""
+    return json.loads(content.decode("utf-8"), object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        raise ValueError("a key stands in one object twice")
     return data
 
 

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from minibert.config import EncoderConfig, HeadConfig, native_pooling, read_head
-from minibert.errors import InputError
-from minibert.files import read_json, write_atomic, write_json
+from minibert.errors import InputError, printable
+from minibert.files import model_file, read_json, write_atomic, write_json
 from minibert.model import Classifier, Encoder, Head
 from minibert.weights import read_tensors
 
@@ -87,9 +87,8 @@ class Checkpoint:
 
 def read_encoder_config(folder: Path) -> EncoderConfig:
     """Read the encoder's numbers from a checkpoint folder."""
-    return EncoderConfig.from_json(
-        read_json(_config_file(folder)), where=str(folder / "config.json")
-    )
+    file = _config_file(folder)
+    return EncoderConfig.from_json(read_json(file), where=str(file))
 
 
 def load_classifier(folder: Path, wanted: HeadConfig | None = None) -> Checkpoint:
@@ -124,9 +123,11 @@ def load_classifier(folder: Path, wanted: HeadConfig | None = None) -> Checkpoin
     _fill(encoder, names, tensors, file)
     notes = [f"encoder: {sum(map(len, names.values()))} tensors from {file.name}"]
 
-    head_module = Head(config, head)
+    kept = stored is not None and replace(stored, max_length=head.max_length) == head
+    with torch.device("meta" if kept else "cpu"):
+        head_module = Head(config, head)
     known = {name for group in names.values() for name in group}
-    if stored is not None and replace(stored, max_length=head.max_length) == head:
+    if kept:
         head_names = _tensor_names(head_module.state_dict(), _head_table(config, head), "")
         _fill(head_module, head_names, tensors, file)
         known |= {name for group in head_names.values() for name in group}
@@ -134,9 +135,8 @@ def load_classifier(folder: Path, wanted: HeadConfig | None = None) -> Checkpoin
     else:
         notes.append(f"head: {head.kind}, {len(head.labels)} classes, new (its weights are random)")
         if stored is not None:
-            notes.append(
-                f"  the checkpoint's own is not used: {stored.kind}, {len(stored.labels)} classes"
-            )
+            unused = f"{stored.kind}, {len(stored.labels)} classes"
+            notes.append(f"  the checkpoint's own is not used: {unused}")
     notes += _ignored(tensors.keys() - known, file)
     model = Classifier(encoder, head_module, pooling=head.pooling)
     if encoder.pooler is not None and head.pooling != "pooler":
@@ -177,10 +177,9 @@ def save_weights(folder: Path, model: Classifier, config: EncoderConfig, head: H
 
 
 def _config_file(folder: Path) -> Path:
-    file = folder / "config.json"
-    if not file.is_file():
-        raise InputError(f"{folder}: holds no checkpoint (no config.json)")
-    return file
+    if file := model_file(folder, "config.json"):
+        return file
+    raise InputError(f"{folder}: holds no checkpoint (no config.json)")
 
 
 def _prefix(tensors: Mapping[str, Tensor], family: str, file: Path) -> str:
@@ -227,6 +226,7 @@ def _fill(
     for ours, empty in module.state_dict().items():
         theirs = names[ours]
         shape = (empty.shape[0] // len(theirs), *empty.shape[1:])
+        parts = []
         for name in theirs:
             found = tensors[name]
             if tuple(found.shape) != shape:
@@ -234,11 +234,11 @@ def _fill(
                     f"{file}: {name} has the shape {list(found.shape)}, "
                     f"config.json asks for {list(shape)}"
                 )
-            if not torch.isfinite(found).all():
-                raise InputError(f"{file}: {name} holds values that are not finite; fetch it again")
             if found.dtype not in FLOATS:
-                raise InputError(f"{file}: {name} holds {found.dtype}, not floating-point numbers")
-        parts = [tensors[name].to(torch.float32) for name in theirs]
+                raise InputError(f"{file}: {name} holds {found.dtype}, not numbers of 16 to 64 bit")
+            parts.append(found.to(torch.float32))
+            if not torch.isfinite(parts[-1]).all():
+                raise InputError(f"{file}: {name} holds values that are not finite; fetch it again")
         state[ours] = torch.cat(parts) if len(parts) > 1 else parts[0].clone()
     module.load_state_dict(state, assign=True)
 
@@ -262,4 +262,5 @@ def _ignored(names: Iterable[str], file: Path) -> list[str]:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    first = ", ".join(printable(name, 80) for name in names[:3])
+    return first + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -59,7 +59,7 @@ def find_model(name: str, *, revision: str | None = None) -> Path:
     if name.removeprefix("sentence-transformers/") == MINILM:
         package = importlib.util.find_spec(MINILM_PACKAGE)
         if package and package.origin and not revision:
-            return Path(package.origin).parent / "model"
+            return Path(package.origin).resolve().parent / "model"  # some installers link
         name = f"sentence-transformers/{MINILM}"
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
         raise InputError(f"{name}: no such folder, and not a hub id (owner/name) either")

@@ -4,6 +4,8 @@ A tokenizer is read from `tokenizer.json`, or built from `vocab.txt` alone as th
 it (transformers' tokenization_bert.py is the reference for the ids).
 """
 
+import json
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +19,10 @@ from tokenizers import Tokenizer as Backend
 from tokenizers.models import WordPiece
 
 from minibert.config import EncoderConfig
-from minibert.errors import InputError
-from minibert.files import read_json, write_atomic, write_json
+from minibert.errors import InputError, printable
+from minibert.files import model_file, read_json, write_atomic, write_json
+
+FILE_LIMIT = 24 * 2**20  # bytes; the largest vocabularies, of 500,000 tokens, take 17 MB
 
 
 @dataclass(frozen=True)
@@ -44,30 +48,40 @@ class Tokenizer:
     @classmethod
     def from_folder(cls, folder: Path, config: EncoderConfig) -> "Tokenizer":
         """Read the tokenizer beside a checkpoint; InputError where it does not fit the config."""
-        full, vocab = folder / "tokenizer.json", folder / "vocab.txt"
-        if full.is_file():
-            source = full
-            try:
-                backend = Backend.from_file(str(full))
-            except Exception as error:  # the library raises nothing narrower
-                raise InputError(f"{full}: is not a tokenizer ({error})") from None
-        elif vocab.is_file():
-            source = vocab
-            backend = _from_vocabulary(vocab)
-        else:
+        source = model_file(folder, "tokenizer.json") or model_file(folder, "vocab.txt")
+        if source is None:
             raise InputError(f"{folder}: holds no tokenizer (no tokenizer.json, no vocab.txt)")
+        if source.stat().st_size > FILE_LIMIT:
+            raise InputError(f"{source}: is over {FILE_LIMIT >> 20} MB, which no tokenizer is")
+        if source.name == "vocab.txt":
+            backend = _from_vocabulary(source)
+        else:
+            try:
+                backend = Backend.from_file(str(source))
+            except Exception as error:  # the library raises nothing narrower
+                raise InputError(f"{source}: is not a tokenizer ({error})") from None
         highest = max(backend.get_vocab().values(), default=0)
         if highest >= config.vocab_size:
             raise InputError(
                 f"{source}: has {highest + 1} tokens, "
                 f"config.json only {config.vocab_size}; the two are not of one model"
             )
-        return cls(backend, folder)
+        tokenizer = cls(backend, folder)
+        _check_frame(tokenizer, source, config)
+        return tokenizer
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[TokenIds]:
         """Encode texts (with `pairs`: as first and second segment) at their full lengths."""
         inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
-        encodings = self.backend.encode_batch_fast(inputs)
+        try:
+            encodings = self.backend.encode_batch_fast(inputs)
+        except BaseException as error:
+            # The library raises bare exceptions, and panics that are not even those.
+            if type(error) is Exception or type(error).__name__ == "PanicException":
+                raise InputError(
+                    f"{self.folder}: its tokenizer fails on a text ({error})"
+                ) from None
+            raise
         return [_token_ids(encoding, paired=pairs is not None) for encoding in encodings]
 
     def truncate(
@@ -81,6 +95,9 @@ class Tokenizer:
         """Cut, in place, rows over `max_length` tokens, a pair's longer text first; count them."""
         long = [number for number, row in enumerate(rows) if len(row) > max_length]
         if long:
+            frame = self.backend.num_special_tokens_to_add(pairs is not None)
+            if frame > max_length:
+                raise InputError(f"--max-length is {max_length}; {frame} are special tokens alone")
             self.backend.enable_truncation(max_length, strategy="longest_first")
             short = self.encode([texts[i] for i in long], pairs and [pairs[i] for i in long])
             self.backend.no_truncation()
@@ -94,8 +111,8 @@ class Tokenizer:
             folder / "tokenizer.json", lambda beside: self.backend.save(str(beside), pretty=False)
         )
         for name in ("vocab.txt", "tokenizer_config.json"):
-            if (self.folder / name).is_file():
-                write_atomic(folder / name, partial(shutil.copyfile, self.folder / name))
+            if source := model_file(self.folder, name):
+                write_atomic(folder / name, partial(shutil.copyfile, source))
         if not (folder / "tokenizer_config.json").exists():
             write_json(folder / "tokenizer_config.json", self._options())
 
@@ -115,10 +132,41 @@ def _token_ids(encoding: Encoding, *, paired: bool) -> TokenIds:
     return TokenIds(ids, len(ids) - sum(encoding.type_ids) if paired else len(ids))
 
 
+def _check_frame(tokenizer: Tokenizer, source: Path, config: EncoderConfig) -> None:
+    """Raise InputError where what a tokenizer puts around every text is not for this model."""
+    backend = tokenizer.backend
+    unknown = getattr(backend.model, "unk_token", None)
+    if unknown is not None and backend.model.token_to_id(unknown) is None:
+        raise InputError(f"{source}: lacks its own token for unknown words, {printable(unknown)}")
+    if backend.normalizer is not None:
+        growth = _growth(json.loads(backend.normalizer.__getstate__()))
+        if growth > 100:
+            raise InputError(f"{source}: makes up to {growth:,} characters of one; fetch it again")
+    frame = backend.num_special_tokens_to_add(True)
+    if not 0 < frame < config.positions:
+        raise InputError(
+            f"{source}: adds {frame:,} special tokens to two texts, and the model has "
+            f"{config.positions} positions; the two are not of one model"
+        )
+    for pair in (None, ["a"]):
+        row = tokenizer.encode(["a"], pair)[0]
+        if row.ids.max() >= config.vocab_size or not 0 < row.second <= len(row):
+            raise InputError(
+                f"{source}: adds special tokens that config.json's {config.vocab_size} tokens "
+                "and two token types do not have; the two are not of one model"
+            )
+
+
+def _growth(normalizer: dict[str, Any]) -> int:
+    """Return how many characters a normalizer and those in it may make of one."""
+    own = max(len(normalizer.get("content", "")), len(normalizer.get("prepend", "")), 1)
+    return own * math.prod(map(_growth, normalizer.get("normalizers", [])))
+
+
 def _from_vocabulary(file: Path) -> Backend:
     """Build BERT's tokenizer from one token a line, and `tokenizer_config.json` if it is there."""
-    settings_file = file.parent / "tokenizer_config.json"
-    settings: dict[str, Any] = read_json(settings_file) if settings_file.is_file() else {}
+    settings_file = model_file(file.parent, "tokenizer_config.json")
+    settings: dict[str, Any] = read_json(settings_file) if settings_file else {}
     special = {
         name: _special(settings.get(f"{name}_token"), f"[{name.upper()}]")
         for name in ("unk", "sep", "pad", "cls", "mask")

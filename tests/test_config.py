@@ -296,6 +296,10 @@ def test_labels_are_ordered_by_number_not_by_text() -> None:
         {"0": "a", "1": None},
         {"0": "a", "1": ["b"]},
         {"0": "a", "1": "a"},
+        {"0": "a", "1": "b\x1b[31m"},  # what a terminal obeys
+        {"0": "a", "1": "b\x9b31m"},
+        {"0": "a\n", "1": "b"},
+        {"0": "a", "1": "\ud800"},  # half of a character
     ],
 )
 def test_bad_id2label_is_refused(id2label: Any) -> None:

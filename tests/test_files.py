@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from minibert.errors import InputError
-from minibert.files import read_json, write_atomic, write_json, write_text
+from minibert.files import JSON_LIMIT, model_file, read_json, write_atomic, write_json, write_text
 
 
 def half_then(error: Exception):
@@ -86,12 +86,48 @@ def test_json_comes_back_and_is_readable(tmp_path):
         (b"[" * 100_000, "is not JSON"),
         (b"[1]", "holds a list, not a JSON object"),
         (b"null", "holds a NoneType, not a JSON object"),
+        (b'{"a": {"b": 1, "b": 1}}', "is not JSON .a key stands in one object twice"),
+        (b'{"a": "%s"}' % (b"x" * JSON_LIMIT), "is over 16 MB"),
     ],
 )
 def test_what_is_no_json_object_is_refused(tmp_path, content, problem):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(InputError, match=f"a.json: {problem}"):
         read_json(tmp_path / "a.json")
+
+
+def test_a_model_folder_may_link_within_itself_and_the_hubs_cache_but_not_out(tmp_path):
+    folder = tmp_path / "models--a--b" / "snapshots" / "0f3c"
+    blobs = tmp_path / "models--a--b" / "blobs"
+    folder.mkdir(parents=True)
+    for place in (tmp_path / "disk", tmp_path / "models--c--d" / "blobs"):
+        place.mkdir(parents=True)
+        (place / "5e9a").write_text("{}")
+    blobs.symlink_to(tmp_path / "disk")  # a cache whose files are on another disk
+    (folder / "vocab.txt").symlink_to("../../blobs/5e9a")
+    (folder / "same.txt").symlink_to("vocab.txt")
+    (folder / "other.txt").symlink_to("../../../models--c--d/blobs/5e9a")
+    (folder / "gone.txt").symlink_to("../../blobs/gone")
+    (folder / "folder").mkdir()
+    os.mkfifo(folder / "pipe")
+    (tmp_path / "link").symlink_to(folder)
+    for name in ("vocab.txt", "same.txt"):
+        assert model_file(folder, name) == folder / name
+        assert model_file(tmp_path / "link", name) == tmp_path / "link" / name
+    for name in ("gone.txt", "folder", "pipe", "x" * 300, "a\0b"):
+        assert model_file(folder, name) is None
+    with pytest.raises(InputError, match=r"other\.txt: is a link out of its folder"):
+        model_file(folder, "other.txt")
+    elsewhere = tmp_path / "models--a--b" / "mine" / "0f3c"  # no snapshot: no blobs of its own
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "vocab.txt").symlink_to("../../blobs/5e9a")
+    with pytest.raises(InputError, match="is a link out of its folder"):
+        model_file(elsewhere, "vocab.txt")
+
+
+def test_a_message_is_one_line_without_what_a_terminal_obeys():
+    said = str(InputError("a\nb\x1b[2J\x9b\u202e" + "long" * 1000))
+    assert said.startswith(r"a\nb\x1b[2J\x9b\u202elong") and len(said) == 1000
 
 
 def test_a_missing_json_file_is_named(tmp_path):

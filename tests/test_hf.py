@@ -252,6 +252,12 @@ def test_other_heads_and_buffers_are_ignored_and_named(
     assert any(note.startswith(f"ignored: {name} (") for note in found.notes)
 
 
+def test_a_name_in_the_notes_has_nothing_that_a_terminal_obeys(tmp_path: Path) -> None:
+    tensors = {**published("bert"), "cls.\x1b[2J\u202e": torch.ones(2)}
+    notes = load_classifier(folder_with(tmp_path, "bert", tensors), LINEAR).notes
+    assert notes[-1] == r"ignored: cls.\x1b[2J\u202e (pre-training heads)"
+
+
 @pytest.mark.parametrize("name", ["BertForPreTraining", "DistilBertForMaskedLM"])
 def test_a_pretraining_model_as_transformers_writes_it(name: str, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
@@ -584,7 +590,7 @@ HEADS = [
     ("distilbert", NATIVE["distilbert"]),
     ("distilbert", HeadConfig("mlp", "cls", ("a", "b"), 17)),
     ("distilbert", HeadConfig("relu", "mean", ("a", "b", "c"), 9)),
-    ("distilbert", HeadConfig("linear", "cls", ("ä\n", "b"), 40)),
+    ("distilbert", HeadConfig("linear", "cls", ("ä\u200d", "b"), 40)),
 ]
 EVERY_HEAD = pytest.mark.parametrize(
     ("family", "head"), HEADS, ids=[f"{family}-{head.kind}" for family, head in HEADS]

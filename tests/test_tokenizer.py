@@ -347,6 +347,43 @@ def test_an_id_past_the_model_is_an_input_error(tmp_path: Path) -> None:
         read(folder, vocab_size=len(TOKENS) + 1)
 
 
+def edited(folder: Path, edit: Callable[[dict[str, Any]], object]) -> Path:
+    """Write a tokenizer.json beside a vocabulary, and change it."""
+    read(write_vocabulary(folder)).save(folder)
+    data = json.loads((folder / "tokenizer.json").read_text())
+    edit(data)
+    (folder / "tokenizer.json").write_text(json.dumps(data))
+    return folder
+
+
+FRAME = "adds special tokens that config.json's .* do not have"
+
+
+@pytest.mark.parametrize(
+    ("edit", "problem"),
+    [
+        (lambda data: data["post_processor"]["special_tokens"]["[CLS]"].update(ids=[10**6]), FRAME),
+        (lambda data: data["post_processor"]["pair"][-1]["SpecialToken"].update(type_id=7), FRAME),
+        (lambda data: data.update(post_processor=None), "adds 0 special tokens"),
+        (lambda data: data["model"].update(unk_token="[?]"), "lacks its own token for unknown"),
+    ],
+    ids=["an id past the model", "a third token type", "no [CLS]", "no [UNK]"],
+)
+def test_what_every_text_gets_is_checked_at_once(
+    tmp_path: Path, edit: Callable[[dict[str, Any]], object], problem: str
+) -> None:
+    folder = edited(tmp_path, edit)
+    with pytest.raises(InputError, match=rf"tokenizer\.json: {problem}"):
+        read(folder)
+
+
+def test_a_length_without_room_for_the_special_tokens_is_refused(tmp_path: Path) -> None:
+    tokenizer = read(write_vocabulary(tmp_path))
+    rows = tokenizer.encode(["hello"], ["hello"])
+    with pytest.raises(InputError, match="--max-length is 2; 3 are special tokens alone"):
+        tokenizer.truncate(rows, ["hello"], ["hello"], max_length=2)
+
+
 @pytest.mark.parametrize("token", SPECIAL)
 def test_a_missing_special_token_is_named(token: str, tmp_path: Path) -> None:
     folder = write_vocabulary(tmp_path, [other for other in TOKENS if other != token])
