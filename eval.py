@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from minibert.errors import InputError, begin, run_command
+from minibert.errors import InputError, begin, printable, run_command
 
 if __name__ == "__main__":
     begin()
@@ -50,13 +50,18 @@ def main(argv: Sequence[str]) -> None:
         raise InputError(f"--json {json_file}: lies in the model's own folder; give another")
     examples, which = read_examples(data, predictor, reading)
     labels = torch.from_numpy(class_ids(examples, predictor.classes, numbers=True))
-    print(f"model: {predictor.folder}", predictor.runtime, sep="\n")
-    print(f"data: {which}, {len(examples):,} texts; columns: {examples.columns}")
+    print(f"model: {printable(str(predictor.folder), 1000)}", predictor.runtime, sep="\n")
+    print(f"data: {printable(which, 1000)}, {len(examples):,} texts; columns: {examples.columns}")
     if not set(examples.labels) & set(predictor.classes):
         meant = dict(zip(examples.labels, (predictor.classes[i] for i in labels), strict=True))
-        print("labels read as: " + ", ".join(f"{k} = {v}" for k, v in sorted(meant.items())))
+        print(
+            printable(
+                "labels read as: " + ", ".join(f"{k} = {v}" for k, v in sorted(meant.items()))
+            )
+        )
     if examples.dropped:
-        print(f"  left out {len(examples.dropped)} bad rows: {'; '.join(examples.dropped[:5])}")
+        listed = "; ".join(map(printable, examples.dropped[:5]))
+        print(f"  left out {len(examples.dropped)} bad rows: {listed}")
     logits = predictor.logits(examples.texts, examples.pairs)
     scores = metrics.score(logits, labels, predictor.classes)
     print(f"  {predictor.truncated:,} texts cut at {predictor.max_length} tokens")
@@ -102,7 +107,8 @@ def plot_confusion(file: Path, counts: Any, predictor: Predictor) -> None:
 
     size = max(4.0, 0.35 * len(predictor.classes) + 2)
     figure = Figure(figsize=(size + 1, size), layout="constrained")
-    display = ConfusionMatrixDisplay(counts, display_labels=predictor.classes)
+    names = [printable(name, 60).replace("$", r"\$") for name in predictor.classes]  # no formulas
+    display = ConfusionMatrixDisplay(counts, display_labels=names)
     display.plot(ax=figure.subplots(), cmap="Blues", xticks_rotation="vertical")
     try:
         figure.savefig(file, dpi=150)

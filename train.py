@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from minibert.errors import InputError, begin, run_command
+from minibert.errors import InputError, begin, printable, run_command
 
 if __name__ == "__main__":
     begin()
@@ -72,7 +72,8 @@ def main(argv: Sequence[str]) -> None:
     print(*checkpoint.notes, runtime, sep="\n")
 
     run = resumed or RunFolder.create(out, settings, facts(parts, found, runtime, folder))
-    print(f"run: {run.path}")
+    where = printable(str(run.path), 1000)
+    print(f"run: {where}")
     try:
         with locked(run.path, "--resume" if resumed else "--out"):
             tokenizer.save(run.path)
@@ -82,8 +83,8 @@ def main(argv: Sequence[str]) -> None:
             figures, predictions = evaluate(best, texts, parts, wanted.labels, settings, answering)
             run.finish({**figures, "training": training}, predictions)
     except Stopped as stopped:
-        raise Stopped(stopped.number, f"go on with: python train.py --resume {run.path}") from None
-    print(f"finished: {run.path} (python eval.py; python predict.py TEXT)")
+        raise Stopped(stopped.number, f"go on with: python train.py --resume {where}") from None
+    print(f"finished: {where} (python eval.py; python predict.py TEXT)")
 
 
 def read_flags(argv: Sequence[str]) -> tuple[RunSettings, Path | None, RunFolder | None]:

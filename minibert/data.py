@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minibert.errors import InputError, printable
+from minibert.errors import CONTROL, InputError, printable
 from minibert.tables import Row, file_format, read_rows
 
 # Names people give to columns, the likeliest first; lower case, compared without case.
@@ -166,7 +166,7 @@ def label_of(row: Row, column: str) -> str:
         return str(value).lower()
     if value is None or (isinstance(value, str) and not value.strip()):
         raise ValueError(f"column {column}: has no label")
-    if not isinstance(value, str):
+    if not isinstance(value, str) or CONTROL.search(value.strip()):
         raise ValueError(f"column {column}: holds {printable(repr(value), 40)}, not a label")
     # pandas writes 1.0 where a column of whole numbers has a gap.
     return re.sub(r"^(-?\d+)\.0+$", r"\1", value.strip())
@@ -222,7 +222,9 @@ def _append(examples: Examples, row: Row, columns: Columns, place: str) -> None:
         name = label_of(row, columns.label_name)
         if examples.names.setdefault(label, name) != name:
             raise ValueError(
-                f"the label {label} is named {name!r} here and {examples.names[label]!r} before"
+                f"the label {label} is named {printable(name, 40)!r} here and "
+                f"{printable(examples.names[label], 40)!r} before; where {columns.label_name} "
+                "holds no names of labels, rename that column"
             )
     examples.texts.append(text)
     examples.labels.append(label)

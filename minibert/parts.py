@@ -112,11 +112,11 @@ def describe_parts(parts: Parts) -> None:
     print(f"columns: {parts.train.columns}")
     for name, part in parts.named().items():
         counts = Counter(part.labels).most_common()
-        shares = ", ".join(f"{label} {count:,}" for label, count in counts[:8])
+        shares = ", ".join(f"{printable(label, 60)} {count:,}" for label, count in counts[:8])
         more = ", ..." if len(counts) > 8 else ""
-        print(f"{name}: {len(part):,} texts ({shares}{more}) from {part.source}")
+        print(f"{name}: {len(part):,} texts ({shares}{more}) from {printable(part.source)}")
         if part.dropped:
-            listed = "; ".join(part.dropped[:5])
+            listed = "; ".join(map(printable, part.dropped[:5]))
             print(f"  left out {len(part.dropped)} bad rows: {listed}")
         if name != "train" and (repeated := repeated_texts(part, parts.train)):
             print(

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,11 @@ FORMATS = {
     ".txt": "lines",
 }
 SURROGATE = re.compile("[\ud800-\udfff]")
+UTF8 = ("utf-8", "utf8", "utf-8-sig")
+UTF16_MARKS = ("\udcff\udcfe", "\udcfe\udcff")  # the bytes FF FE and FE FF, which are not UTF-8
+# Characters of a line or field: some 20 books. A lost quote or a file without line ends stops here.
+LINE_LIMIT = 2**24
+FIELDS_LIMIT = 10_000
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ def read_stream(
         raise InputError(f"--encoding {encoding}: Python knows no such encoding") from None
     rows = {"csv": _read_csv, "tsv": _read_tsv, "jsonl": _read_json_lines, "lines": _read_lines}
     try:
-        for row in rows[form](text, where):
+        for row in rows[form](_Lines(text, where), where):
             yield row if row.error else check_characters(row, encoding)
     except UnicodeError as error:
         raise InputError(f"{where}: is not {encoding} ({error}); name another --encoding") from None
@@ -82,12 +88,36 @@ def read_stream(
         text.detach()  # the stream is the caller's to close
 
 
-UTF8 = ("utf-8", "utf8", "utf-8-sig")
+class _Lines:
+    """A text's lines, their `number` so far, and what is wrong with the last one or more."""
+
+    def __init__(self, text: IO[str], where: str) -> None:
+        self.text, self.where = text, where
+        self.number = 0
+        self.error: str | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        readline = self.text.readline
+        while line := readline(LINE_LIMIT):
+            if not self.number and line.startswith(UTF16_MARKS):
+                raise InputError(f"{self.where}: begins as UTF-16 does; give --encoding utf-16")
+            self.number += 1
+            if len(line) == LINE_LIMIT:
+                while line and not line.endswith(("\r", "\n")):
+                    line = readline(LINE_LIMIT)
+                self.error = f"is a line of over {LINE_LIMIT:,} characters"
+                line = ""
+            yield line
+
+    def take_error(self) -> str | None:
+        """Return what is wrong since the last call, once."""
+        error, self.error = self.error, None
+        return error
 
 
-def _read_csv(text: IO[str], where: str) -> Iterator[Row]:
-    csv.field_size_limit(2**31 - 1)  # the default refuses texts over 131,072 characters
-    reader = csv.reader(text, strict=True)
+def _read_csv(lines: _Lines, where: str) -> Iterator[Row]:
+    csv.field_size_limit(LINE_LIMIT)  # the default refuses texts over 131,072 characters
+    reader = csv.reader(lines, strict=True)
     start = 1
     header: list[str] | None = None
     while True:
@@ -98,9 +128,10 @@ def _read_csv(text: IO[str], where: str) -> Iterator[Row]:
             break
         except csv.Error as problem:
             error = f"is not CSV ({problem}); a quote inside quotes is written twice"
-            if reader.line_num > start:
-                error += f"; its open quote takes in the lines to {reader.line_num}"
-        line, start = start, reader.line_num + 1
+            if lines.number > start:
+                error += f"; its open quote takes in the lines to {lines.number}"
+        error = lines.take_error() or error
+        line, start = start, lines.number + 1
         if header is None and error:
             raise InputError(f"{where}, line {line}: the header {error}")
         if header is None and cells:
@@ -111,23 +142,29 @@ def _read_csv(text: IO[str], where: str) -> Iterator[Row]:
         raise InputError(f"{where}: is empty; it needs a header line and rows")
 
 
-def _read_tsv(text: IO[str], where: str) -> Iterator[Row]:
+def _read_tsv(lines: _Lines, where: str) -> Iterator[Row]:
     header: list[str] | None = None
-    for number, line in enumerate(text, start=1):
-        cells = line.rstrip("\r\n").split("\t")
-        if cells == [""]:
+    for line in lines:
+        cells, error = line.rstrip("\r\n").split("\t"), lines.take_error()
+        if header is None and error:
+            raise InputError(f"{where}, line {lines.number}: the header {error}")
+        if cells == [""] and not error:
             continue
         if header is None:
             header = _header(cells, where)
         else:
-            yield _row(number, header, cells, None)
+            yield _row(lines.number, header, cells, error)
     if header is None:
         raise InputError(f"{where}: is empty; it needs a header line and rows")
 
 
-def _read_json_lines(text: IO[str], where: str) -> Iterator[Row]:
+def _read_json_lines(lines: _Lines, where: str) -> Iterator[Row]:
     empty = True
-    for number, line in enumerate(text, start=1):
+    for line in lines:
+        number, too_long = lines.number, lines.take_error()
+        if too_long:
+            yield Row(number, {}, too_long)
+            continue
         if not line.strip():
             continue
         if empty and line.lstrip().startswith("["):
@@ -139,16 +176,17 @@ def _read_json_lines(text: IO[str], where: str) -> Iterator[Row]:
             yield Row(number, {}, f"is not JSON ({error})")
             continue
         if isinstance(fields, dict):
-            yield Row(number, fields)
+            many = len(fields) > FIELDS_LIMIT
+            yield Row(number, fields, f"has {len(fields):,} fields" if many else None)
         else:
             yield Row(number, {}, f"is a JSON {type(fields).__name__}, not an object")
     if empty:
         raise InputError(f"{where}: is empty; it needs one JSON object a line")
 
 
-def _read_lines(text: IO[str], where: str) -> Iterator[Row]:
-    for number, line in enumerate(text, start=1):
-        yield Row(number, {"text": line.rstrip("\r\n")})
+def _read_lines(lines: _Lines, where: str) -> Iterator[Row]:
+    for line in lines:
+        yield Row(lines.number, {"text": line.rstrip("\r\n")}, lines.take_error())
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
@@ -162,24 +200,40 @@ def _read_parquet(path: Path) -> Iterator[Row]:
     number = 0
     try:
         with ParquetFile(path) as file:
-            _header(file.schema_arrow.names, str(path))
+            names = file.schema_arrow.names
+            _header(names, str(path))
             for batch in file.iter_batches(batch_size=1024):
-                for fields in batch.to_pylist():
+                for values in zip(*map(_values, batch.columns), strict=True):
                     number += 1
-                    yield Row(number, fields)
+                    yield Row(number, dict(zip(names, values, strict=True)))
     except ArrowException as error:
         raise InputError(f"{path}: is not a whole Parquet file ({error})") from None
-    except (ValueError, OverflowError) as error:
-        raise InputError(
-            f"{path}, after row {number}: holds what Python cannot ({error})"
-        ) from None
     if not number:
         raise InputError(f"{path}: has no rows")
 
 
+def _values(column: Any) -> list[Any]:
+    """Return a column's values; in the place of one that Python cannot hold, the reason."""
+    try:
+        return list(column.to_pylist())
+    except (ValueError, OverflowError):  # a date after 9999 and the like, of whatever column
+        return [_value(scalar) for scalar in column]
+
+
+def _value(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError) as error:
+        return error
+
+
 def _header(cells: list[str], where: str) -> list[str]:
+    if len(cells) > FIELDS_LIMIT:
+        raise InputError(
+            f"{where}, line 1: has {len(cells):,} columns; keep at most {FIELDS_LIMIT:,} of them"
+        )
     names = [cell.strip() or f"column {number}" for number, cell in enumerate(cells, start=1)]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise InputError(
             f"{where}, line 1: the header has the column {twice[0]!r} twice; rename one"

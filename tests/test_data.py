@@ -155,6 +155,8 @@ def test_texts_to_predict_need_no_label_column():
         ({"text": "x", "label": " "}, "column label: has no label"),
         ({"text": "x", "label": float("nan")}, "column label: has no label"),
         ({"text": "x", "label": ["a"]}, "column label: holds ['a'], not a label"),
+        ({"text": "x", "label": "a\x1b[2J"}, r"column label: holds 'a\x1b[2J', not a label"),
+        ({"text": "x", "label": "a\x9b"}, r"column label: holds 'a\x9b', not a label"),
     ],
 )
 def test_a_bad_row_stops_the_reading_or_is_dropped_with_its_place(tmp_path, row, problem):

@@ -196,6 +196,19 @@ def test_what_was_read_left_out_and_repeated_is_printed(capsys):
     ]
 
 
+def test_nothing_that_a_terminal_obeys_is_printed(capsys):
+    """A right-to-left override and a joiner are letters of honest labels, and shown as escapes."""
+    train = Examples("a\x1b[2J.csv", ["x", "y"], labels=["a\u202e", "b\u200d"])
+    train.columns = Columns("te\x07xt", None, "la\x9bbel")
+    train.dropped = ["a\x1b[2J.csv, line 4: column \x1b]0;title\x07: is empty"]
+    describe_parts(Parts(train, train, None))
+    said = capsys.readouterr().out
+    assert said.replace("\n", "").isprintable()
+    assert all(
+        name in said for name in (r"a\u202e 1", r"b\u200d 1", r"\x1b]0;title", r"\x1b[2J.csv")
+    )
+
+
 def test_digests_tell_each_part_that_is_not_as_before():
     whole = examples(20, 20)
     parts = Parts(*split_examples(whole, SHARES, seed=0))

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minibert.data import text_of
 from minibert.errors import InputError
 from minibert.tables import Row, read_rows, read_stream
 
@@ -173,6 +174,14 @@ def test_a_file_that_is_not_utf_16_at_all_says_so():
         rows_of(b"text,label\nabc,1\n\n", encoding="utf-16")
 
 
+@pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "lines"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_file_that_begins_as_utf_16_is_told_its_encoding(form, encoding):
+    data = "\ufefftext,label\ngood,1\n".encode(encoding)
+    with pytest.raises(InputError, match="here: begins as UTF-16 does; give --encoding utf-16"):
+        rows_of(data, form)
+
+
 @pytest.mark.parametrize("encoding", ["utf-88", "rot13", "hex"])
 def test_an_encoding_that_python_does_not_read_text_with_is_named(encoding):
     with pytest.raises(InputError, match=f"--encoding {encoding}"):
@@ -219,6 +228,39 @@ def test_a_line_that_is_no_json_object_is_an_error_of_its_row(line, problem):
     found = rows_of(f'{{"text": "a"}}\n{line}\n{{"text": "b"}}\n'.encode(), "jsonl")
     assert [row.line for row in found if row.error] == [2]
     assert problem in str(found[1].error)
+
+
+def test_a_line_at_the_limit_is_an_error_of_its_row(monkeypatch):
+    monkeypatch.setattr("minibert.tables.LINE_LIMIT", 30)
+    rows = {
+        "csv": [b"text,label", b"fine,0", b"long" * 20 + b",1", b"last,0"],
+        "tsv": [b"text\tlabel", b"fine\t0", b"long" * 20 + b"\t1", b"last\t0"],
+        "jsonl": [
+            b"",
+            b'{"text": "fine"}',
+            b'{"text": "%s"}' % (b"long" * 20),
+            b'{"text": "last"}',
+        ],
+        "lines": [b"", b"fine", b"long" * 20, b"last"],
+    }
+    for form, lines in rows.items():
+        found = rows_of(b"\n".join(lines), form)
+        assert [(row.line, row.error) for row in found[-3:]] == [
+            (2, None),
+            (3, "is a line of over 30 characters"),
+            (4, None),
+        ]
+        assert found[-1].fields["text"] == "last"
+
+
+def test_a_quoted_field_ends_at_the_limit_and_the_next_line_is_a_row_again(monkeypatch):
+    monkeypatch.setattr("minibert.tables.LINE_LIMIT", 30)
+    found = rows_of(b'text,label\n"open,0\n' + b"swallowed,1\n" * 4 + b"last,0\n")
+    assert [(row.line, bool(row.error)) for row in found] == [
+        (2, True),
+        *((line, False) for line in (5, 6, 7)),
+    ]
+    assert "its open quote takes in the lines to 4" in str(found[0].error)
 
 
 # --- files that cannot be read
@@ -269,6 +311,21 @@ def test_parquet_that_is_none_and_parquet_without_rows(tmp_path: Path):
     parquet.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "no.parquet")
     with pytest.raises(InputError, match=r"no.parquet: has no rows"):
         list(read_rows(tmp_path / "no.parquet"))
+
+
+def test_a_parquet_value_that_python_cannot_hold_costs_its_own_field(tmp_path: Path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    days = pa.array([0, 2**31 - 1, 1], pa.int32()).view(pa.date32())  # the second: after 9999
+    texts = pa.array([b"a", b"b\xff", b"c"], pa.binary()).view(pa.string())
+    parquet.write_table(pa.table({"text": texts, "day": days}), tmp_path / "a.parquet")
+    found = list(read_rows(tmp_path / "a.parquet"))
+    assert [row.line for row in found] == [1, 2, 3]
+    assert (found[0].fields["text"], found[2].fields["text"]) == ("a", "c")
+    assert isinstance(found[1].fields["day"], Exception)
+    with pytest.raises(ValueError, match=r"column text: holds UnicodeDecodeError.*, not a text"):
+        text_of(found[1], "text")
 
 
 # --- one row at a time

@@ -1,0 +1,202 @@
+"""Proves that hostile texts and tables cost their own rows or one error, and bounded memory.
+
+Floods are read in a child process with little memory to spare.
+
+Run: pytest -m faults tests/test_faults_tables.py
+"""
+
+import io
+import os
+import resource
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import write_checkpoint
+
+from minibert.data import load_examples
+from minibert.errors import InputError
+from minibert.hf import read_encoder_config
+from minibert.tables import LINE_LIMIT, Row, read_rows, read_stream
+from minibert.tokenizer import Tokenizer
+
+pytestmark = pytest.mark.faults
+
+HEADERS = {"csv": b"text,label\n", "tsv": b"text\tlabel\n", "jsonl": b"", "lines": b""}
+GOOD = {
+    "csv": b"good,1\n",
+    "tsv": b"good\t1\n",
+    "jsonl": b'{"text": "good", "label": "1"}\n',
+    "lines": b"good\n",
+}
+
+
+class Flood(io.RawIOBase):
+    """Some bytes, one piece repeated up to `size` bytes, and some more, none of it in memory."""
+
+    def __init__(self, before: bytes, piece: bytes, size: int, after: bytes) -> None:
+        self.parts = self.pieces(before, piece * (65536 // len(piece)), size, after)
+        self.waiting = b""
+
+    @staticmethod
+    def pieces(before: bytes, piece: bytes, size: int, after: bytes) -> Iterator[bytes]:
+        yield before
+        yield from (piece for _ in range(size // len(piece)))
+        yield after
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        self.waiting = self.waiting or next(self.parts, b"")
+        count = min(len(buffer), len(self.waiting))
+        buffer[:count], self.waiting = self.waiting[:count], self.waiting[count:]
+        return count
+
+
+def in_a_child(work: Callable[[], str], *, room: int) -> str:
+    """Return what `work` says in a child process that may take `room` bytes more than this one."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + room
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        try:
+            found = work()
+        except BaseException as error:
+            found = f"{type(error).__name__} {error}"
+        os.write(writer, found[:2000].encode(errors="backslashreplace"))
+        os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as stream:
+        found = stream.read().decode()
+    os.waitpid(child, 0)
+    return found
+
+
+def rows(flood: Flood, form: str) -> list[Row]:
+    return list(read_stream(io.BufferedReader(flood), form, "here"))
+
+
+@pytest.mark.parametrize("form", HEADERS)
+def test_a_line_of_100_mb_costs_its_own_row(form: str) -> None:
+    """200 MB of room: a line of the limit, its copies and the reader's buffer of 4 bytes each."""
+
+    def read() -> str:
+        before = HEADERS[form] + GOOD[form]
+        found = rows(Flood(before, b"x", 100_000_000, b"\n" + GOOD[form]), form)
+        return f"{[row.line for row in found]} {[bool(row.error) for row in found]}"
+
+    first = 2 if HEADERS[form] else 1
+    assert in_a_child(read, room=200 * 2**20) == (
+        f"{[first, first + 1, first + 2]} [False, True, False]"
+    )
+
+
+def test_a_quote_that_is_not_closed_swallows_no_more_than_the_limit() -> None:
+    def read() -> str:
+        before = HEADERS["csv"] + b'"open,1\n'
+        found = rows(
+            Flood(before, b"swallowed text of some words,1\n", 40_000_000, b"last,0\n"), "csv"
+        )
+        bad = [row for row in found if row.error]
+        return f"{found[-1].fields} {[row.line for row in bad]} {bad[0].error}"
+
+    said = in_a_child(read, room=1500 * 2**20)
+    assert said.startswith("{'text': 'last', 'label': '0'} [2] is not CSV (field larger than")
+    assert "its open quote takes in the lines to " in said
+
+
+def test_a_file_without_line_ends_is_not_read_for_ever(tmp_path: Path) -> None:
+    """As /dev/zero under another name, or a disk image."""
+    for form in ("csv", "tsv"):
+        with pytest.raises(InputError, match="here, line 1: the header is a line of over"):
+            rows(Flood(b"\0", b"\0", 2 * LINE_LIMIT, b""), form)
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv"])
+def test_a_million_columns(form: str) -> None:
+    comma = "," if form == "csv" else "\t"
+    header = comma.join(["text", "label", *(f"c{i}" for i in range(1_000_000))])
+    with pytest.raises(InputError, match="has 1,000,002 columns; keep at most 10,000"):
+        list(read_stream(io.BytesIO(f"{header}\n".encode()), form, "here"))
+    few, many = HEADERS[form] + GOOD[form], comma.encode() * 1_000_000 + b"\n"
+    found = list(read_stream(io.BytesIO(few + many + GOOD[form]), form, "here"))
+    assert [row.error for row in found] == [None, "has 1000001 fields, the header 2", None]
+
+
+def test_a_million_fields_in_one_json_line() -> None:
+    line = b"{" + b",".join(b'"%d":1' % i for i in range(1_000_000)) + b"}\n"
+    found = list(read_stream(io.BytesIO(GOOD["jsonl"] + line + GOOD["jsonl"]), "jsonl", "here"))
+    assert [row.error for row in found] == [None, "has 1,000,000 fields", None]
+
+
+@pytest.mark.parametrize("piece", ["good film ", "x", "\0", "\u05d0\u0301 ", "e\u0301"])
+def test_a_text_of_ten_million_characters_is_a_text(tmp_path: Path, piece: str) -> None:
+    folder = write_checkpoint(tmp_path)
+    tokenizer = Tokenizer.from_folder(folder, read_encoder_config(folder))
+    text = piece * (10_000_000 // len(piece))
+    data = f"text,label\n{text},1\n".encode()
+    (row,) = read_stream(io.BytesIO(data), "csv", "here")
+    assert row.error is None and row.fields["text"] == text
+    encoded = tokenizer.encode([text])
+    tokenizer.truncate(encoded, [text], max_length=40)
+    assert 2 <= len(encoded[0]) <= 40
+
+
+# A file that is no plain, still file
+
+
+@pytest.mark.parametrize("name", ["data.csv", "data.tsv", "data.jsonl"])
+def test_a_named_pipe_is_read_to_its_end(tmp_path: Path, name: str) -> None:
+    pipe = tmp_path / name
+    os.mkfifo(pipe)
+    form = pipe.suffix.removeprefix(".")
+    content = HEADERS[form] + GOOD[form] * 5000 + GOOD[form].replace(b"1", b"0")
+    writer = threading.Thread(target=pipe.write_bytes, args=[content])
+    writer.start()
+    examples = load_examples([pipe])
+    writer.join()
+    assert len(examples) == 5001 and examples.labels[-1] == "0"
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv", "jsonl"])
+@pytest.mark.parametrize("change", ["grows", "is cut", "is emptied", "is removed", "is replaced"])
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path, form: str, change: str) -> None:
+    """What was read until then is as it was; the rest is what is there, or a bad last row."""
+    file = tmp_path / f"data.{form}"
+    file.write_bytes(HEADERS[form] + GOOD[form] * 20_000)
+    size = file.stat().st_size
+    found = []
+    for row in read_rows(file):
+        found.append(row)
+        if len(found) == 10 and change == "grows":
+            with open(file, "ab") as more:
+                more.write(GOOD[form] * 7)
+        elif len(found) == 10 and change == "is cut":
+            os.truncate(file, size // 2 + 2)
+        elif len(found) == 10 and change == "is emptied":
+            os.truncate(file, 0)
+        elif len(found) == 10 and change == "is removed":
+            file.unlink()
+        elif len(found) == 10 and change == "is replaced":
+            (tmp_path / "new").write_bytes(b"other")
+            (tmp_path / "new").replace(file)
+    assert all(row.fields["text"] == "good" and not row.error for row in found[:-1])
+    whole = {"grows": 20_007, "is removed": 20_000, "is replaced": 20_000}
+    assert len(found) == whole.get(change, len(found)) and 10 < len(found) <= 20_007
+
+
+def test_parquet_through_a_pipe_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    pipe = tmp_path / "data.parquet"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(b"PAR1" * 100), daemon=True)
+    writer.start()
+    began = time.monotonic()
+    with pytest.raises(InputError, match=r"data\.parquet"):
+        list(read_rows(pipe))
+    assert time.monotonic() - began < 5
