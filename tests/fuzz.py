@@ -1,0 +1,189 @@
+"""Throws spoiled files at the readers: whatever they are given, InputError is all they may raise.
+
+Coverage-guided, with atheris (pip install atheris): python tests/fuzz.py --inputs 100000
+An input that breaks a reader is kept as crash-... in the working folder; it becomes a plain test.
+The same targets, some hundred inputs each and no atheris: pytest tests/test_fuzz.py
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+try:
+    import atheris
+except ImportError:
+    atheris = None
+
+with atheris.instrument_imports(include=["minibert"]) if atheris else contextlib.nullcontext():
+    from minibert.config import HeadConfig, read_head
+    from minibert.data import choose_columns, field_names, label_of, text_of
+    from minibert.errors import InputError, printable
+    from minibert.files import read_json
+    from minibert.hf import load_classifier, read_encoder_config
+    from minibert.tables import FORMATS, read_stream
+    from minibert.tokenizer import Tokenizer
+
+from conftest import tiny_config, write_checkpoint
+
+HEAD = HeadConfig("linear", "cls", ("a", "b"), 4)
+FORMS = sorted(set(FORMATS.values()) - {"parquet"})
+ENCODINGS = ("utf-8", "utf-16", "cp1252")
+WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json")
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
+
+
+class Place:
+    """A folder with a good tiny model, in which one file at a time is spoiled."""
+
+    def __init__(self, root: Path) -> None:
+        sizes = {"width": 2, "layers": 1, "heads": 1, "feed_forward": 3, "positions": 9}
+        self.folder = write_checkpoint(root / "model", "bert", **sizes)
+        self.config = tiny_config("bert", **sizes)
+        Tokenizer.from_folder(self.folder, self.config).save(self.folder)
+        self.good = {file.name: file.read_bytes() for file in self.folder.iterdir()}
+        self.good["pytorch_model.bin"] = self.pickled()
+        self.good["model.safetensors.index.json"] = json.dumps(
+            {"weight_map": {"a": "model-1.safetensors", "b": "../x.bin"}}
+        ).encode()
+
+    def pickled(self) -> bytes:
+        import torch
+        from safetensors.torch import load_file
+
+        stream = io.BytesIO()
+        torch.save(load_file(self.folder / "model.safetensors"), stream)
+        return stream.getvalue()
+
+    def only(self, names: tuple[str, ...], name: str, content: bytes) -> None:
+        """Of these files, leave one alone in the folder."""
+        for other in names:
+            (self.folder / other).unlink(missing_ok=True)
+        (self.folder / name).write_bytes(content)
+
+
+def tables(data: bytes, place: Place) -> None:
+    """Read a table as load_examples does, whatever its bad rows."""
+    kind = data[0] if data else 0
+    form = FORMS[kind % len(FORMS)]
+    encoding = ENCODINGS[kind // len(FORMS) % len(ENCODINGS)]
+    rows = list(read_stream(io.BytesIO(data[1:]), form, "here", encoding=encoding))
+    columns = choose_columns(field_names(rows), "here", labelled=form != "lines")
+    for row in rows:
+        with contextlib.suppress(ValueError):
+            text_of(row, columns.text)
+        with contextlib.suppress(ValueError):
+            label_of(row, columns.label or columns.text)
+
+
+def config(data: bytes, place: Place) -> None:
+    """Read a config.json: the encoder's numbers, and the head it declares."""
+    (place.folder / "config.json").write_bytes(data)
+    try:
+        found = read_encoder_config(place.folder)
+        read_head(read_json(place.folder / "config.json"), found, where="here")
+    finally:
+        (place.folder / "config.json").write_bytes(place.good["config.json"])
+
+
+def checkpoint(data: bytes, place: Place) -> None:
+    """Read a file of weights, or an index of shards."""
+    name = WEIGHTS[data[0] % len(WEIGHTS) if data else 0]
+    place.only(WEIGHTS, name, data[1:])
+    load_classifier(place.folder, HEAD)
+
+
+def tokenizer(data: bytes, place: Place) -> None:
+    """Read a tokenizer's files, and encode a text and a pair."""
+    name = VOCABULARIES[data[0] % len(VOCABULARIES) if data else 0]
+    place.only(VOCABULARIES, name, data[1:])
+    if name == "tokenizer_config.json":
+        (place.folder / "vocab.txt").write_bytes(place.good["vocab.txt"])
+    found = Tokenizer.from_folder(place.folder, place.config)
+    rows = found.encode(["a good film ~"], ["b\u0301ad"])
+    found.truncate(rows, ["a good film ~"], ["b\u0301ad"], max_length=4)
+
+
+TARGETS: dict[str, Callable[[bytes, Place], None]] = {
+    "tables": tables,
+    "config": config,
+    "checkpoint": checkpoint,
+    "tokenizer": tokenizer,
+}
+
+
+def seeds(target: str, place: Place) -> list[bytes]:
+    """Return good inputs of a target, for a fuzzer to spoil."""
+    if target == "config":
+        head = {"id2label": {"0": "a", "1": "b"}, "problem_type": None, "num_labels": 2}
+        native = json.loads(place.good["config.json"]) | head
+        native["architectures"] = ["BertForSequenceClassification"]
+        return [place.good["config.json"], json.dumps(native).encode()]
+    if target == "tables":
+        rows = {
+            "csv": 'text,label\r\n"a ""good"" film",1\n\n"two\nlines",0\nnot enough\n',
+            "tsv": 'text\tlabel\na "good film\t1\nb\t-1.0\n',
+            "jsonl": '{"text": "a", "label": 1}\n{"text": "\\ud83d", "label": [1e5]}\n',
+            "lines": "good\r\nbad\rso so\n\u202e\n",
+        }
+        return [
+            bytes([number + kind * len(FORMS)]) + rows[form].encode(encoding)
+            for kind, encoding in enumerate(("utf-8", "utf-16", "cp1252"))
+            for number, form in enumerate(FORMS)
+            if encoding != "cp1252" or form != "lines"
+        ]
+    names = WEIGHTS if target == "checkpoint" else VOCABULARIES
+    return [bytes([number]) + place.good[name] for number, name in enumerate(names)]
+
+
+def attempt(target: str, data: bytes, place: Place) -> None:
+    """Give a target one input; all but a printable InputError comes through."""
+    try:
+        TARGETS[target](data, place)
+    except InputError as error:
+        assert str(error) == printable(str(error), 1000), "a message that is no line"
+
+
+def main() -> None:
+    """Fuzz the targets one after the other, each in a process of its own."""
+    parser = argparse.ArgumentParser(description="Fuzz the readers of files.")
+    parser.add_argument("--inputs", type=int, default=100_000, help="of each target")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--target", choices=TARGETS)
+    flags = parser.parse_args()
+    if atheris is None:
+        sys.exit("error: atheris is not installed; pip install atheris")
+    if flags.target is None:
+        command = [sys.executable, __file__, f"--inputs={flags.inputs}", f"--seed={flags.seed}"]
+        ends = [subprocess.run([*command, f"--target={name}"]).returncode for name in TARGETS]
+        sys.exit(max(map(abs, ends)))
+    fuzz(flags.target, flags.inputs, flags.seed)
+
+
+def fuzz(target: str, inputs: int, seed: int) -> None:
+    """Fuzz one target; libFuzzer ends the process, with a status other than 0 for a crash."""
+    os.environ["RUST_BACKTRACE"] = "0"
+    with tempfile.TemporaryDirectory() as folder:
+        place = Place(Path(folder))
+        corpus = Path(folder) / "corpus"
+        corpus.mkdir()
+        for number, data in enumerate(seeds(target, place)):
+            (corpus / str(number)).write_bytes(data)
+        options: list[Any] = [f"-runs={inputs}", f"-seed={seed}", "-timeout=20", "-max_len=16384"]
+        atheris.Setup(
+            [sys.argv[0], *options, "-rss_limit_mb=4096", "-print_final_stats=1", str(corpus)],
+            lambda data: attempt(target, data, place),
+        )
+        print(f"{target}: {inputs:,} inputs", file=sys.stderr)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
