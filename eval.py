@@ -54,11 +54,8 @@ def main(argv: Sequence[str]) -> None:
     print(f"data: {printable(which, 1000)}, {len(examples):,} texts; columns: {examples.columns}")
     if not set(examples.labels) & set(predictor.classes):
         meant = dict(zip(examples.labels, (predictor.classes[i] for i in labels), strict=True))
-        print(
-            printable(
-                "labels read as: " + ", ".join(f"{k} = {v}" for k, v in sorted(meant.items()))
-            )
-        )
+        pairs = ", ".join(f"{k} = {v}" for k, v in sorted(meant.items()))
+        print(f"labels read as: {printable(pairs, 1000)}")
     if examples.dropped:
         listed = "; ".join(map(printable, examples.dropped[:5]))
         print(f"  left out {len(examples.dropped)} bad rows: {listed}")

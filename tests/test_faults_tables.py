@@ -200,3 +200,22 @@ def test_parquet_through_a_pipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"data\.parquet"):
         list(read_rows(pipe))
     assert time.monotonic() - began < 5
+
+
+def test_training_and_scoring_print_nothing_that_a_terminal_obeys(
+    tmp_path: Path, checkpoint: Path, reviews: Path, run_script: Callable
+) -> None:
+    """Neither a file's name, nor a bad row's, nor a class turned right to left."""
+    text = reviews.read_text().replace("negative", "neg\u202eative").replace("text,", "te\u202ext,")
+    data = tmp_path / "re\x1b[2J\x9bviews.csv"
+    data.write_text(text + "bad,\x1b]0;title\x07\nthe food,\x9b31m\n")
+    flags = ["--text-column", "te\u202ext", "--bad-rows", "drop", "--data", data]
+    words = ["--model", checkpoint, *flags, "--max-length", "20", "--epochs", "1"]
+    trained = run_script("train.py", *words, "--device", "cpu")
+    scored = run_script("eval.py", *flags)
+    for done in (trained, scored):
+        assert done.returncode == 0, done.stderr
+        for said in (done.stdout, done.stderr):
+            assert said.replace("\n", "").isprintable(), ascii(said)
+    assert r"re\x1b[2J\x9bviews" in trained.stdout and r"neg\u202eative" in scored.stdout
+    assert r"holds '\x1b]0;title\x07', not a label" in trained.stdout
