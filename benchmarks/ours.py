@@ -18,7 +18,7 @@ from minibert.hf import Checkpoint, load_classifier
 from minibert.predictor import Predictor, encode_features
 from minibert.runtime import Runtime, choose_runtime
 from minibert.settings import RunSettings
-from minibert.states import Progress
+from minibert.states import Learner, Progress
 from minibert.stopping import Signals
 from minibert.tokenizer import Tokenizer
 from minibert.training import make_optimizer
@@ -101,18 +101,16 @@ def epoch_trainer(
     model = checkpoint.model
     optimizer, words = make_optimizer(model, whole_corpus(checkpoint, task), settings)
     weights = torch.ones(len(checkpoint.head.labels), device=runtime.device)
-    scaler = runtime.scaler()
+    module = model.head if freeze else model
+    learner = Learner(module, optimizer, runtime.scaler(), runtime)
     epochs = itertools.count()
     never = Signals(patient=True)
-    module = model.head if freeze else model
 
     def train(part: Part) -> None:
         epoch = next(epochs)
         progress = Progress(epoch, epoch * optimizer_steps(len(part), settings))
         with words.in_place() if words else nullcontext():
-            train_steps(
-                module, part, settings, progress, optimizer, scaler, weights, runtime, never
-            )
+            train_steps(learner, part, weights, settings, progress, never)
         if words:
             words.settle(optimizer)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from minibert.batches import Batch, Part, training_order
 from minibert.display import EpochDisplay
@@ -15,19 +15,16 @@ from minibert.errors import InputError
 from minibert.optim import clip_gradients, learning_rate_factor, set_learning_rates
 from minibert.runtime import Runtime, memory_advice
 from minibert.settings import RunSettings
-from minibert.states import Progress
+from minibert.states import Learner, Progress
 from minibert.stopping import Signals
 
 
 def train_steps(
-    module: nn.Module,
+    learner: Learner,
     train: Part,
+    weights: Tensor,
     settings: RunSettings,
     progress: Progress,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    weights: Tensor,
-    runtime: Runtime,
     stop: Signals,
 ) -> None:
     """Train on to the next state to save: an epoch's end, a `save_every`th step, or a signal.
@@ -35,7 +32,8 @@ def train_steps(
     `progress` counts the steps. Raises InputError for a loss or gradient that is not finite, on a
     CPU before the weights have it, and where memory runs out.
     """
-    module.train()
+    optimizer, scaler, runtime = learner.optimizer, learner.scaler, learner.runtime
+    learner.module.train()
     steps = optimizer_steps(len(train), settings)
     first = progress.epoch * steps
     order = training_order(
@@ -59,9 +57,7 @@ def train_steps(
             rows = groups[step - first]
             lr = set_step_rates(optimizer, step, steps, settings)
             batches = [train.batch(batch_rows).to(runtime.device) for batch_rows in rows]
-            loss, weight = accumulate_gradients(
-                module, batches, scaler, weights, settings.label_smoothing, runtime
-            )
+            loss, weight = accumulate_gradients(learner, batches, weights, settings.label_smoothing)
             scaler.unscale_(optimizer)
             ending = step + 1 == end or stop.number is not None
             norm: float | Tensor = 0.0
@@ -174,12 +170,7 @@ def smaller_steps(rows: Sequence[np.ndarray], train: Part, settings: RunSettings
 
 
 def accumulate_gradients(
-    module: nn.Module,
-    batches: Sequence[Batch],
-    scaler: torch.amp.GradScaler,
-    weights: Tensor,
-    label_smoothing: float,
-    runtime: Runtime,
+    learner: Learner, batches: Sequence[Batch], weights: Tensor, label_smoothing: float
 ) -> tuple[Tensor, Tensor]:
     """Add up the gradients of one step; return its mean loss and the weight of its labels.
 
@@ -189,8 +180,8 @@ def accumulate_gradients(
     whole = torch.stack([weights[batch.labels].sum() for batch in batches]).sum()
     total = torch.zeros((), device=whole.device)
     for batch in batches:
-        with runtime.autocast():
-            logits = module(*batch.inputs)
+        with learner.runtime.autocast():
+            logits = learner.module(*batch.inputs)
         loss = F.cross_entropy(
             logits.float(),
             batch.labels,
@@ -199,7 +190,7 @@ def accumulate_gradients(
             reduction="sum",
         )
         loss = loss / whole
-        scaler.scale(loss).backward()
+        learner.scaler.scale(loss).backward()
         total += loss.detach()
     return total, whole
 

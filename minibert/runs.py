@@ -24,7 +24,7 @@ from minibert.data import Columns
 from minibert.errors import InputError
 from minibert.files import read_json, write_json, write_text
 from minibert.settings import RunSettings
-from minibert.states import Progress, drop_states, load_state, save_state, state_files
+from minibert.states import Learner, Progress, drop_states, load_state, save_state, state_files
 
 try:
     import fcntl
@@ -118,20 +118,20 @@ class RunFolder:
         except TypeError:
             raise InputError(f"{file}: the entry columns is damaged") from None
 
-    def save_state(self, progress: Progress, *state: Any, keep: int = 1) -> None:
-        """Save `state`, as states.save_state takes it; then drop all states but the newest."""
-        save_state(self.path, progress, *state)
+    def save_state(self, progress: Progress, learner: Learner, *, keep: int = 1) -> None:
+        """Save the state of a run; then drop all states but the newest."""
+        save_state(self.path, progress, learner)
         drop_states(self.path, keep=keep)
         self._write_history(progress)
 
-    def load_state(self, *state: Any) -> Progress:
+    def load_state(self, learner: Learner) -> Progress:
         """Read the newest state back; a run stopped before its first one starts anew."""
         files = state_files(self.path)
         if not files:
             if self.history_file.exists():
                 raise self._damaged("no resume-*.safetensors is there")
             return Progress()
-        progress = load_state(files[-1], *state)
+        progress = load_state(files[-1], learner)
         self._write_history(progress)  # its last line is lost where a run dies before writing it
         return progress
 

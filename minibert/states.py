@@ -17,6 +17,17 @@ from torch import Tensor, nn
 
 from minibert.errors import InputError
 from minibert.files import write_atomic
+from minibert.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What trains, and by what: a step depends on these, the random state and the progress."""
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    runtime: Runtime
 
 
 @dataclass
@@ -49,50 +60,37 @@ def state_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("resume-*.safetensors"))
 
 
-def save_state(
-    folder: Path,
-    progress: Progress,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    device: torch.device,
-) -> None:
+def save_state(folder: Path, progress: Progress, learner: Learner) -> None:
     """Write all that the next step depends on into one file, whole or not at all."""
-    tensors = {f"model.{name}": tensor for name, tensor in module.state_dict().items()}
-    for number, state in optimizer.state_dict()["state"].items():
+    tensors = {f"model.{name}": x for name, x in learner.module.state_dict().items()}
+    for number, state in learner.optimizer.state_dict()["state"].items():
         for name, value in state.items():
             tensors[f"optimizer.{number}.{name}"] = torch.as_tensor(value)
     tensors["random.cpu"] = torch.get_rng_state()
-    if device.type == "cuda":
-        tensors["random.cuda"] = torch.cuda.get_rng_state(device)
+    if learner.runtime.device.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state(learner.runtime.device)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {
         "progress": json.dumps(asdict(progress)),
-        "scaler": json.dumps(scaler.state_dict()),
+        "scaler": json.dumps(learner.scaler.state_dict()),
     }
     file = folder / f"resume-{progress.step:08d}.safetensors"
     write_atomic(file, lambda beside: save_file(tensors, beside, metadata))
 
 
-def load_state(
-    file: Path,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    device: torch.device,
-) -> Progress:
+def load_state(file: Path, learner: Learner) -> Progress:
     """Read back what `save_state` wrote; InputError says what is left where it is damaged."""
     try:
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         progress = Progress(**json.loads(metadata["progress"]))
-        module.load_state_dict(_part(tensors, "model."))
-        _load_optimizer(optimizer, _part(tensors, "optimizer."))
-        scaler.load_state_dict(json.loads(metadata["scaler"]))
+        learner.module.load_state_dict(_part(tensors, "model."))
+        _load_optimizer(learner.optimizer, _part(tensors, "optimizer."))
+        learner.scaler.load_state_dict(json.loads(metadata["scaler"]))
         torch.set_rng_state(tensors["random.cpu"])
-        if device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["random.cuda"], device)
+        if learner.runtime.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["random.cuda"], learner.runtime.device)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         older = [other.name for other in state_files(file.parent) if other < file]
         remedy = f"delete it to go on from {older[-1]}" if older else "start a new run"

@@ -20,7 +20,7 @@ from minibert.predictor import in_length_order, ready_to_answer
 from minibert.runs import RunFolder
 from minibert.runtime import Runtime
 from minibert.settings import RunSettings
-from minibert.states import Progress
+from minibert.states import Learner, Progress
 from minibert.stopping import Signals, Stopped
 
 
@@ -42,18 +42,15 @@ def fit(
     """
     module: nn.Module = model.head if settings.freeze else model
     optimizer, words = make_optimizer(model, train, settings)
-    scaler = runtime.scaler()
+    learner = Learner(module, optimizer, runtime.scaler(), runtime)
     weights = balanced_weights(train.labels, len(classes), settings.class_weights)
     weights = weights.to(runtime.device)
-    state = (module, optimizer, scaler, runtime.device)
-    progress = run.load_state(*state)
+    progress = run.load_state(learner)
     steps = optimizer_steps(len(train), settings)
     with Signals(patient=True) as stop:
         while progress.epoch < settings.epochs and not out_of_patience(progress, settings.patience):
             with words.in_place() if words else nullcontext():
-                train_steps(
-                    module, train, settings, progress, optimizer, scaler, weights, runtime, stop
-                )
+                train_steps(learner, train, weights, settings, progress, stop)
             if progress.step == (progress.epoch + 1) * steps and stop.number is None:
                 if words:
                     words.settle(optimizer)
@@ -65,7 +62,7 @@ def fit(
                     end_epoch(progress, scores, settings, lr=lr, texts=len(train))
                     if progress.best_epoch == progress.epoch:
                         save_best()
-            run.save_state(progress, *state, keep=settings.keep_states)
+            run.save_state(progress, learner, keep=settings.keep_states)
             if stop.number is not None:
                 raise Stopped(stop.number)
     return progress

@@ -18,7 +18,7 @@ from minibert.epoch import FiniteWatch, stretch_end, train_steps
 from minibert.errors import InputError
 from minibert.runtime import Runtime
 from minibert.settings import RunSettings
-from minibert.states import Progress
+from minibert.states import Learner, Progress
 from minibert.stopping import Signals
 
 CPU = torch.device("cpu")
@@ -31,19 +31,19 @@ PART = Features(
 def train(module: nn.Module, progress: Progress, precision: torch.dtype = torch.float32) -> None:
     """Train on to the end of an epoch: three steps of 6, 6 and 1 rows, or with 4 for a 6."""
     optimizer = torch.optim.AdamW([{"params": list(module.parameters()), "base_lr": 0.1}])
-    runtime, stop = Runtime(CPU, precision), Signals(patient=True)
-    scaler = runtime.scaler()
-    train_steps(module, PART, GIVEN, progress, optimizer, scaler, torch.ones(3), runtime, stop)
+    runtime = Runtime(CPU, precision)
+    learner = Learner(module, optimizer, runtime.scaler(), runtime)
+    train_steps(learner, PART, torch.ones(3), GIVEN, progress, Signals(patient=True))
 
 
 def spoiled(monkeypatch, step: int, spoil: Callable[[nn.Module, Tensor], Tensor]) -> None:
     """Let the loss or the gradients of a step be what `spoil` makes of them."""
     whole, calls = epoch.accumulate_gradients, []
 
-    def accumulate_gradients(module, *rest):
-        loss, weight = whole(module, *rest)
+    def accumulate_gradients(learner, *rest):
+        loss, weight = whole(learner, *rest)
         calls.append(1)
-        return (spoil(module, loss) if len(calls) == step else loss), weight
+        return (spoil(learner.module, loss) if len(calls) == step else loss), weight
 
     monkeypatch.setattr(epoch, "accumulate_gradients", accumulate_gradients)
 

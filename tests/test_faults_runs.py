@@ -27,8 +27,9 @@ from safetensors.torch import load, load_file
 from minibert.errors import InputError
 from minibert.files import write_json
 from minibert.runs import RunFolder, locked
+from minibert.runtime import Runtime
 from minibert.settings import RunSettings
-from minibert.states import Progress, state_files
+from minibert.states import Learner, Progress, state_files
 
 pytestmark = pytest.mark.faults
 
@@ -393,7 +394,8 @@ def as_nobody(folder: Path, work: Callable[[], object]) -> str:
 
 def test_a_read_only_folder_is_one_error_and_stays_as_it_was(no_rights):
     module = torch.nn.Linear(2, 2)
-    state = (module, torch.optim.AdamW(module.parameters()), torch.amp.GradScaler(enabled=False))
+    runtime = Runtime(torch.device("cpu"))
+    learner = Learner(module, torch.optim.AdamW(module.parameters()), runtime.scaler(), runtime)
     run = RunFolder.create(no_rights, RunSettings(), {"columns": {}, "digests": {}})
     write_json(run.path / "other.json", {"a": 1})
     before = contents(run.path)
@@ -403,7 +405,7 @@ def test_a_read_only_folder_is_one_error_and_stays_as_it_was(no_rights):
             pass
 
     for work in (
-        lambda: run.save_state(Progress(step=3), *state, torch.device("cpu")),
+        lambda: run.save_state(Progress(step=3), learner),
         lambda: write_json(run.path / "other.json", {"a": 2}),
         lock,
     ):

@@ -19,7 +19,7 @@ from minibert.optim import adamw, parameter_groups
 from minibert.runs import LOCK, RunFolder, check_new, locked, newest_run
 from minibert.runtime import Runtime
 from minibert.settings import RunSettings
-from minibert.states import Progress, state_files
+from minibert.states import Learner, Progress, state_files
 
 CPU = torch.device("cpu")
 
@@ -48,8 +48,8 @@ class Machine:
             self.optimizer.zero_grad()
 
     @property
-    def all(self) -> tuple:
-        return self.module, self.optimizer, self.scaler, CPU
+    def learner(self) -> Learner:
+        return Learner(self.module, self.optimizer, self.scaler, Runtime(CPU))
 
 
 PROGRESS = Progress(
@@ -107,10 +107,10 @@ def test_a_state_comes_back_bit_for_bit(run, fp16):
     if fp16:
         stopped.scaler.load_state_dict({**stopped.scaler.state_dict(), "scale": 512.0})
     torch.manual_seed(77)
-    run.save_state(PROGRESS, *stopped.all)
+    run.save_state(PROGRESS, stopped.learner)
     drawn = torch.rand(4)
 
-    assert run.load_state(*fresh.all) == PROGRESS
+    assert run.load_state(fresh.learner) == PROGRESS
     assert torch.equal(torch.rand(4), drawn)  # the random numbers go on where they were
     assert fresh.scaler.state_dict() == stopped.scaler.state_dict()
     for name, value in stopped.module.state_dict().items():
@@ -123,7 +123,7 @@ def test_a_state_comes_back_bit_for_bit(run, fp16):
 
 
 def test_the_history_is_a_csv_file_with_a_line_an_epoch(run):
-    run.save_state(PROGRESS, *Machine(1, steps=1).all)
+    run.save_state(PROGRESS, Machine(1, steps=1).learner)
     rows = list(csv.DictReader((run.path / "history.csv").read_text().splitlines()))
     assert rows == [{"epoch": "1", "loss": "0.5"}, {"epoch": "2", "loss": "0.25"}]
 
@@ -131,20 +131,20 @@ def test_the_history_is_a_csv_file_with_a_line_an_epoch(run):
 def test_a_run_stopped_in_its_first_epoch_begins_anew(run):
     machine = Machine(1)
     before = torch.get_rng_state()
-    assert run.load_state(*machine.all) == Progress()
+    assert run.load_state(machine.learner) == Progress()
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_state_that_has_gone_is_not_taken_for_a_first_epoch(run):
-    run.save_state(PROGRESS, *Machine(1, steps=1).all)
+    run.save_state(PROGRESS, Machine(1, steps=1).learner)
     state_files(run.path)[0].unlink()
     with pytest.raises(InputError, match=r"damaged \(no resume-.* is there\); start a new"):
-        run.load_state(*Machine(1).all)
+        run.load_state(Machine(1).learner)
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "other shapes", "other layers"])
 def test_a_damaged_state_is_a_sentence(run, damage):
-    run.save_state(PROGRESS, *Machine(1, steps=1).all)
+    run.save_state(PROGRESS, Machine(1, steps=1).learner)
     (file,) = state_files(run.path)
     data, machine = file.read_bytes(), Machine(1)
     if damage == "other shapes":
@@ -155,7 +155,7 @@ def test_a_damaged_state_is_a_sentence(run, damage):
         rest = {"cut": data[: len(data) // 2], "empty": b"", "text": b"no tensors at all"}
         file.write_bytes(rest[damage])
     with pytest.raises(InputError, match=r"--resume .*: the state .* is damaged \(.+\); start a"):
-        run.load_state(*machine.all)
+        run.load_state(machine.learner)
 
 
 def states(run: RunFolder) -> list[str]:
@@ -166,15 +166,15 @@ def test_the_newest_states_are_kept_and_what_was_left_half_written_goes(run):
     machine = Machine(1, steps=1)
     (run.path / ".resume-00000003.safetensors.new").write_text("half")
     for step in (8, 9, 10, 100):
-        run.save_state(Progress(step=step), *machine.all, keep=2)
+        run.save_state(Progress(step=step), machine.learner, keep=2)
     assert states(run) == ["resume-00000010.safetensors", "resume-00000100.safetensors"]
     assert not list(run.path.glob(".*.new"))
-    assert run.load_state(*machine.all).step == 100
+    assert run.load_state(machine.learner).step == 100
 
 
 def test_a_state_that_cannot_be_written_leaves_all_older_ones(run, monkeypatch):
     machine = Machine(1, steps=1)
-    run.save_state(Progress(step=1), *machine.all, keep=1)
+    run.save_state(Progress(step=1), machine.learner, keep=1)
     before = state_files(run.path)[0].read_bytes()
 
     def full(*_: object) -> None:
@@ -182,7 +182,7 @@ def test_a_state_that_cannot_be_written_leaves_all_older_ones(run, monkeypatch):
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(InputError, match=r"00002.safetensors: cannot be .*No space .* is intact"):
-        run.save_state(Progress(step=2), *machine.all, keep=1)
+        run.save_state(Progress(step=2), machine.learner, keep=1)
     assert states(run) == ["resume-00000001.safetensors"]
     assert state_files(run.path)[0].read_bytes() == before
 
@@ -190,12 +190,12 @@ def test_a_state_that_cannot_be_written_leaves_all_older_ones(run, monkeypatch):
 def test_a_damaged_state_names_the_one_before_it(run):
     machine = Machine(1, steps=1)
     for step in (1, 2):
-        run.save_state(Progress(step=step), *machine.all, keep=2)
+        run.save_state(Progress(step=step), machine.learner, keep=2)
     state_files(run.path)[1].write_bytes(b"half")
     with pytest.raises(InputError, match=r"delete it to go on from resume-00000001.safetensors$"):
-        run.load_state(*machine.all)
+        run.load_state(machine.learner)
     state_files(run.path)[1].unlink()
-    assert run.load_state(*machine.all).step == 1
+    assert run.load_state(machine.learner).step == 1
 
 
 # --- the lock
@@ -234,7 +234,7 @@ def finish(run: RunFolder) -> None:
 
 
 def test_a_finished_run_has_figures_and_predictions_and_no_state(run):
-    run.save_state(PROGRESS, *Machine(1, steps=1).all)
+    run.save_state(PROGRESS, Machine(1, steps=1).learner)
     finish(run)
     assert json.loads(run.metrics_file.read_text()) == {"test": {"accuracy": 0.5}}
     lines = run.predictions_file.read_text(encoding="utf-8").splitlines()

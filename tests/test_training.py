@@ -32,7 +32,7 @@ from minibert.predictor import encode_features
 from minibert.runs import RunFolder
 from minibert.runtime import Runtime
 from minibert.settings import RunSettings
-from minibert.states import Progress, state_files
+from minibert.states import Learner, Progress, state_files
 from minibert.stopping import Signals, Stopped
 from minibert.tokenizer import TokenIds
 from minibert.training import balanced_weights, fit, freeze_layers, make_optimizer
@@ -97,8 +97,8 @@ def train_epoch(
 ) -> float:
     """Train all steps of one epoch on three classes; return the mean loss."""
     progress = Progress(epoch, step=epoch * optimizer_steps(len(part), given))
-    scaler, stop = runtime.scaler(), Signals(patient=True)
-    train_steps(module, part, given, progress, optimizer, scaler, torch.ones(3), runtime, stop)
+    learner = Learner(module, optimizer, runtime.scaler(), runtime)
+    train_steps(learner, part, torch.ones(3), given, progress, Signals(patient=True))
     return progress.loss_sum / progress.weight_sum
 
 
@@ -132,8 +132,9 @@ def test_the_gradients_of_several_batches_are_those_of_one_big_batch(sizes, weig
 
     ends = np.cumsum(sizes)
     batches = [part.batch(range(end - n, end)) for n, end in zip(sizes, ends, strict=True)]
-    scaler = Runtime(CPU).scaler()
-    found, weight = accumulate_gradients(model, batches, scaler, weights, smoothing, Runtime(CPU))
+    optimizer = torch.optim.AdamW(model.parameters())
+    learner = Learner(model, optimizer, Runtime(CPU).scaler(), Runtime(CPU))
+    found, weight = accumulate_gradients(learner, batches, weights, smoothing)
     assert weight == pytest.approx(weights[part.labels].sum())
     assert found.item() == pytest.approx(loss.item(), rel=1e-5)
     for name, p in model.named_parameters():
@@ -417,8 +418,8 @@ class StopsAfter(RunFolder):
 
     stop = 1
 
-    def save_state(self, progress: Progress, *rest: Any, keep: int = 1) -> None:
-        super().save_state(progress, *rest, keep=keep)
+    def save_state(self, progress: Progress, learner: Learner, *, keep: int = 1) -> None:
+        super().save_state(progress, learner, keep=keep)
         if progress.epoch == self.stop:
             raise KeyboardInterrupt
 
