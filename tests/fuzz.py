@@ -1,7 +1,8 @@
 """Throws spoiled files at the readers: whatever they are given, InputError is all they may raise.
 
 Coverage-guided, with atheris (pip install atheris): python tests/fuzz.py --inputs 100000
-An input that breaks a reader is kept as crash-... in the working folder; it becomes a plain test.
+The fuzzer's bytes say which edits are made to a good file, so that they reach what lies behind
+the parser. A file that breaks a reader is kept as crash-TARGET; it becomes a plain test.
 The same targets, some hundred inputs each and no atheris: pytest tests/test_fuzz.py
 """
 
@@ -9,11 +10,12 @@ import argparse
 import contextlib
 import io
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,67 @@ def seeds(target: str, place: Place) -> list[bytes]:
     return [bytes([number]) + place.good[name] for number, name in enumerate(names)]
 
 
+# What a number, a name or a list may turn out to be.
+ODD: list[Any] = [
+    *(None, True, -1, 0, 1, 2, 3, 513, 2**31, 2**63, 10**30, 0.5, 1e300, math.inf, math.nan),
+    *("", "a", "gelu", "../x", "\x1b[2J", "\u202e", "\ud83d", "1", [], {}, [[]], [-1, 2], {"a": 1}),
+]
+# What a parser trips over: marks of its own, numbers out of range, halves of characters.
+PIECES = [
+    *(b'"', b"{", b"[", b"}", b",", b"\n", b"\r", b"\t", b"\0", b"\xff", b"\xed\xa0\x80", b"\x1b["),
+    *(b"-1", b"0", b"1e999", b"NaN", b"null", b"true", b"9" * 20, b'"a":', b"[[[", b"../", b"\xe2"),
+]
+Choose = Callable[[int], int]  # a number below the one given
+
+
+def spoil(good: Sequence[bytes], choose: Choose) -> bytes:
+    """Take a good input and edit it up to four times, where it holds JSON mostly there."""
+    content = good[choose(len(good))]
+    for _ in range(choose(5)):
+        content = (spoil_json if choose(4) else spoil_bytes)(content, choose)
+    return content
+
+
+def spoil_bytes(content: bytes, choose: Choose) -> bytes:
+    """Put something odd somewhere, in the place of what is there or before it."""
+    at, cut = choose(len(content) + 1), (0, 0, 1, 2, 8, 10**6)[choose(6)]
+    piece = PIECES[choose(len(PIECES))] if choose(4) else bytes([choose(256), choose(256)])
+    return content[:at] + piece + content[at + cut :]
+
+
+def spoil_json(content: bytes, choose: Choose) -> bytes:
+    """Replace, remove or add a value somewhere in the first JSON object."""
+    start = content.find(b"{")
+    try:
+        if start < 0:
+            raise ValueError
+        data, length = json.JSONDecoder().raw_decode(content.decode("latin-1")[start:])
+    except (ValueError, RecursionError):
+        return spoil_bytes(content, choose)
+    node = data
+    while True:
+        keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+        if not keys:
+            break
+        key = keys[choose(len(keys))]
+        if isinstance(node[key], (dict, list)) and choose(4):
+            node = node[key]
+            continue
+        odd = ODD[choose(len(ODD))]
+        if choose(4):
+            node[key] = node[key] * 2 if isinstance(node[key], (str, int)) and choose(2) else odd
+        elif isinstance(node, dict) and choose(2):
+            node[f"{key}x"] = node[key]
+        else:
+            del node[key]
+        break
+    made = json.dumps(data).encode()
+    head, rest = content[:start], content[start + length :]
+    if start == 9 and choose(8):  # safetensors: its header's length stands before it
+        head = head[:1] + len(made).to_bytes(8, "little")
+    return head + made + rest
+
+
 def attempt(target: str, data: bytes, place: Place) -> None:
     """Give a target one input; all but a printable InputError comes through."""
     try:
@@ -172,17 +235,30 @@ def fuzz(target: str, inputs: int, seed: int) -> None:
     os.environ["RUST_BACKTRACE"] = "0"
     with tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder))
-        corpus = Path(folder) / "corpus"
-        corpus.mkdir()
-        for number, data in enumerate(seeds(target, place)):
-            (corpus / str(number)).write_bytes(data)
-        options: list[Any] = [f"-runs={inputs}", f"-seed={seed}", "-timeout=20", "-max_len=16384"]
+        good = seeds(target, place)
+        options: list[Any] = [
+            f"-runs={inputs}",
+            f"-seed={seed}",
+            "-timeout=20",
+            "-max_len=64",
+            "-len_control=0",
+        ]
         atheris.Setup(
-            [sys.argv[0], *options, "-rss_limit_mb=4096", "-print_final_stats=1", str(corpus)],
-            lambda data: attempt(target, data, place),
+            [sys.argv[0], *options, "-rss_limit_mb=4096", "-print_final_stats=1"],
+            lambda data: fuzz_one(target, atheris.FuzzedDataProvider(data), good, place),
         )
         print(f"{target}: {inputs:,} inputs", file=sys.stderr)
         atheris.Fuzz()
+
+
+def fuzz_one(target: str, data: Any, good: Sequence[bytes], place: Place) -> None:
+    """Spoil a good input as the fuzzer's bytes say; what breaks a reader is kept."""
+    content = spoil(good, lambda below: data.ConsumeIntInRange(0, below - 1))
+    try:
+        attempt(target, content, place)
+    except BaseException:
+        Path(f"crash-{target}").write_bytes(content)
+        raise
 
 
 if __name__ == "__main__":
