@@ -148,7 +148,23 @@ def seeds(target: str, place: Place) -> list[bytes]:
 # What a number, a name or a list may turn out to be.
 ODD: list[Any] = [
     *(None, True, -1, 0, 1, 2, 3, 513, 2**31, 2**63, 10**30, 0.5, 1e300, math.inf, math.nan),
-    *("", "a", "gelu", "../x", "\x1b[2J", "\u202e", "\ud83d", "1", [], {}, [[]], [-1, 2], {"a": 1}),
+    *(
+        "",
+        "a",
+        "gelu",
+        "F8_E4M3",
+        "I64",
+        "../x",
+        "\x1b[2J",
+        "\u202e",
+        "\ud83d",
+        "1",
+        [],
+        {},
+        [[]],
+        [-1, 2],
+        {"a": 1},
+    ),
 ]
 # What a parser trips over: marks of its own, numbers out of range, halves of characters.
 PIECES = [
