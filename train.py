@@ -1,5 +1,6 @@
 """Train a text classifier on a BERT or DistilBERT: `python train.py --help`."""
 
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -72,10 +73,11 @@ def main(argv: Sequence[str]) -> None:
     print(*checkpoint.notes, runtime, sep="\n")
 
     run = resumed or RunFolder.create(out, settings, facts(parts, found, runtime, folder))
-    where = printable(str(run.path), 1000)
+    where = printable(shlex.quote(str(run.path)), 1000)
     print(f"run: {where}")
     try:
         with locked(run.path, "--resume" if resumed else "--out"):
+            run.check_unfinished()  # by another process, while this one read its data
             tokenizer.save(run.path)
             save_config(run.path, config, wanted)
             training = train(checkpoint, texts, settings, run, runtime)

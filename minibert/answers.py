@@ -12,20 +12,15 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from minibert.data import Columns
 from minibert.errors import InputError
-from minibert.files import check_replaceable
+from minibert.files import check_replaceable, is_at, lock
 from minibert.stopping import Stopped
 from minibert.tables import Row
-
-try:
-    import fcntl
-except ImportError:  # Windows: two runs with one output are not kept apart
-    fcntl = None  # type: ignore[assignment]
 
 WINDOW = 2048  # rows that are read, sorted by length, answered and written together
 Form = Callable[[list[dict[str, Any]]], str]  # what a window of answers is as text
@@ -63,8 +58,8 @@ def answer(
 class Answers:
     """Where the answers go; of an interrupted run's file, `ends` are the ends of whole windows."""
 
-    def __init__(self, stream: IO[bytes], form: Form, ends: Sequence[int]) -> None:
-        self.stream, self.form, self.ends = stream, form, ends
+    def __init__(self, output: str, stream: IO[bytes], form: Form, ends: Sequence[int]) -> None:
+        self.output, self.stream, self.form, self.ends = output, stream, form, ends
         self.windows = 0  # up to the last one that was written, or found to be there
 
     def any(self) -> bool:
@@ -80,8 +75,9 @@ class Answers:
         # What UTF-8 cannot hold (a bad row's undecodable bytes) becomes an escape, valid in JSON.
         block = self.form(answers).encode("utf-8", "backslashreplace")
         if window >= len(self.ends):
-            self.stream.write(block)
-            self.stream.flush()
+            with _written(self.output):
+                self.stream.write(block)
+                self.stream.flush()
         else:
             self._compare(window, block)
         self.windows = window + 1
@@ -105,7 +101,8 @@ class Answers:
                 f"--resume-output: {self.stream.name} has more answers than the input has rows; "
                 "give the same input as before, or remove it"
             )
-        os.fsync(self.stream.fileno())
+        with _written(self.output):
+            os.fsync(self.stream.fileno())
 
 
 @contextmanager
@@ -120,7 +117,7 @@ def open_answers(
         if sys.stdout is None:
             raise InputError("standard output is closed; give --output FILE")
         with open(sys.stdout.fileno(), "wb", closefd=False) as stream:
-            yield Answers(stream, json_lines(terminal=stream.isatty()), ())
+            yield Answers(output, stream, json_lines(terminal=stream.isatty()), ())
         return
     path = Path(os.path.realpath(output))
     check_replaceable(path)
@@ -129,42 +126,62 @@ def open_answers(
     table = suffix in (".csv", ".tsv")
     form = table_rows(suffix, classes, safe=safe) if table else json_lines(terminal=False)
     kept = f"the answers so far are kept in {beside}: go on with --resume-output, or remove it"
-    answers = None
-    try:
-        with open(beside, "r+b", opener=_open_or_make) as file:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            ends = whole_windows(file, suffix)
-            if ends and not resume:
-                raise InputError(
-                    f"--output {output}: {beside} has {len(ends) * WINDOW:,} answers of a run that "
-                    "did not finish; go on with --resume-output, or remove it"
-                )
-            if not ends:
-                file.seek(0)
-                file.truncate()
-            answers = Answers(file, form, ends)
+    with _growing(output, beside) as file:
+        ends = whole_windows(file, suffix)
+        if ends and not resume:
+            raise InputError(
+                f"--output {output}: {beside} has {len(ends) * WINDOW:,} answers of a run that "
+                "did not finish; go on with --resume-output, or remove it"
+            )
+        if not ends:
+            file.seek(0)
+            file.truncate()
+        answers = Answers(output, file, form, ends)
+        try:
             yield answers
             answers.finish()
+            if os.name == "posix":  # while it is locked, or another run would take it for its own
+                with _written(output):
+                    os.replace(beside, path)
+        except InputError as error:
+            if answers.windows > len(answers.ends):
+                raise InputError(f"{error}; {kept}") from None
+            raise
+        except Stopped as stopped:
+            if answers.any():
+                stopped.hint = kept
+            raise
+        finally:
+            if not answers.any() and is_at(file, beside):
+                beside.unlink()
+    if os.name != "posix":  # Windows renames no open file
         os.replace(beside, path)
-    except BlockingIOError:
-        raise InputError(
-            f"--output {output}: another run is writing it; wait for it or stop it"
-        ) from None
-    except OSError as error:
-        reason = f"--output {output}: cannot be written ({error.strerror})"
-        raise InputError(f"{reason}; {kept}" if answers and answers.any() else reason) from None
-    except InputError as error:
-        if answers and answers.windows > len(answers.ends):
-            raise InputError(f"{error}; {kept}") from None
-        raise
-    except Stopped as stopped:
-        if answers and answers.any():
-            stopped.hint = kept
-        raise
+
+
+@contextmanager
+def _growing(output: str, beside: Path) -> Iterator[IO[bytes]]:
+    with _written(output):
+        file = open(beside, "r+b", opener=_open_or_make)  # noqa: SIM115
+    try:
+        if not lock(file) or not is_at(file, beside):
+            raise InputError(
+                f"--output {output}: another run is writing it; wait for it or stop it"
+            )
+        yield file
     finally:
-        if answers and not answers.any():
-            beside.unlink(missing_ok=True)
+        with suppress(OSError):  # what a full disk does not take has been said already
+            file.close()
+
+
+@contextmanager
+def _written(output: str) -> Iterator[None]:
+    """Say which file cannot be written; standard output is known by itself."""
+    try:
+        yield
+    except OSError as error:
+        if output == "-":
+            raise
+        raise InputError(f"--output {output}: cannot be written ({error.strerror})") from None
 
 
 def _open_or_make(name: str, flags: int) -> int:

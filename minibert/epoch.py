@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -51,7 +52,8 @@ def train_steps(
     watch = FiniteWatch(groups, first, settings, runtime, norms=not scaler.is_enabled())
     sums = torch.tensor([progress.loss_sum, progress.weight_sum], device=runtime.device)
     started = time.perf_counter()
-    with memory_advice(lambda: smaller_steps(groups[progress.step - first], train, settings)):
+    advice = lambda: smaller_steps(groups[progress.step - first], train, settings)  # noqa: E731
+    with memory_advice(advice), closing(display):
         end = stretch_end(progress.step, first + steps, settings)
         for step in range(progress.step, end):
             rows = groups[step - first]
@@ -77,7 +79,6 @@ def train_steps(
                 display.show(texts, loss=float(loss), lr=lr)
             if ending:
                 break
-    display.close()
     watch.look()
     progress.loss_sum, progress.weight_sum = sums.tolist()
     seconds = time.perf_counter() - started
@@ -131,8 +132,8 @@ class FiniteWatch:
             if not all(map(math.isfinite, figures)):
                 raise self._error(step, *figures)
             return
-        norm = torch.as_tensor(norm, device=loss.device) if self.norms else torch.zeros_like(loss)
-        here = torch.stack((torch.full_like(loss, step), loss, norm))
+        seen = norm if self.norms and isinstance(norm, Tensor) else torch.zeros_like(loss)
+        here = torch.stack((torch.full_like(loss, step), loss, seen))
         is_first = ~here.isfinite().all() & (self.found[0] < 0)
         self.found = torch.where(is_first, here, self.found)
 

@@ -1,14 +1,21 @@
 """Files that are whole or not there at all: written beside, synced, then renamed."""
 
+import errno
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from safetensors import SafetensorError
 
 from minibert.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 # In bytes: what is parsed takes many times its size in memory, and no honest file comes near.
 JSON_LIMIT = 16 * 2**20
@@ -20,14 +27,14 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     check_replaceable(path)
     beside = path.with_name(f".{path.name}.new")
     try:
-        beside.touch()
+        beside.unlink(missing_ok=True)  # what a killed process left, with its rights
+        beside.touch(exist_ok=False)
         mode = beside.stat().st_mode
         write(beside)
         os.chmod(beside, mode)  # safetensors makes files that only their owner can read
         with open(beside, "r+b") as file:
             os.fsync(file.fileno())
         os.replace(beside, path)
-        _sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
@@ -35,6 +42,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         ) from None
     finally:
         beside.unlink(missing_ok=True)
+    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -42,9 +50,31 @@ def _sync_folder(folder: Path) -> None:
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(descriptor)
+            with suppress(OSError):  # some network file systems sync files, but no folders
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def lock(file: IO[Any]) -> bool:
+    """Lock an open file until it is closed; false where another process has it locked.
+
+    Where there are no locks (Windows, some network file systems), nobody is kept out.
+    """
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+                raise
+    return True
+
+
+def is_at(file: IO[Any], path: Path) -> bool:
+    """Say whether an open file still has this name, which another process may have moved on."""
+    return path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path))
 
 
 def check_replaceable(path: Path) -> None:

@@ -172,9 +172,10 @@ def _cached(
     except errors.LocalEntryNotFoundError:
         raise unreachable from None
     except errors.CachedRepoTreeNotFoundError:
+        use = "its path" if at["repo_type"] == "model" else "the paths of its files"
         raise InputError(
             f"{where}: the hub cannot be reached ({_reason(unreachable)}) and nothing says "
-            f"whether the cache holds all of it; to use what is there, give its path, {root}"
+            f"whether the cache holds all of it; to use what is there, give {use}: {root}"
         ) from None
 
 

@@ -4,7 +4,7 @@ config.json model.safetensors tokenizer.json ...   the best epoch so far
 settings.json       the options, and digests of the data
 history.csv         a line an epoch
 resume-<finished steps>.safetensors   the newest states to go on from; gone when the run is done
-run.lock            the id of the process that trains here; gone when none does
+run.lock            the id of the process that trains here; of a dead one it does not count
 metrics.json        the figures; written last, so that its presence means "finished"
 test_predictions.jsonl
 """
@@ -22,14 +22,9 @@ from typing import IO, Any
 
 from minibert.data import Columns
 from minibert.errors import InputError
-from minibert.files import read_json, write_json, write_text
+from minibert.files import is_at, lock, read_json, write_json, write_text
 from minibert.settings import RunSettings
 from minibert.states import Learner, Progress, drop_states, load_state, save_state, state_files
-
-try:
-    import fcntl
-except ImportError:  # Windows: two runs in one folder are not kept apart
-    fcntl = None  # type: ignore[assignment]
 
 RUNS = Path("runs")
 LOCK = "run.lock"
@@ -96,9 +91,7 @@ class RunFolder:
         file = self.path / "settings.json"
         if not file.is_file():
             raise InputError(f"--resume {self.path}: is not a run of minibert (no settings.json)")
-        if self.metrics_file.exists():
-            drop_states(self.path, keep=0)  # it may have died right before doing so
-            raise InputError(f"--resume {self.path}: the run is finished; python eval.py scores it")
+        self.check_unfinished()
         with locked(self.path, "--resume"):
             pass  # refused now, not after the data is read
         if self.history_file.exists() and not (self.path / "model.safetensors").exists():
@@ -108,6 +101,12 @@ class RunFolder:
         if not all(isinstance(fact, dict) for fact in facts.values()):
             raise InputError(f"{file}: is damaged (it lacks {' or '.join(FACTS)}); start a new run")
         return RunSettings.from_json(data, where=str(file)), facts
+
+    def check_unfinished(self) -> None:
+        """Raise InputError where there is nothing to go on with."""
+        if self.metrics_file.exists():
+            drop_states(self.path, keep=0)  # it may have died right before doing so
+            raise InputError(f"--resume {self.path}: the run is finished; python eval.py scores it")
 
     def columns(self) -> Columns | None:
         """Return the columns of the data that the run was trained on, where it says."""
@@ -159,9 +158,6 @@ def locked(folder: Path, flag: str) -> Iterator[None]:
 
     The kernel frees the lock of a process that dies, so what a dead one left is no obstacle.
     """
-    if fcntl is None:
-        yield
-        return
     try:
         stream, holder = _open_lock(folder / LOCK)
     except OSError as error:
@@ -183,15 +179,11 @@ def _open_lock(file: Path) -> tuple[IO[str], str | None]:
     """Open and lock a file; where another process has locked it, return what that wrote."""
     while True:
         stream = open(file, "a+", encoding="utf-8")  # noqa: SIM115
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(stream.fileno()), os.stat(file)):
-                return stream, None
-        except BlockingIOError:
+        if not lock(stream):
             stream.seek(0)
             return stream, stream.read().strip()
-        except FileNotFoundError:
-            pass
+        if is_at(stream, file):
+            return stream, None
         stream.close()  # whoever held it removed this very file after it was opened here
 
 

@@ -91,7 +91,11 @@ def load_state(file: Path, learner: Learner) -> Progress:
         torch.set_rng_state(tensors["random.cpu"])
         if learner.runtime.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["random.cuda"], learner.runtime.device)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror or error})") from None
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
         older = [other.name for other in state_files(file.parent) if other < file]
         remedy = f"delete it to go on from {older[-1]}" if older else "start a new run"
         reason = str(error).partition("\n")[0]

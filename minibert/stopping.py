@@ -3,10 +3,11 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class Stopped(KeyboardInterrupt):
@@ -44,17 +45,20 @@ class Signals:
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
+            outer = getattr(handler, "__self__", None)
+            if isinstance(outer, Signals):  # to that one, the next signal is the second
+                outer.number = outer.number or self.number
 
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Let a signal cut short what is done in this context, without an error."""
-        self.patient = False
+    def at_once(self, work: Callable[[], T]) -> T | None:
+        """Do some work and return what it returns; nothing where a signal cut it short."""
         try:
-            yield
-        except Stopped:
-            pass
-        finally:
+            self.patient = False
+            result = work()
             self.patient = True
+        except Stopped:
+            self.patient = True
+            return None
+        return result
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.number is not None:

@@ -54,9 +54,11 @@ def fit(
             if progress.step == (progress.epoch + 1) * steps and stop.number is None:
                 if words:
                     words.settle(optimizer)
-                with stop.at_once():
-                    logits = validation_logits(model, validation, settings, runtime)
-                if stop.number is None:
+                logits = stop.at_once(
+                    lambda: validation_logits(model, validation, settings, runtime)
+                )
+                if logits is not None and stop.number is None:
+                    # Set again: a run that goes on from an epoch's last step has taken none.
                     lr = set_step_rates(optimizer, progress.step - 1, steps, settings)
                     scores = score(logits, validation.labels, classes)
                     end_epoch(progress, scores, settings, lr=lr, texts=len(train))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from minibert.errors import InputError, printable
 from minibert.files import model_file, parse_json, read_json
+from minibert.hub import SMALL_FILES
 
 FORMS = (
     "model.safetensors",
@@ -35,9 +36,11 @@ def read_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
 
 
 def fingerprint(folder: Path) -> str:
-    """Return a digest of a checkpoint's config.json and weights, to tell whether they changed."""
+    """Return a digest of all files that are read of a checkpoint, to tell whether they changed."""
     digest = hashlib.sha256()
-    for file in (folder / "config.json", *_shards(_first_form(folder))):
+    small = filter(None, (model_file(folder, name) for name in SMALL_FILES))
+    for file in (*small, *_shards(_first_form(folder))):
+        digest.update(f"{file.name} {file.stat().st_size}\n".encode())
         with open(file, "rb") as stream:
             while block := stream.read(2**20):
                 digest.update(block)

@@ -331,7 +331,7 @@ def test_a_cache_without_a_list_is_used_by_its_path_only(
     folder = Path(find(MODEL).stdout.strip())
     shutil.rmtree(folder.parent.parent / "trees")
     line = error_line(find(MODEL, HF_HUB_OFFLINE="1"))
-    assert f"give its path, {folder}" in line
+    assert f"give its path: {folder}" in line
     assert find(str(folder), HF_HUB_OFFLINE="1").returncode == 0
 
 

@@ -3,6 +3,7 @@
 Run: pytest tests/test_files.py
 """
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -10,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from minibert.errors import InputError
-from minibert.files import JSON_LIMIT, model_file, read_json, write_atomic, write_json, write_text
+from minibert.files import (
+    JSON_LIMIT,
+    is_at,
+    lock,
+    model_file,
+    read_json,
+    write_atomic,
+    write_json,
+    write_text,
+)
 
 
 def half_then(error: Exception):
@@ -68,6 +78,54 @@ def test_others_may_read_the_file_as_the_umask_says(tmp_path, umask, mode):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a.bin").stat().st_mode) == mode
+
+
+def test_what_a_killed_process_left_does_not_count(tmp_path):
+    """Neither its rights nor, where somebody planted a link, what that leads to."""
+    left, other = tmp_path / ".a.txt.new", tmp_path / "other"
+    left.write_text("half")
+    left.chmod(0o600)
+    write_text(tmp_path / "a.txt", "whole")
+    (tmp_path / "b").touch()
+    assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "b").stat().st_mode
+    other.write_text("kept")
+    left.symlink_to(other)
+    write_text(tmp_path / "a.txt", "new")
+    assert other.read_text() == "kept" and (tmp_path / "a.txt").read_text() == "new"
+
+
+def test_a_folder_that_cannot_be_synced_is_no_failure(tmp_path, monkeypatch):
+    whole = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        whole(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_text(tmp_path / "a.txt", "whole")
+    assert (tmp_path / "a.txt").read_text() == "whole"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no such locks there")
+def test_a_lock_is_held_or_free_or_not_to_be_had(tmp_path, monkeypatch):
+    import fcntl
+
+    path = tmp_path / "lock"
+    with open(path, "w") as first, open(path) as second:
+        assert lock(first) and not lock(second)
+        assert is_at(first, path)
+        path.rename(tmp_path / "moved")
+        assert not is_at(first, path)
+        path.touch()
+        assert not is_at(first, path)
+
+    def without_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", without_locks)
+    with open(path) as file:
+        assert lock(file)
 
 
 def test_json_comes_back_and_is_readable(tmp_path):

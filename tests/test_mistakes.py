@@ -125,6 +125,9 @@ def write_runs() -> None:
     stopped("changed_data", data="changed.csv")
     write_checkpoint(Path("other_encoder"), seed=5)
     stopped("changed_model", model="other_encoder")
+    other = Path(shutil.copytree("encoder", "other_words"))
+    stopped("changed_words", model="other_words")
+    (other / "vocab.txt").write_text((other / "vocab.txt").read_text().replace("film", "movie"))
     stopped("data_gone", data="gone.csv")
 
 
@@ -230,6 +233,7 @@ MISTAKES: list[tuple[str, list[str]]] = [
         "train --resume changed_model",
         ["changed_model: the model other_encoder has changed"],
     ),
+    ("train --resume changed_words", ["changed_words: the model other_words has changed"]),
     ("train --resume changed_data", ["--resume changed_data", "changed.csv", "has changed since"]),
     ("train --resume data_gone", ["gone.csv: no such file"]),
     ("train --resume half_state --epochs 9", ["--resume takes the run's own", "--epochs"]),

@@ -17,10 +17,12 @@ import pytest
 import torch
 from conftest import ROOT, WORDS, write_checkpoint
 
+from minibert import answers
 from minibert.answers import answer
 from minibert.config import HeadConfig
 from minibert.data import Columns
 from minibert.errors import InputError
+from minibert.files import lock
 from minibert.predictor import Predictor
 from minibert.tables import Row
 
@@ -430,6 +432,21 @@ def test_a_link_in_the_place_of_the_growing_file_is_not_followed(place):
     with pytest.raises(InputError, match=r"answers\.csv: cannot be written"):
         main([*MODEL, "--output", "answers.csv", "good"])
     assert (place / "precious").read_text() == "do not touch"
+
+
+def test_a_run_that_finishes_meanwhile_keeps_its_output(place, monkeypatch):
+    """Its file takes its name between another's opening and locking of it."""
+    growing, output = place / ".answers.jsonl.new", place / "answers.jsonl"
+    growing.write_text("another run's answers\n")
+
+    def lock_late(file):
+        growing.replace(output)
+        return lock(file)
+
+    monkeypatch.setattr(answers, "lock", lock_late)
+    with pytest.raises(InputError, match=r"answers\.jsonl: another run is writing it"):
+        main([*MODEL, "--output", "answers.jsonl", "good"])
+    assert output.read_text() == "another run's answers\n"
 
 
 # Spreadsheets and terminals

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from minibert import runs
+from minibert import states as minibert_states
 from minibert.data import Columns
 from minibert.errors import InputError
 from minibert.optim import adamw, parameter_groups
@@ -140,6 +141,28 @@ def test_a_state_that_has_gone_is_not_taken_for_a_first_epoch(run):
     state_files(run.path)[0].unlink()
     with pytest.raises(InputError, match=r"damaged \(no resume-.* is there\); start a new"):
         run.load_state(Machine(1).learner)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            PermissionError(13, "Permission denied"),
+            r"safetensors: cannot be read \(Permission denied",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory"), r"CUDA out of memory"),
+    ],
+)
+def test_a_state_that_cannot_be_read_now_is_not_called_damaged(run, monkeypatch, error, said):
+    run.save_state(PROGRESS, Machine(1, steps=1).learner)
+
+    def safe_open(*_: object):
+        raise error
+
+    monkeypatch.setattr(minibert_states, "safe_open", safe_open)
+    with pytest.raises((InputError, torch.OutOfMemoryError), match=said) as found:
+        run.load_state(Machine(1).learner)
+    assert "delete" not in str(found.value) and "start a new" not in str(found.value)
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "other shapes", "other layers"])

@@ -43,25 +43,34 @@ def test_the_first_signal_raises_and_is_named(number):
 @BOTH
 def test_a_patient_one_only_keeps_it_but_for_what_may_be_cut_short(number):
     done = []
+
+    def cut_short() -> str:
+        send(number)
+        done.append("never")
+        return "never"
+
     with Signals(patient=True) as stop:
         assert stop.number is None
-        with stop.at_once():
-            done.append("whole")
+        assert stop.at_once(lambda: "whole") == "whole"
         send(number)
         done.append("patient")
         assert stop.number == number
     with Signals(patient=True) as stop:
-        with stop.at_once():
-            send(number)
-            done.append("never")
-        done.append("after")
-        assert stop.number == number
-    assert done == ["whole", "patient", "after"]
+        assert stop.at_once(cut_short) is None
+        assert stop.number == number and stop.patient
+    assert done == ["patient"]
 
 
 def test_an_error_of_its_own_is_not_taken_for_a_signal():
-    with pytest.raises(KeyError), Signals(patient=True) as stop, stop.at_once():
-        raise KeyError
+    with pytest.raises(KeyError), Signals(patient=True) as stop:
+        stop.at_once(lambda: {}["absent"])
+
+
+def test_one_within_another_is_the_first_to_it_too():
+    with Signals() as outer:
+        with Signals(patient=True):
+            send(signal.SIGTERM)
+        assert outer.number == signal.SIGTERM  # the next ends the process
 
 
 @BOTH
