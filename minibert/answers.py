@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from minibert.data import Columns
 from minibert.errors import InputError
-from minibert.files import check_replaceable, is_at, lock
+from minibert.files import check_replaceable, is_at, lock, open_here
 from minibert.stopping import Stopped
 from minibert.tables import Row
 
@@ -161,7 +161,7 @@ def open_answers(
 @contextmanager
 def _growing(output: str, beside: Path) -> Iterator[IO[bytes]]:
     with _written(output):
-        file = open(beside, "r+b", opener=_open_or_make)  # noqa: SIM115
+        file = open(beside, "r+b", opener=open_here)  # noqa: SIM115
     try:
         if not lock(file) or not is_at(file, beside):
             raise InputError(
@@ -182,11 +182,6 @@ def _written(output: str) -> Iterator[None]:
         if output == "-":
             raise
         raise InputError(f"--output {output}: cannot be written ({error.strerror})") from None
-
-
-def _open_or_make(name: str, flags: int) -> int:
-    # In a folder that others write to, a link of this name must not lead elsewhere.
-    return os.open(name, flags | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def whole_windows(file: IO[bytes], suffix: str) -> list[int]:

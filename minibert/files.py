@@ -56,6 +56,11 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def open_here(name: str, flags: int) -> int:
+    """Open or make a file, as an `opener`; a link that somebody planted under its name is none."""
+    return os.open(name, flags | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
 def lock(file: IO[Any]) -> bool:
     """Lock an open file until it is closed; false where another process has it locked.
 

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from minibert.data import Columns
 from minibert.errors import InputError
-from minibert.files import is_at, lock, read_json, write_json, write_text
+from minibert.files import is_at, lock, open_here, read_json, write_json, write_text
 from minibert.settings import RunSettings
 from minibert.states import Learner, Progress, drop_states, load_state, save_state, state_files
 
@@ -91,6 +91,11 @@ class RunFolder:
         file = self.path / "settings.json"
         if not file.is_file():
             raise InputError(f"--resume {self.path}: is not a run of minibert (no settings.json)")
+        links = [file.name for file in self.path.iterdir() if file.is_symlink()]
+        if links:  # what a run writes stays in its folder, also where that is a stranger's
+            raise InputError(
+                f"--resume {self.path}: {links[0]} is a link; put the file itself there"
+            )
         self.check_unfinished()
         with locked(self.path, "--resume"):
             pass  # refused now, not after the data is read
@@ -178,7 +183,7 @@ def locked(folder: Path, flag: str) -> Iterator[None]:
 def _open_lock(file: Path) -> tuple[IO[str], str | None]:
     """Open and lock a file; where another process has locked it, return what that wrote."""
     while True:
-        stream = open(file, "a+", encoding="utf-8")  # noqa: SIM115
+        stream = open(file, "a+", encoding="utf-8", opener=open_here)  # noqa: SIM115
         if not lock(stream):
             stream.seek(0)
             return stream, stream.read().strip()
@@ -200,9 +205,8 @@ def check_new(path: Path) -> None:
 
 def _check_empty(path: Path) -> None:
     if any(name != LOCK and not name.endswith(".new") for name in os.listdir(path)):
-        raise InputError(
-            f"--out {path}: is not empty; give a new folder, or go on with it: --resume {path}"
-        )
+        resume = f", or go on with it: --resume {path}" if (path / "settings.json").exists() else ""
+        raise InputError(f"--out {path}: is not empty; give a new folder{resume}")
 
 
 def newest_run() -> Path:

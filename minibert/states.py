@@ -57,7 +57,7 @@ class Progress:
 
 def state_files(folder: Path) -> list[Path]:
     """Return a run's states, the newest last."""
-    return sorted(folder.glob("resume-*.safetensors"))
+    return sorted(folder.glob(f"resume-{8 * '[0-9]'}*.safetensors"))
 
 
 def save_state(folder: Path, progress: Progress, learner: Learner) -> None:

@@ -74,6 +74,34 @@ def test_an_empty_folder_may_become_a_run(tmp_path):
     assert os.listdir(tmp_path / "empty") == ["settings.json"]
 
 
+def test_a_run_with_links_writes_nowhere_else(run, tmp_path):
+    """Neither through a file that it would replace, nor through its lock."""
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    (run.path / "history.csv").symlink_to(precious)
+    with pytest.raises(InputError, match=r"history\.csv is a link"):
+        run.read_settings()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / LOCK).symlink_to(precious)
+    with (
+        pytest.raises(InputError, match=r"--out .*empty: cannot be written"),
+        locked(tmp_path / "empty", "--out"),
+    ):
+        pass
+    assert precious.read_text() == "kept"
+
+
+def test_only_a_run_is_said_to_be_gone_on_with(run, tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputError, match=r"is not empty; give a new folder$"):
+        check_new(tmp_path)
+
+
+def test_files_of_other_names_are_no_states(run):
+    (run.path / "resume-mine.safetensors").touch()
+    assert run.load_state(Machine(1).learner) == Progress()
+
+
 def test_a_folder_with_something_in_it_is_left_alone(run):
     before = run.path.joinpath("settings.json").read_bytes()
     with pytest.raises(InputError, match=r"is not empty; give a new folder, or go on .* --resume"):
