@@ -17,7 +17,7 @@ from conftest import write_checkpoint
 from torch import Tensor
 
 from minibert.batches import Texts
-from minibert.config import HeadConfig
+from minibert.config import HEADS, HeadConfig
 from minibert.errors import InputError
 from minibert.predictor import Predictor, in_length_order
 from minibert.runtime import Runtime
@@ -129,9 +129,12 @@ def test_every_precision_answers_alike_with_any_number_of_threads(
     assert predictor.logits([]).shape == (0, 3)
 
 
-def test_opening_a_model_imports_neither_compiler_nor_scikit_learn(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", HEADS)
+def test_opening_a_model_imports_neither_compiler_nor_scikit_learn(
+    tmp_path: Path, kind: str
+) -> None:
     """Each would take a second of every start."""
-    head = HeadConfig("mlp", "cls", ("bad", "good"), 20)
+    head = HeadConfig(kind, "cls", ("bad", "good"), 20)
     folder = write_checkpoint(tmp_path / "model", head=head)
     code = (
         "import sys; from minibert.predictor import Predictor\n"
