@@ -62,11 +62,7 @@ def main(argv: Sequence[str]) -> None:
     texts, source, output = flags.pop("texts"), flags.pop("input"), flags.pop("output")
     form, resume, safe = (flags.pop(x) for x in ("input_format", "resume_output", "csv_safe"))
     reading = {name: flags.pop(name) for name in READING if name in flags}
-    check_flags(texts, source, form, output)
-    if resume and output == "-":
-        raise InputError("--resume-output goes with --output FILE")
-    if safe and Path(output).suffix.lower() not in (".csv", ".tsv"):
-        raise InputError("--csv-safe goes with an --output FILE that ends in .csv or .tsv")
+    check_flags(texts, source, form, output, resume=resume, safe=safe)
 
     encoding = reading.pop("encoding", "utf-8")
     predictor = Predictor.open(flags.pop("model"), **flags)
@@ -84,12 +80,24 @@ def main(argv: Sequence[str]) -> None:
         print(f"{predictor.truncated:,} texts were cut at {length} tokens", file=sys.stderr)
 
 
-def check_flags(texts: list[str], source: str | None, form: str | None, output: str) -> None:
+def check_flags(
+    texts: list[str],
+    source: str | None,
+    form: str | None,
+    output: str,
+    *,
+    resume: bool,
+    safe: bool,
+) -> None:
     """Raise InputError for flags that do not go together."""
     if bool(texts) == bool(source):
         raise InputError("give either TEXT or --input FILE")
     if form and source != "-":
         raise InputError("--input-format goes with --input -; a file's name says its format")
+    if resume and output == "-":
+        raise InputError("--resume-output goes with --output FILE")
+    if safe and Path(output).suffix.lower() not in (".csv", ".tsv"):
+        raise InputError("--csv-safe goes with an --output FILE that ends in .csv or .tsv")
     if output == "-":
         return
     path = Path(output)
