@@ -11,10 +11,10 @@ import torch
 from benchmarks import parts
 from benchmarks.growth import growth
 from benchmarks.workload import SIZES, read_corpus
+from minibert.commands.options import Flags
+from minibert.device import choose_compute
 from minibert.errors import InputError, run_command
 from minibert.files import write_json
-from minibert.runtime import choose_runtime
-from minibert.settings import Flags
 
 PARTS = {
     "training": parts.training,
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
             threads=flags.threads,
             repeats=flags.repeats or (3 if small else 5),
             small=small,
-            best=choose_runtime(flags.device, "auto").precision,
+            best=choose_compute(flags.device, "auto").precision,
         )
         for part in chosen:
             sections.append(PARTS[part](setup))

@@ -15,20 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minibert.config import HeadConfig
-from minibert.data import class_names
+from minibert.checkpoint.load import load_classifier, read_encoder_config
+from minibert.commands.options import Flags, RunSettings, add_options
+from minibert.data.datasets import labelled, tokenize
+from minibert.data.examples import class_names
+from minibert.data.splits import Splits, read_splits
+from minibert.data.tokenizer import TokenIds, Tokenizer
+from minibert.device import choose_compute
 from minibert.errors import InputError, run_command
-from minibert.hf import load_classifier, read_encoder_config
+from minibert.evaluation.metrics import score
 from minibert.hub import find_model
-from minibert.inputs import labelled, tokenize
-from minibert.metrics import score
-from minibert.parts import Parts, read_parts
-from minibert.predictor import in_length_order
+from minibert.inference.predictor import predict_batches
+from minibert.model.config import HeadConfig
 from minibert.runs import RunFolder
-from minibert.runtime import choose_runtime
-from minibert.settings import Flags, RunSettings, add_options
-from minibert.tokenizer import TokenIds, Tokenizer
-from minibert.training import fit
+from minibert.training.loop import fit
 
 
 class TransformersEncoder(nn.Module):
@@ -73,8 +73,8 @@ def main(argv: Sequence[str]) -> None:
     config = read_encoder_config(folder)
     if settings.freeze or settings.freeze_layers or settings.freeze_embeddings:
         raise InputError("this benchmark trains the whole encoder; leave out the --freeze flags")
-    print(choose_runtime(settings.device, settings.precision))
-    parts = read_parts(settings)
+    print(choose_compute(settings.device, settings.precision))
+    parts = read_splits(settings)
     if parts.test is None:
         raise InputError("there is no test part to score; give --test")
     max_length, rows = tokenize(
@@ -99,13 +99,13 @@ def main(argv: Sequence[str]) -> None:
 def test_accuracy(
     encoder: str,
     folder: Path,
-    parts: Parts,
+    parts: Splits,
     rows: dict[str, list[TokenIds]],
     settings: RunSettings,
     max_length: int,
 ) -> float:
     """Train with one encoder and return the test accuracy of the best epoch."""
-    runtime = choose_runtime(settings.device, settings.precision)
+    runtime = choose_compute(settings.device, settings.precision)
     torch.manual_seed(settings.seed)
     wanted = HeadConfig(
         settings.head, settings.pooling or "cls", class_names(parts.train), max_length
@@ -130,7 +130,7 @@ def test_accuracy(
         )
     model.load_state_dict(best)
     model.eval()
-    logits = in_length_order(model, texts["test"], batch_size=settings.batch_size, runtime=runtime)
+    logits = predict_batches(model, texts["test"], batch_size=settings.batch_size, runtime=runtime)
     return score(logits, texts["test"].labels, wanted.labels).accuracy
 
 

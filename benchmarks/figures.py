@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
-from minibert.config import EncoderConfig
+from minibert.model.config import EncoderConfig
 
 
 def spread(values: Sequence[float]) -> str:

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minibert.config import EncoderConfig
-from minibert.runtime import DTYPES
+from minibert.device import DTYPES
+from minibert.model.config import EncoderConfig
 
 TOKENS = 416  # of a batch of 32 texts of 13 tokens, SST-2's mean
 PRECISIONS = ("fp32", "bf16")

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from minibert.training.epoch import optimizer_steps, train_steps
 
 from benchmarks.task import BATCH, EPOCHS, Answerer, Repetition, Task, run_whole
-from minibert.batches import Part, Texts
-from minibert.config import HeadConfig
-from minibert.epoch import optimizer_steps, train_steps
-from minibert.hf import Checkpoint, load_classifier
-from minibert.predictor import Predictor, encode_features
-from minibert.runtime import Runtime, choose_runtime
-from minibert.settings import RunSettings
-from minibert.states import Learner, Progress
-from minibert.stopping import Signals
-from minibert.tokenizer import Tokenizer
-from minibert.training import make_optimizer
+from minibert.checkpoint.load import Checkpoint, load_classifier
+from minibert.commands.interrupts import DeferredInterrupt
+from minibert.commands.options import RunSettings
+from minibert.data.batches import Dataset, TextDataset
+from minibert.data.tokenizer import Tokenizer
+from minibert.device import Compute, choose_compute
+from minibert.inference.predictor import Predictor, encode_features
+from minibert.model.config import HeadConfig
+from minibert.training.loop import make_optimizer
+from minibert.training.state import Learner, Progress
 
 MANY = 1000  # epochs: a length of training that no benchmark reaches
 
@@ -29,7 +29,7 @@ MANY = 1000  # epochs: a length of training that no benchmark reaches
 def training(task: Task) -> Callable[[int], Repetition]:
     """Train the whole model; a repetition is the next epoch."""
     checkpoint = load_classifier(Path(task.folder))
-    runtime = choose_runtime(task.device, task.precision)
+    runtime = choose_compute(task.device, task.precision)
     checkpoint.model.to(runtime.device)
     train = epoch_trainer(checkpoint, task, runtime, freeze=False)
 
@@ -47,7 +47,7 @@ def frozen(task: Task) -> Callable[[int], Repetition]:
     stored = load_classifier(Path(task.folder)).head
     wanted = HeadConfig("relu", stored.pooling, stored.labels, stored.max_length)
     checkpoint = load_classifier(Path(task.folder), wanted)
-    runtime = choose_runtime(task.device, task.precision)
+    runtime = choose_compute(task.device, task.precision)
     checkpoint.model.to(runtime.device)
     train = epoch_trainer(checkpoint, task, runtime, freeze=True)
 
@@ -74,11 +74,11 @@ def start(task: Task) -> Callable[[int], Repetition]:
     return lambda count: run_whole([*command, task.texts[0]])
 
 
-def labelled_texts(checkpoint: Checkpoint, task: Task, count: int) -> Texts:
+def labelled_texts(checkpoint: Checkpoint, task: Task, count: int) -> TextDataset:
     """Tokenize the first texts of the task."""
     config = checkpoint.encoder
     rows = Tokenizer.from_folder(Path(task.folder), config).encode(task.texts[:count])
-    return Texts(
+    return TextDataset(
         rows,
         np.array(task.labels[:count]),
         pad_token_id=config.pad_token_id,
@@ -86,16 +86,16 @@ def labelled_texts(checkpoint: Checkpoint, task: Task, count: int) -> Texts:
     )
 
 
-def whole_corpus(checkpoint: Checkpoint, task: Task) -> Texts:
+def whole_corpus(checkpoint: Checkpoint, task: Task) -> TextDataset:
     """Tokenize the data set that the task's texts are a part of."""
     config = checkpoint.encoder
     rows = Tokenizer.from_folder(Path(task.folder), config).encode(task.corpus or task.texts)
-    return Texts(rows, None, pad_token_id=config.pad_token_id, types=False)
+    return TextDataset(rows, None, pad_token_id=config.pad_token_id, types=False)
 
 
 def epoch_trainer(
-    checkpoint: Checkpoint, task: Task, runtime: Runtime, *, freeze: bool
-) -> Callable[[Part], object]:
+    checkpoint: Checkpoint, task: Task, runtime: Compute, *, freeze: bool
+) -> Callable[[Dataset], object]:
     """Return what trains one more epoch with the defaults of train.py."""
     settings = RunSettings(head="native", epochs=MANY, batch_size=BATCH, freeze=freeze)
     model = checkpoint.model
@@ -104,9 +104,9 @@ def epoch_trainer(
     module = model.head if freeze else model
     learner = Learner(module, optimizer, runtime.scaler(), runtime)
     epochs = itertools.count()
-    never = Signals(patient=True)
+    never = DeferredInterrupt(patient=True)
 
-    def train(part: Part) -> None:
+    def train(part: Dataset) -> None:
         epoch = next(epochs)
         progress = Progress(epoch, epoch * optimizer_steps(len(part), settings))
         with words.in_place() if words else nullcontext():

@@ -17,7 +17,7 @@ from benchmarks.tables import (
 )
 from benchmarks.task import BATCH, EPOCHS, Task
 from benchmarks.workload import SIZES, Corpus, Labelled, checkpoint, repeated, texts_of_length
-from minibert.config import EncoderConfig
+from minibert.model.config import EncoderConfig
 
 ON_GPU = ("ours", "tutorial", "trainer", "pipelines")
 LIMIT = (
@@ -147,13 +147,13 @@ def answering_peers(setup: Setup) -> list[Peer]:
     peers = [
         Peer("minibert bf16", "ours", "bf16"),
         Peer("minibert int8", "ours", "int8"),
-        Peer("ONNX Runtime int8", "onnx_runtime", "int8"),
+        Peer("ONNX Compute int8", "onnx_runtime", "int8"),
         Peer("OpenVINO bf16", "open_vino", "bf16"),
     ]
     if not setup.small:
         peers += [
             Peer("minibert fp32", "ours", "fp32"),
-            Peer("ONNX Runtime fp32", "onnx_runtime", "fp32"),
+            Peer("ONNX Compute fp32", "onnx_runtime", "fp32"),
             Peer("OpenVINO fp32", "open_vino", "fp32"),
             Peer("pipeline()", "pipelines", "fp32"),
         ]

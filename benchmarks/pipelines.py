@@ -31,10 +31,10 @@ def answerer(task: Task) -> Answerer:
         ]
         return [[row[name] for name in names] for row in scores]
 
-    return in_length_order(answer) if task.tuned else answer
+    return predict_batches(answer) if task.tuned else answer
 
 
-def in_length_order(answer: Answerer) -> Answerer:
+def predict_batches(answer: Answerer) -> Answerer:
     """Wrap an answering: the texts sorted by their characters, the answers put back."""
 
     def sorted_answer(texts: Sequence[str]) -> list[Any]:

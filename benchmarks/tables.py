@@ -9,7 +9,7 @@ from benchmarks.figures import forward_operations, markdown, percentile, ratios,
 from benchmarks.machine import Limits
 from benchmarks.rounds import Outcome
 from benchmarks.task import Repetition
-from minibert.config import EncoderConfig
+from minibert.model.config import EncoderConfig
 
 FORWARD, TRAINING = 1, 3  # a backward pass does twice a forward pass's products
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 
 from benchmarks.task import LONGEST, ROOT
-from minibert.config import EncoderConfig, HeadConfig, native_pooling
-from minibert.data import class_ids, class_names, load_examples
+from minibert.checkpoint.load import load_classifier, read_encoder_config, save_config, save_weights
+from minibert.data.examples import class_ids, class_names, load_examples
+from minibert.data.tokenizer import Tokenizer
 from minibert.errors import InputError
-from minibert.hf import load_classifier, read_encoder_config, save_config, save_weights
 from minibert.hub import MINILM, find_model
-from minibert.model import Classifier, Encoder, Head, initialize
-from minibert.tokenizer import Tokenizer
+from minibert.model.config import EncoderConfig, HeadConfig, native_pooling
+from minibert.model.encoder import Classifier, Encoder, Head, initialize
 
 SST2 = ROOT.parent / "shared" / "data" / "sst2"
 REVIEWS = ROOT / "examples" / "reviews.csv"
@@ -38,7 +38,7 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Labelled:
-    """Texts, their class numbers, and their lengths in tokens."""
+    """TextDataset, their class numbers, and their lengths in tokens."""
 
     texts: list[str]
     labels: list[int]
@@ -55,7 +55,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts to train on and texts to answer."""
+    """TextDataset to train on and texts to answer."""
 
     source: str
     classes: tuple[str, ...]

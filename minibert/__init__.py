@@ -1,3 +1,51 @@
-"""minibert: BERT and DistilBERT classifiers from official checkpoints, in plain PyTorch."""
+"""minibert: BERT and DistilBERT classifiers from official checkpoints, in plain PyTorch.
+
+The public names are loaded when they are used, so that importing minibert is cheap.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_PLACES = {
+    "load": "inference.predictor",
+    "Predictor": "inference.predictor",
+    "TextClassifier": "inference.text_classifier",
+    "fit": "training.loop",
+    "Callback": "training.loop",
+    "TrainResult": "training.loop",
+    "TrainingOptions": "training.options",
+    "ProgressBar": "training.progress",
+    "load_encoder": "checkpoint.load",
+    "Encoder": "model.encoder",
+    "Tokenizer": "data.tokenizer",
+    "choose_compute": "device",
+    "InputError": "errors",
+}
+__all__ = list(_PLACES)
+
+if TYPE_CHECKING:
+    from minibert.checkpoint.load import load_encoder as load_encoder
+    from minibert.data.tokenizer import Tokenizer as Tokenizer
+    from minibert.device import choose_compute as choose_compute
+    from minibert.errors import InputError as InputError
+    from minibert.inference.predictor import Predictor as Predictor
+    from minibert.inference.predictor import load as load
+    from minibert.inference.text_classifier import TextClassifier as TextClassifier
+    from minibert.model.encoder import Encoder as Encoder
+    from minibert.training.loop import Callback as Callback
+    from minibert.training.loop import TrainResult as TrainResult
+    from minibert.training.loop import fit as fit
+    from minibert.training.options import TrainingOptions as TrainingOptions
+    from minibert.training.progress import ProgressBar as ProgressBar
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'minibert' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"minibert.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,4 +1,5 @@
-"""Files that are whole or not there at all: written beside, synced, then renamed."""
+"""Files that are complete or not there (written under a temporary name, synced, renamed), locks,
+and the files of a model folder."""
 
 import errno
 import json
@@ -17,31 +18,40 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-# In bytes: what is parsed takes many times its size in memory, and no honest file comes near.
-JSON_LIMIT = 16 * 2**20
+JSON_LIMIT = 16 * 2**20  # bytes; parsed JSON takes many times its size, and no real file is larger
+
+# The files of a model folder. Of the four forms of weights, the first that is there is read: the
+# file itself, or an index and the pattern of its shards.
+WEIGHT_FILES = (
+    ("model.safetensors",),
+    ("model.safetensors.index.json", "model-*.safetensors"),
+    ("pytorch_model.bin",),
+    ("pytorch_model.bin.index.json", "pytorch_model-*.bin"),
+)
+SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then put it in the place of `path` in one step."""
+    """Let `write` fill a file temporary `path`, then put it in the place of `path` in one step."""
     path = Path(os.path.realpath(path))  # a link stays, what it leads to is replaced
     check_replaceable(path)
-    beside = path.with_name(f".{path.name}.new")
+    temporary = path.with_name(f".{path.name}.new")
     try:
-        beside.unlink(missing_ok=True)  # what a killed process left, with its rights
-        beside.touch(exist_ok=False)
-        mode = beside.stat().st_mode
-        write(beside)
-        os.chmod(beside, mode)  # safetensors makes files that only their owner can read
-        with open(beside, "r+b") as file:
+        temporary.unlink(missing_ok=True)  # what a killed process left, with its rights
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
+        write(temporary)
+        os.chmod(temporary, mode)  # safetensors makes files that only their owner can read
+        with open(temporary, "r+b") as file:
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
             f"{path}: cannot be written ({reason}); what stood there before is intact"
         ) from None
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
 
 
@@ -56,7 +66,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def open_here(name: str, flags: int) -> int:
+def open_without_links(name: str, flags: int) -> int:
     """Open or make a file, as an `opener`; a link that somebody planted under its name is none."""
     return os.open(name, flags | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
@@ -77,7 +87,7 @@ def lock(file: IO[Any]) -> bool:
     return True
 
 
-def is_at(file: IO[Any], path: Path) -> bool:
+def is_same_file(file: IO[Any], path: Path) -> bool:
     """Say whether an open file still has this name, which another process may have moved on."""
     return path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path))
 
@@ -90,7 +100,7 @@ def check_replaceable(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
-    write_atomic(path, lambda beside: _write_utf8(beside, text))
+    write_atomic(path, lambda temporary: _write_utf8(temporary, text))
 
 
 def write_json(path: Path, data: Any) -> None:

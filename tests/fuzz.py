@@ -25,15 +25,15 @@ except ImportError:
     atheris = None
 
 with atheris.instrument_imports(include=["minibert"]) if atheris else contextlib.nullcontext():
-    from minibert.config import HeadConfig, read_head
-    from minibert.data import choose_columns, field_names, label_of, text_of
+    from minibert.checkpoint.load import load_classifier, read_encoder_config
+    from minibert.data.examples import choose_columns, field_names, label_of, text_of
+    from minibert.data.readers import FORMATS, read_stream
+    from minibert.data.tokenizer import Tokenizer
     from minibert.errors import InputError, printable
     from minibert.files import read_json
-    from minibert.hf import load_classifier, read_encoder_config
-    from minibert.tables import FORMATS, read_stream
-    from minibert.tokenizer import Tokenizer
+    from minibert.model.config import HeadConfig, read_head
 
-from conftest import tiny_config, write_checkpoint
+from helpers import tiny_config, write_checkpoint
 
 HEAD = HeadConfig("linear", "cls", ("a", "b"), 4)
 FORMS = sorted(set(FORMATS.values()) - {"parquet"})

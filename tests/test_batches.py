@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minibert.batches import WINDOW, Features, Texts, length_order, training_order
-from minibert.tokenizer import TokenIds
+from minibert.data.batches import WINDOW, FeatureDataset, TextDataset, length_order, training_order
+from minibert.data.tokenizer import TokenIds
 
 sizes = {
     "lengths": st.lists(st.integers(1, 60), min_size=1, max_size=300).map(np.array),
@@ -99,11 +99,11 @@ def test_length_order_goes_from_the_longest_to_the_shortest_and_leaves_none_out(
 
 
 def test_texts_are_padded_to_the_longest_of_their_batch_and_the_mask_says_where():
-    texts = Texts(
+    texts = TextDataset(
         [row(5, 6, 7), row(8), row(9, 10), row(1, 2, 3, 4)],
         np.array([2, 0, 1, 1]),
         pad_token_id=99,
-        types=True,
+        token_types=True,
     )
     batch = texts.batch([2, 0, 1])
     ids, mask, types = batch.inputs
@@ -114,37 +114,39 @@ def test_texts_are_padded_to_the_longest_of_their_batch_and_the_mask_says_where(
 
 
 def test_texts_of_one_length_need_no_mask():
-    texts = Texts([row(5, 6), row(7, 8), row(1)], np.zeros(3, int), pad_token_id=0, types=False)
+    texts = TextDataset(
+        [row(5, 6), row(7, 8), row(1)], np.zeros(3, int), pad_token_id=0, token_types=False
+    )
     assert texts.batch([0, 1]).inputs[1] is None
     assert texts.batch([0, 2]).inputs[1] is not None
 
 
 def test_a_token_that_is_the_padding_token_itself_is_still_real():
-    texts = Texts([row(5, 0, 0), row(7)], np.zeros(2, int), pad_token_id=0, types=False)
+    texts = TextDataset([row(5, 0, 0), row(7)], np.zeros(2, int), pad_token_id=0, token_types=False)
     assert texts.batch([0, 1]).inputs[1].tolist() == [[True, True, True], [True, False, False]]
 
 
 def test_token_types_are_one_on_the_second_segment_and_zero_on_padding():
     rows = [row(1, 2, 3, 4, second=2), row(1, 2, 3, second=1), row(1)]
-    texts = Texts(rows, np.zeros(3, int), pad_token_id=0, types=True)
+    texts = TextDataset(rows, np.zeros(3, int), pad_token_id=0, token_types=True)
     assert texts.batch([0, 1, 2]).inputs[2].tolist() == [[0, 0, 1, 1], [0, 1, 1, 0], [0, 0, 0, 0]]
 
 
 def test_the_used_ids_are_those_of_all_batches_each_once_and_in_order():
-    part = Texts([row(7, 9, 7), row(3)], None, pad_token_id=5, types=False)
+    part = TextDataset([row(7, 9, 7), row(3)], None, pad_token_id=5, token_types=False)
     assert part.used_ids().tolist() == [3, 5, 7, 9]  # 5 stands in the padding
     assert set(part.batch([0, 1]).inputs[0].flatten().tolist()) == set(part.used_ids().tolist())
 
 
 def test_a_model_without_token_types_gets_none():
-    texts = Texts([row(1, 2, second=1)], np.zeros(1, int), pad_token_id=0, types=False)
+    texts = TextDataset([row(1, 2, second=1)], np.zeros(1, int), pad_token_id=0, token_types=False)
     assert texts.batch([0]).inputs[2] is None
 
 
 @settings(deadline=None)
 @given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=7), min_size=1, max_size=6))
 def test_the_real_tokens_of_a_batch_are_the_texts(rows):
-    texts = Texts([row(*ids) for ids in rows], None, pad_token_id=0, types=False)
+    texts = TextDataset([row(*ids) for ids in rows], None, pad_token_id=0, token_types=False)
     ids, mask, _ = texts.batch(range(len(rows))).inputs
     mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
     assert [line[real].tolist() for line, real in zip(ids, mask, strict=True)] == rows
@@ -153,7 +155,7 @@ def test_the_real_tokens_of_a_batch_are_the_texts(rows):
 
 @pytest.mark.parametrize("rows", [[2, 0], np.array([2, 0])])
 def test_features_give_their_rows_and_labels(rows):
-    features = Features(torch.arange(15.0).view(3, 5), torch.tensor([4, 5, 6]))
+    features = FeatureDataset(torch.arange(15.0).view(3, 5), torch.tensor([4, 5, 6]))
     batch = features.batch(rows)
     assert batch.inputs[0].tolist() == [[10, 11, 12, 13, 14], [0, 1, 2, 3, 4]]
     assert batch.labels.tolist() == [6, 4]

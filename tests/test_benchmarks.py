@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import write_checkpoint
+from helpers import write_checkpoint
 
 from benchmarks import rounds
 from benchmarks.__main__ import read_flags
@@ -26,8 +26,8 @@ from benchmarks.rounds import Entry, Outcome, race
 from benchmarks.tables import Section, latency_table, rate_table, seconds_table
 from benchmarks.task import LONGEST, Repetition, Task
 from benchmarks.workload import Corpus, Labelled, read_corpus, repeated, texts_of_length
-from minibert.config import EncoderConfig, HeadConfig
 from minibert.errors import InputError
+from minibert.model.config import EncoderConfig, HeadConfig
 
 TEXTS = Labelled(
     ["the film was good", "bad food", "i love it", "awful"], [1, 0, 1, 0], [6, 4, 5, 3]

@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 import pytest
-from conftest import SHARED, tiny_config
+from helpers import SHARED, tiny_config
 
-from minibert.config import EncoderConfig, HeadConfig, read_head
 from minibert.errors import InputError
+from minibert.model.config import EncoderConfig, HeadConfig, read_head
 
 # Both families' keys, no two sizes equal.
 CONFIGS: dict[str, dict[str, Any]] = {

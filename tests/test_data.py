@@ -9,11 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHARED
+from helpers import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minibert.data import Columns, Examples, choose_columns, class_ids, class_names, load_examples
+from minibert.data.examples import (
+    Columns,
+    Examples,
+    choose_columns,
+    class_ids,
+    class_names,
+    load_examples,
+)
 from minibert.errors import InputError
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from minibert.dropout import STEPS, Dropout, dropout
+from minibert.model.kernels import STEPS, Dropout, dropout
 
 MANY = 2**20
 RATES = [1 / STEPS, 0.001, 0.1, 0.3, 0.5, 0.9, 1 - 1 / STEPS]

@@ -10,20 +10,20 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from minibert.training.epoch import FiniteWatch, stretch_end, train_steps
 from torch import Tensor, nn
 
 from minibert import epoch
-from minibert.batches import Features, training_order
-from minibert.epoch import FiniteWatch, stretch_end, train_steps
+from minibert.commands.interrupts import DeferredInterrupt
+from minibert.commands.options import RunSettings
+from minibert.data.batches import FeatureDataset, training_order
+from minibert.device import Compute
 from minibert.errors import InputError
-from minibert.runtime import Runtime
-from minibert.settings import RunSettings
-from minibert.states import Learner, Progress
-from minibert.stopping import Signals
+from minibert.training.state import Learner, Progress
 
 CPU = torch.device("cpu")
 GIVEN = RunSettings(batch_size=3, accumulate=2, epochs=2, head_lr=0.02, encoder_lr=0.003)
-PART = Features(
+PART = FeatureDataset(
     torch.randn(13, 5, generator=torch.Generator().manual_seed(0)), torch.arange(13) % 3
 )
 
@@ -31,9 +31,9 @@ PART = Features(
 def train(module: nn.Module, progress: Progress, precision: torch.dtype = torch.float32) -> None:
     """Train on to the end of an epoch: three steps of 6, 6 and 1 rows, or with 4 for a 6."""
     optimizer = torch.optim.AdamW([{"params": list(module.parameters()), "base_lr": 0.1}])
-    runtime = Runtime(CPU, precision)
+    runtime = Compute(CPU, precision)
     learner = Learner(module, optimizer, runtime.scaler(), runtime)
-    train_steps(learner, PART, torch.ones(3), GIVEN, progress, Signals(patient=True))
+    train_steps(learner, PART, torch.ones(3), GIVEN, progress, DeferredInterrupt(patient=True))
 
 
 def spoiled(monkeypatch, step: int, spoil: Callable[[nn.Module, Tensor], Tensor]) -> None:
@@ -117,7 +117,7 @@ def test_in_fp16_infinite_gradients_are_usual_and_only_the_loss_counts(monkeypat
 @pytest.mark.parametrize("norms", [True, False])
 def test_a_device_that_is_not_waited_for_keeps_the_first_of_several(norms):
     groups = [[np.array([number])] for number in range(5)]
-    watch = FiniteWatch(groups, 10, GIVEN, Runtime(CPU), norms=norms)
+    watch = FiniteWatch(groups, 10, GIVEN, Compute(CPU), norms=norms)
     watch.waits = True
     figures = [(0.5, 1.0), (0.5, math.inf), (math.nan, 1.0), (math.inf, math.nan), (0.5, 1.0)]
     for number, (loss, norm) in enumerate(figures):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, WORDS, write_checkpoint
+from helpers import ROOT, WORDS, write_checkpoint
 
 train, evaluate = (runpy.run_path(str(ROOT / script))["main"] for script in ("train.py", "eval.py"))
 QUICK = (

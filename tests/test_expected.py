@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from minibert.config import HeadConfig
+from minibert.checkpoint.load import load_classifier
 from minibert.errors import InputError
-from minibert.hf import load_classifier
 from minibert.hub import find_model
-from minibert.predictor import Predictor
+from minibert.inference.predictor import Predictor
+from minibert.model.config import HeadConfig
 
 # Up to 440 MB are fetched once.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -20,14 +20,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import write_checkpoint
+from helpers import write_checkpoint
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from minibert.config import HeadConfig
+from minibert.checkpoint.load import load_classifier, read_encoder_config
+from minibert.data.tokenizer import Tokenizer
 from minibert.errors import InputError
-from minibert.hf import load_classifier, read_encoder_config
-from minibert.tokenizer import Tokenizer
+from minibert.model.config import HeadConfig
 
 pytestmark = pytest.mark.faults
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, write_checkpoint
+from helpers import ROOT, write_checkpoint
 from hub_server import Handler, Hub, digest, files_of
 
 pytestmark = pytest.mark.faults

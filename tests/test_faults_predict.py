@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, WORDS, write_checkpoint
+from helpers import ROOT, WORDS, write_checkpoint
 
-from minibert.config import HeadConfig
+from minibert.model.config import HeadConfig
 
 pytestmark = [
     pytest.mark.faults,

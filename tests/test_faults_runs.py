@@ -21,15 +21,15 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, WORDS, write_checkpoint
+from helpers import ROOT, WORDS, write_checkpoint
 from safetensors.torch import load, load_file
 
+from minibert.commands.options import RunSettings
+from minibert.device import Compute
 from minibert.errors import InputError
 from minibert.files import write_json
 from minibert.runs import RunFolder, locked
-from minibert.runtime import Runtime
-from minibert.settings import RunSettings
-from minibert.states import Learner, Progress, state_files
+from minibert.training.state import Learner, Progress, state_files
 
 pytestmark = pytest.mark.faults
 
@@ -394,7 +394,7 @@ def as_nobody(folder: Path, work: Callable[[], object]) -> str:
 
 def test_a_read_only_folder_is_one_error_and_stays_as_it_was(no_rights):
     module = torch.nn.Linear(2, 2)
-    runtime = Runtime(torch.device("cpu"))
+    runtime = Compute(torch.device("cpu"))
     learner = Learner(module, torch.optim.AdamW(module.parameters()), runtime.scaler(), runtime)
     run = RunFolder.create(no_rights, RunSettings(), {"columns": {}, "digests": {}})
     write_json(run.path / "other.json", {"a": 1})

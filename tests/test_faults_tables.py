@@ -15,13 +15,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import write_checkpoint
+from helpers import write_checkpoint
 
-from minibert.data import load_examples
+from minibert.checkpoint.load import read_encoder_config
+from minibert.data.examples import load_examples
+from minibert.data.readers import LINE_LIMIT, Row, read_rows, read_stream
+from minibert.data.tokenizer import Tokenizer
 from minibert.errors import InputError
-from minibert.hf import read_encoder_config
-from minibert.tables import LINE_LIMIT, Row, read_rows, read_stream
-from minibert.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.faults
 

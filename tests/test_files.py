@@ -13,7 +13,7 @@ import pytest
 from minibert.errors import InputError
 from minibert.files import (
     JSON_LIMIT,
-    is_at,
+    is_same_file,
     lock,
     model_file,
     read_json,
@@ -114,11 +114,11 @@ def test_a_lock_is_held_or_free_or_not_to_be_had(tmp_path, monkeypatch):
     path = tmp_path / "lock"
     with open(path, "w") as first, open(path) as second:
         assert lock(first) and not lock(second)
-        assert is_at(first, path)
+        assert is_same_file(first, path)
         path.rename(tmp_path / "moved")
-        assert not is_at(first, path)
+        assert not is_same_file(first, path)
         path.touch()
-        assert not is_at(first, path)
+        assert not is_same_file(first, path)
 
     def without_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")

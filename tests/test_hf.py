@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SIZES, VOCABULARY, tiny_config, write_checkpoint
+from helpers import SIZES, VOCABULARY, tiny_config, write_checkpoint
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from minibert.config import HeadConfig
+from minibert.checkpoint.load import Checkpoint, load_classifier, save_config, save_weights
 from minibert.errors import InputError
-from minibert.hf import Checkpoint, load_classifier, save_config, save_weights
+from minibert.model.config import HeadConfig
 
 LINEAR = HeadConfig("linear", "cls", ("a", "b"), 40)
 Tensors = dict[str, Tensor]

@@ -19,13 +19,13 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from conftest import ROOT, write_checkpoint
+from helpers import ROOT, write_checkpoint
 from hub_server import Hub, MuteHub, files_of
 
-from minibert.config import HeadConfig
+from minibert.checkpoint.load import load_classifier
 from minibert.errors import InputError
-from minibert.hf import load_classifier
 from minibert.hub import MINILM_PACKAGE, OFFLINE_COMMAND, find_data, find_model
+from minibert.model.config import HeadConfig
 
 BERT = "distilbert-base-uncased"
 FIND_MODEL = """

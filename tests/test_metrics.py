@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_score, recall_score
 
-from minibert.metrics import (
+from minibert.evaluation.metrics import (
     confusion,
     confusion_table,
     report,

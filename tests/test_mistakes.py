@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, write_checkpoint
+from helpers import ROOT, write_checkpoint
 
-from minibert.config import HeadConfig
 from minibert.errors import run_command
+from minibert.model.config import HeadConfig
 
 SCRIPTS = ("train", "eval", "predict")
 MAINS = {name: runpy.run_path(str(ROOT / f"{name}.py"))["main"] for name in SCRIPTS}

@@ -13,19 +13,19 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import tiny_config
+from helpers import tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-import minibert.model
+import minibert.model.encoder
 from minibert import model
-from minibert.config import EncoderConfig, HeadConfig, native_pooling
-from minibert.hf import Checkpoint, load_classifier, save_weights
-from minibert.model import Classifier, Encoder, Head, attention, attention_in_steps, pool
-from minibert.optim import adamw, parameter_groups
+from minibert.checkpoint.load import Checkpoint, load_classifier, save_weights
+from minibert.model.config import EncoderConfig, HeadConfig, native_pooling
+from minibert.model.encoder import Classifier, Encoder, Head, attention, attention_in_steps, pool
+from minibert.training.optimizer import adamw, parameter_groups
 
 LABELS = ("a", "b", "c")
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
@@ -188,7 +188,7 @@ def attention_rates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         return weights
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
-    monkeypatch.setattr(minibert.model, "dropout", let_pass)
+    monkeypatch.setattr(minibert.model.encoder, "dropout", let_pass)
     return rates
 
 

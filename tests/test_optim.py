@@ -9,14 +9,15 @@ import math
 
 import pytest
 import torch
-from conftest import tiny_config
+from helpers import tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from minibert.config import HeadConfig
-from minibert.model import Classifier, Embeddings, Encoder, Head, initialize
-from minibert.optim import (
+from minibert.commands.options import SCHEDULES
+from minibert.model.config import HeadConfig
+from minibert.model.encoder import Classifier, Embeddings, Encoder, Head, initialize
+from minibert.training.optimizer import (
     UsedRows,
     adamw,
     clip_gradients,
@@ -24,7 +25,6 @@ from minibert.optim import (
     parameter_groups,
     set_learning_rates,
 )
-from minibert.settings import SCHEDULES
 
 RATES = {"encoder_lr": 2e-5, "head_lr": 1e-4, "weight_decay": 0.03}
 

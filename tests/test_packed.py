@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tiny_config
+from helpers import tiny_config
 from torch import Tensor, nn
 
-from minibert.config import HeadConfig
-from minibert.model import Classifier, Encoder, Head, initialize
-from minibert.packed import PLAIN, PackedLinear, QuantizedLinear, fused_name, pack
+from minibert.inference.cpu import PLAIN, PrepackedLinear, QuantizedLinear, fused_name, pack
+from minibert.model.config import HeadConfig
+from minibert.model.encoder import Classifier, Encoder, Head, initialize
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="needs a PyTorch with oneDNN"
@@ -123,7 +123,7 @@ def test_a_packed_model_answers_in_fp32_and_has_nothing_left_to_train_in_its_lay
     assert not packed.training
     assert answers(packed, SOME[0]).dtype == torch.float32
     assert not any("attention." in name and "norm" not in name for name in packed.state_dict())
-    kind = QuantizedLinear if precision == "int8" else PackedLinear
+    kind = QuantizedLinear if precision == "int8" else PrepackedLinear
     assert sum(isinstance(layer, kind) for layer in packed.modules()) == 3 * 4
     assert packed.encoder.pooler.weight.dtype == packed.head.out.weight.dtype == torch.float32
 
@@ -221,7 +221,7 @@ def test_a_row_of_weights_that_are_all_zero_gives_its_bias(value):
         torch.testing.assert_close(found, layer.bias.expand(3, 9))
 
 
-@pytest.mark.parametrize("kind", [PackedLinear, QuantizedLinear])
+@pytest.mark.parametrize("kind", [PrepackedLinear, QuantizedLinear])
 @pytest.mark.parametrize(
     "activation", [nn.GELU(), nn.GELU(approximate="tanh"), nn.ReLU()], ids=["erf", "tanh", "relu"]
 )

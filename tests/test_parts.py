@@ -1,6 +1,6 @@
 """Proves what stands between file and batches: the parts, the split, the lengths.
 
-The rooms are minibert.parts and minibert.inputs. Run: pytest tests/test_parts.py
+The rooms are minibert.data.splits and minibert.data.datasets. Run: pytest tests/test_parts.py
 """
 
 from collections import Counter
@@ -8,24 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import WORDS, tiny_config, write_checkpoint
+from helpers import WORDS, tiny_config, write_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from minibert.data import Columns, Examples
-from minibert.errors import InputError
-from minibert.inputs import AUTO_CUT, length_histogram, shortest_length, tokenize
-from minibert.parts import (
-    Parts,
-    describe_parts,
+from minibert.commands.options import RunSettings
+from minibert.data.datasets import AUTO_CUT, length_histogram, shortest_length, tokenize
+from minibert.data.examples import Columns, Examples
+from minibert.data.splits import (
+    Splits,
+    describe_splits,
     digests,
-    read_parts,
+    read_splits,
     repeated_texts,
     split_examples,
 )
-from minibert.settings import RunSettings
-from minibert.tokenizer import Tokenizer
+from minibert.data.tokenizer import Tokenizer
+from minibert.errors import InputError
 
 SHARES = (70, 15, 15)
 
@@ -126,7 +126,7 @@ def test_a_class_with_too_few_rows_is_named_with_what_to_do(counts, shares):
 
 
 def test_one_file_is_split_in_three(tmp_path):
-    parts = read_parts(RunSettings(data=str(table(tmp_path / "one.csv", 20, 20))))
+    parts = read_splits(RunSettings(data=str(table(tmp_path / "one.csv", 20, 20))))
     assert {name: len(part) for name, part in parts.named().items()} == {
         "train": 28,
         "validation": 6,
@@ -136,14 +136,14 @@ def test_one_file_is_split_in_three(tmp_path):
 
 def test_with_a_validation_file_there_is_no_test_part(tmp_path):
     data, other = table(tmp_path / "a.csv", 9, 9), table(tmp_path / "b.csv", 2, 2, word="other")
-    parts = read_parts(RunSettings(data=str(data), validation=str(other)))
+    parts = read_splits(RunSettings(data=str(data), validation=str(other)))
     assert (len(parts.train), len(parts.validation), parts.test) == (18, 4, None)
     assert set(parts.named()) == {"train", "validation"}
 
 
 def test_with_a_test_file_validation_is_split_off_the_training_file(tmp_path):
     data, other = table(tmp_path / "a.csv", 17, 17), table(tmp_path / "b.csv", 2, 2, word="other")
-    parts = read_parts(RunSettings(data=str(data), test=str(other)))
+    parts = read_splits(RunSettings(data=str(data), test=str(other)))
     assert (len(parts.train), len(parts.validation), len(parts.test)) == (28, 6, 4)
     assert parts.test.texts[0] == "other 0 0"
 
@@ -151,23 +151,23 @@ def test_with_a_test_file_validation_is_split_off_the_training_file(tmp_path):
 def test_with_all_three_files_nothing_is_split(tmp_path):
     files = [table(tmp_path / f"{n}.csv", n, n, word=f"w{n}") for n in (5, 2, 3)]
     data, validation, test = map(str, files)
-    parts = read_parts(RunSettings(data=data, validation=validation, test=test))
+    parts = read_splits(RunSettings(data=data, validation=validation, test=test))
     assert [len(part) for part in parts.named().values()] == [10, 4, 6]
 
 
 def test_one_class_is_said_before_the_split_is_tried(tmp_path):
     with pytest.raises(InputError, match="has the one label 'class 0'; a classifier needs two"):
-        read_parts(RunSettings(data=str(table(tmp_path / "one.csv", 1))))
+        read_splits(RunSettings(data=str(table(tmp_path / "one.csv", 1))))
 
 
 def test_parts_with_and_without_a_second_text_do_not_go_together(tmp_path):
     data = table(tmp_path / "a.csv", 9, 9)
     (tmp_path / "b.csv").write_text("text_a,text_b,label\nx,y,class 0\n")
     with pytest.raises(InputError, match=r"b.csv: no text column found; .* --text-column"):
-        read_parts(RunSettings(data=str(data), validation=str(tmp_path / "b.csv")))
+        read_splits(RunSettings(data=str(data), validation=str(tmp_path / "b.csv")))
     (tmp_path / "c.csv").write_text("text_a,text_b,label\n" + "x,y,0\nv,w,1\n" * 9)
     with pytest.raises(InputError, match=r"a.csv: the model reads two texts; .* --pair-column"):
-        read_parts(
+        read_splits(
             RunSettings(data=str(tmp_path / "c.csv"), validation=str(data), text_column=None)
         )
 
@@ -185,7 +185,7 @@ def test_what_was_read_left_out_and_repeated_is_printed(capsys):
     validation = Examples("other.csv", ["text 0", "new"], labels=["class 0", "class 1"])
     train.columns = Columns("body", None, "class")
     validation.dropped = ["other.csv, line 4: column text: is empty"]
-    describe_parts(Parts(train, validation, None))
+    describe_splits(Splits(train, validation, None))
     assert capsys.readouterr().out.splitlines() == [
         "columns: text 'body', label 'class'",
         "train: 5 texts (class 0 3, class 1 2) from some.csv",
@@ -201,7 +201,7 @@ def test_nothing_that_a_terminal_obeys_is_printed(capsys):
     train = Examples("a\x1b[2J.csv", ["x", "y"], labels=["a\u202e", "b\u200d"])
     train.columns = Columns("te\x07xt", None, "la\x9bbel")
     train.dropped = ["a\x1b[2J.csv, line 4: column \x1b]0;title\x07: is empty"]
-    describe_parts(Parts(train, train, None))
+    describe_splits(Splits(train, train, None))
     said = capsys.readouterr().out
     assert said.replace("\n", "").isprintable()
     assert all(
@@ -211,10 +211,10 @@ def test_nothing_that_a_terminal_obeys_is_printed(capsys):
 
 def test_digests_tell_each_part_that_is_not_as_before():
     whole = examples(20, 20)
-    parts = Parts(*split_examples(whole, SHARES, seed=0))
+    parts = Splits(*split_examples(whole, SHARES, seed=0))
     before = digests(parts)
     assert set(before) == {"train", "validation", "test"}
-    assert digests(Parts(*split_examples(whole, SHARES, seed=0))) == before
+    assert digests(Splits(*split_examples(whole, SHARES, seed=0))) == before
     parts.test.labels[0] = "class 9"
     after = digests(parts)
     assert {name for name in before if before[name] != after[name]} == {"test"}
@@ -256,11 +256,11 @@ def tokenizer(tmp_path: Path) -> Tokenizer:
     return Tokenizer.from_folder(write_checkpoint(tmp_path / "model"), tiny_config("distilbert"))
 
 
-def long_and_short() -> Parts:
+def long_and_short() -> Splits:
     """150 texts of 2 words, one of 5 and one of 9; each token a word, and two special ones."""
     texts = ["good film"] * 150 + [" ".join(WORDS[:5]), " ".join(WORDS[:9])]
     part = Examples("here", texts, labels=["a", "b"] * 76, places=texts)
-    return Parts(part, part.take(range(149, 152), "there"), None)
+    return Splits(part, part.take(range(149, 152), "there"), None)
 
 
 def test_texts_are_cut_at_the_length_given(tokenizer, capsys):

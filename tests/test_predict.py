@@ -15,16 +15,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, WORDS, write_checkpoint
+from helpers import ROOT, WORDS, write_checkpoint
 
 from minibert import answers
-from minibert.answers import answer
-from minibert.config import HeadConfig
-from minibert.data import Columns
+from minibert.data.examples import Columns
+from minibert.data.readers import Row
 from minibert.errors import InputError
 from minibert.files import lock
-from minibert.predictor import Predictor
-from minibert.tables import Row
+from minibert.inference.predictor import Predictor
+from minibert.inference.writers import answer
+from minibert.model.config import HeadConfig
 
 main = runpy.run_path(str(ROOT / "predict.py"))["main"]
 
@@ -253,7 +253,7 @@ def test_undecodable_bytes_on_the_command_line_are_a_bad_row(predict):
 
 
 def numbered_texts(count: int) -> list[str]:
-    """Texts of many lengths, none twice."""
+    """TextDataset of many lengths, none twice."""
     return [
         " ".join(WORDS[(i * j) % 30] for j in range(1, 2 + i % 9)) + f" {i}" for i in range(count)
     ]

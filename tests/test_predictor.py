@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_checkpoint
+from helpers import write_checkpoint
 from torch import Tensor
 
-from minibert.batches import Texts
-from minibert.config import HEADS, HeadConfig
+from minibert.data.batches import TextDataset
+from minibert.data.tokenizer import TokenIds
+from minibert.device import Compute
 from minibert.errors import InputError
-from minibert.predictor import Predictor, in_length_order
-from minibert.runtime import Runtime
-from minibert.tokenizer import TokenIds
+from minibert.inference.predictor import Predictor, predict_batches
+from minibert.model.config import HEADS, HeadConfig
 
 CPU = torch.device("cpu")
 SENTENCES = ["good film", "the slow cold soup was very bad", "i love it", "never again", "rude"]
@@ -38,10 +38,10 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def texts(count: int) -> Texts:
-    """Texts of 1 to 9 tokens; the first token is the text's own number."""
+def texts(count: int) -> TextDataset:
+    """TextDataset of 1 to 9 tokens; the first token is the text's own number."""
     rows = [np.array([number, *[0] * (number * 7 % 9)]) for number in range(count)]
-    return Texts([TokenIds(row, len(row)) for row in rows], None, pad_token_id=0, types=False)
+    return TextDataset([TokenIds(row, len(row)) for row in rows], None, pad_token_id=0, token_types=False)
 
 
 def own_number(ids: Tensor, *_: Tensor | None) -> Tensor:
@@ -51,7 +51,7 @@ def own_number(ids: Tensor, *_: Tensor | None) -> Tensor:
 
 @pytest.mark.parametrize("count", [1, 2, 40])
 def test_rows_are_in_input_order_in_fp32(threads, count):
-    found = in_length_order(own_number, texts(count), batch_size=3, runtime=Runtime(CPU))
+    found = predict_batches(own_number, texts(count), batch_size=3, runtime=Compute(CPU))
     assert found.dtype == torch.float32
     assert found.tolist() == [[number, -number] for number in range(count)]
     assert torch.get_num_threads() == threads
@@ -66,7 +66,7 @@ def test_each_core_takes_batches_with_one_thread_and_no_gradients(threads):
         together.wait()
         return ids[:, :1]
 
-    in_length_order(function, texts(6), batch_size=2, runtime=Runtime(CPU))
+    predict_batches(function, texts(6), batch_size=2, runtime=Compute(CPU))
     assert len({ident for ident, _, _ in seen}) == threads
     assert {(count, gradients) for _, count, gradients in seen} == {(1, False)}
 
@@ -79,7 +79,7 @@ def test_an_error_comes_through_and_the_threads_are_as_before(threads, error):
         return own_number(ids)
 
     with pytest.raises(error, match="text 11"):
-        in_length_order(function, texts(40), batch_size=3, runtime=Runtime(CPU))
+        predict_batches(function, texts(40), batch_size=3, runtime=Compute(CPU))
     assert torch.get_num_threads() == threads
 
 
@@ -88,7 +88,7 @@ def test_out_of_memory_says_what_to_lower(threads):
         return torch.empty(2**50)
 
     with pytest.raises(InputError, match=r"out of memory, with 3 texts of up to \d+ tokens"):
-        in_length_order(function, texts(40), batch_size=3, runtime=Runtime(CPU))
+        predict_batches(function, texts(40), batch_size=3, runtime=Compute(CPU))
     assert torch.get_num_threads() == threads
 
 
@@ -102,7 +102,7 @@ def test_after_an_error_no_more_batches_are_begun(threads):
         return own_number(ids)
 
     with pytest.raises(ValueError):
-        in_length_order(function, texts(100), batch_size=1, runtime=Runtime(CPU))
+        predict_batches(function, texts(100), batch_size=1, runtime=Compute(CPU))
     assert len(begun) < 50
 
 
@@ -137,7 +137,7 @@ def test_opening_a_model_imports_neither_compiler_nor_scikit_learn(
     head = HeadConfig(kind, "cls", ("bad", "good"), 20)
     folder = write_checkpoint(tmp_path / "model", head=head)
     code = (
-        "import sys; from minibert.predictor import Predictor\n"
+        "import sys; from minibert.inference.predictor import Predictor\n"
         "Predictor.open(sys.argv[1], device='cpu').probabilities(['good film'])\n"
         "print([name for name in ('torch._dynamo', 'sympy', 'sklearn') if name in sys.modules])"
     )

@@ -14,13 +14,13 @@ from torch import nn
 
 from minibert import runs
 from minibert import states as minibert_states
-from minibert.data import Columns
+from minibert.commands.options import RunSettings
+from minibert.data.examples import Columns
+from minibert.device import Compute
 from minibert.errors import InputError
-from minibert.optim import adamw, parameter_groups
 from minibert.runs import LOCK, RunFolder, check_new, locked, newest_run
-from minibert.runtime import Runtime
-from minibert.settings import RunSettings
-from minibert.states import Learner, Progress, state_files
+from minibert.training.optimizer import adamw, parameter_groups
+from minibert.training.state import Learner, Progress, state_files
 
 CPU = torch.device("cpu")
 
@@ -42,7 +42,7 @@ class Machine:
         self.module = nn.ModuleList([nn.Linear(3, 2), nn.Linear(2, 2), nn.LayerNorm(2)])
         rates = {"encoder_lr": 0.1, "head_lr": 0.1, "weight_decay": 0.01}
         self.optimizer = adamw(parameter_groups(None, self.module, **rates))
-        self.scaler = Runtime(CPU, torch.float16 if fp16 else torch.float32).scaler()
+        self.scaler = Compute(CPU, torch.float16 if fp16 else torch.float32).scaler()
         for _ in range(steps):
             self.module[2](self.module[0](torch.randn(5, 3))).pow(3).sum().backward()
             self.optimizer.step()
@@ -50,7 +50,7 @@ class Machine:
 
     @property
     def learner(self) -> Learner:
-        return Learner(self.module, self.optimizer, self.scaler, Runtime(CPU))
+        return Learner(self.module, self.optimizer, self.scaler, Compute(CPU))
 
 
 PROGRESS = Progress(

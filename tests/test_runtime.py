@@ -6,15 +6,15 @@ Run: pytest tests/test_runtime.py
 import pytest
 import torch
 
-from minibert.errors import InputError
-from minibert.runtime import (
+from minibert.device import (
     DTYPES,
-    Runtime,
+    Compute,
+    choose_compute,
     choose_device,
     choose_precision,
-    choose_runtime,
     describe_device,
 )
+from minibert.errors import InputError
 
 CPU = torch.device("cpu")
 
@@ -75,23 +75,23 @@ def test_mps_takes_fp32():
 
 @pytest.mark.parametrize("name", ["fp32", "bf16", "fp16"])
 def test_autocast_computes_products_in_the_chosen_numbers(name):
-    with Runtime(CPU, DTYPES[name]).autocast():
+    with Compute(CPU, DTYPES[name]).autocast():
         assert (torch.ones(2, 3) @ torch.ones(3, 1)).dtype == DTYPES[name]
 
 
 @pytest.mark.parametrize("name", ["bf16", "int8"])
 def test_a_packed_model_is_in_its_numbers_already(name):
-    with Runtime(CPU, DTYPES[name], packed=True).autocast():
+    with Compute(CPU, DTYPES[name], packed=True).autocast():
         assert (torch.ones(2, 3) @ torch.ones(3, 1)).dtype == torch.float32
 
 
 def test_only_fp16_scales_its_loss():
-    enabled = {name: Runtime(CPU, dtype).scaler().is_enabled() for name, dtype in DTYPES.items()}
+    enabled = {name: Compute(CPU, dtype).scaler().is_enabled() for name, dtype in DTYPES.items()}
     assert enabled == {"fp32": False, "bf16": False, "fp16": True, "int8": False}
 
 
 def test_a_runtime_says_what_it_chose_and_why():
-    chosen = choose_runtime("cpu", "bf16")
+    chosen = choose_compute("cpu", "bf16")
     assert str(chosen).startswith("precision: bf16 (as asked); device: cpu, ")
 
 

@@ -10,13 +10,10 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 from minibert import config
-from minibert.errors import InputError
-from minibert.optim import learning_rate_factor
-from minibert.runtime import DTYPES
-from minibert.settings import (
+from minibert.commands.options import (
     ANSWERING_PRECISIONS,
     HEADS,
     POOLINGS,
@@ -27,6 +24,9 @@ from minibert.settings import (
     add_model_options,
     add_options,
 )
+from minibert.device import DTYPES
+from minibert.errors import InputError
+from minibert.training.optimizer import learning_rate_factor
 
 FIELDS = dataclasses.fields(RunSettings)
 
@@ -263,7 +263,7 @@ def test_the_choices_are_those_that_the_code_knows():
 
 
 def test_reading_flags_does_not_wait_for_torch():
-    code = "import sys, minibert.settings; print('torch' in sys.modules)"
+    code = "import sys, minibert.commands.options; print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -10,9 +10,9 @@ import sys
 import threading
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
-from minibert.stopping import Signals, Stopped
+from minibert.commands.interrupts import DeferredInterrupt, Interrupted
 
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 
@@ -33,11 +33,11 @@ def send(number: int) -> None:
 
 @BOTH
 def test_the_first_signal_raises_and_is_named(number):
-    with pytest.raises(Stopped) as stopped, Signals():
+    with pytest.raises(Interrupted) as stopped, DeferredInterrupt():
         send(number)
     assert stopped.value.number == number
     assert str(stopped.value) == f"stopped by {number.name}"
-    assert str(Stopped(number, "go on")) == f"stopped by {number.name}; go on"
+    assert str(Interrupted(number, "go on")) == f"stopped by {number.name}; go on"
 
 
 @BOTH
@@ -49,26 +49,26 @@ def test_a_patient_one_only_keeps_it_but_for_what_may_be_cut_short(number):
         done.append("never")
         return "never"
 
-    with Signals(patient=True) as stop:
+    with DeferredInterrupt(patient=True) as stop:
         assert stop.number is None
         assert stop.at_once(lambda: "whole") == "whole"
         send(number)
         done.append("patient")
         assert stop.number == number
-    with Signals(patient=True) as stop:
+    with DeferredInterrupt(patient=True) as stop:
         assert stop.at_once(cut_short) is None
         assert stop.number == number and stop.patient
     assert done == ["patient"]
 
 
 def test_an_error_of_its_own_is_not_taken_for_a_signal():
-    with pytest.raises(KeyError), Signals(patient=True) as stop:
+    with pytest.raises(KeyError), DeferredInterrupt(patient=True) as stop:
         stop.at_once(lambda: {}["absent"])
 
 
 def test_one_within_another_is_the_first_to_it_too():
-    with Signals() as outer:
-        with Signals(patient=True):
+    with DeferredInterrupt() as outer:
+        with DeferredInterrupt(patient=True):
             send(signal.SIGTERM)
         assert outer.number == signal.SIGTERM  # the next ends the process
 
@@ -78,13 +78,13 @@ def test_one_within_another_is_the_first_to_it_too():
 def test_the_second_ends_the_process_at_once(number, patient):
     script = f"""
 import os, signal
-from minibert.stopping import Signals, Stopped
+from minibert.commands.interrupts import DeferredInterrupt, Interrupted
 signal.signal(signal.SIGINT, signal.default_int_handler)
-with Signals(patient={patient}):
+with DeferredInterrupt(patient={patient}):
     try:
         os.kill(os.getpid(), {int(number)})
         print("patient", flush=True)
-    except Stopped:
+    except Interrupted:
         print("raised", flush=True)
     finally:
         os.kill(os.getpid(), {int(number)})
@@ -98,7 +98,7 @@ with Signals(patient={patient}):
 def test_an_ignored_signal_stays_ignored():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        with Signals() as stop:
+        with DeferredInterrupt() as stop:
             send(signal.SIGTERM)
         assert stop.number is None
     finally:
@@ -109,7 +109,7 @@ def test_in_a_thread_there_are_no_handlers():
     seen = []
 
     def work() -> None:
-        with Signals():
+        with DeferredInterrupt():
             seen.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=work)

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minibert.data import text_of
+from minibert.data.examples import text_of
+from minibert.data.readers import Row, read_rows, read_stream
 from minibert.errors import InputError
-from minibert.tables import Row, read_rows, read_stream
 
 LINE_BREAK = re.compile("\r\n|\r|\n")
 
@@ -231,7 +231,7 @@ def test_a_line_that_is_no_json_object_is_an_error_of_its_row(line, problem):
 
 
 def test_a_line_at_the_limit_is_an_error_of_its_row(monkeypatch):
-    monkeypatch.setattr("minibert.tables.LINE_LIMIT", 30)
+    monkeypatch.setattr("minibert.data.readers.LINE_LIMIT", 30)
     rows = {
         "csv": [b"text,label", b"fine,0", b"long" * 20 + b",1", b"last,0"],
         "tsv": [b"text\tlabel", b"fine\t0", b"long" * 20 + b"\t1", b"last\t0"],
@@ -254,7 +254,7 @@ def test_a_line_at_the_limit_is_an_error_of_its_row(monkeypatch):
 
 
 def test_a_quoted_field_ends_at_the_limit_and_the_next_line_is_a_row_again(monkeypatch):
-    monkeypatch.setattr("minibert.tables.LINE_LIMIT", 30)
+    monkeypatch.setattr("minibert.data.readers.LINE_LIMIT", 30)
     found = rows_of(b'text,label\n"open,0\n' + b"swallowed,1\n" * 4 + b"last,0\n")
     assert [(row.line, bool(row.error)) for row in found] == [
         (2, True),

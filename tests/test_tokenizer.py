@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SHARED, tiny_config
+from helpers import SHARED, tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minibert.data.tokenizer import Tokenizer
 from minibert.errors import InputError
 from minibert.hub import MINILM_PACKAGE
-from minibert.tokenizer import Tokenizer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 # Cased and uncased words, an accent, pieces, punctuation, a Chinese character and an emoji.

@@ -22,12 +22,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, WORDS, write_checkpoint
+from helpers import ROOT, WORDS, write_checkpoint
 from safetensors.torch import load_file
 
 from minibert import epoch
 from minibert.errors import InputError
-from minibert.predictor import Predictor
+from minibert.inference.predictor import Predictor
 
 main = runpy.run_path(str(ROOT / "train.py"))["main"]
 

@@ -14,28 +14,33 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import tiny_config
+from helpers import tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from minibert.training.epoch import accumulate_gradients, groups_of, optimizer_steps, train_steps
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 
 from minibert import training
-from minibert.batches import Batch, Features, Part, Texts, training_order
-from minibert.config import HeadConfig
-from minibert.epoch import accumulate_gradients, groups_of, optimizer_steps, train_steps
+from minibert.commands.interrupts import DeferredInterrupt, Interrupted
+from minibert.commands.options import RunSettings
+from minibert.data.batches import Batch, Dataset, FeatureDataset, TextDataset, training_order
+from minibert.data.tokenizer import TokenIds
+from minibert.device import Compute
 from minibert.errors import InputError
-from minibert.metrics import Scores
-from minibert.model import Classifier, Encoder, Head, initialize
-from minibert.optim import adamw, learning_rate_factor, parameter_groups, set_learning_rates
-from minibert.predictor import encode_features
+from minibert.evaluation.metrics import Scores
+from minibert.inference.predictor import encode_features
+from minibert.model.config import HeadConfig
+from minibert.model.encoder import Classifier, Encoder, Head, initialize
 from minibert.runs import RunFolder
-from minibert.runtime import Runtime
-from minibert.settings import RunSettings
-from minibert.states import Learner, Progress, state_files
-from minibert.stopping import Signals, Stopped
-from minibert.tokenizer import TokenIds
-from minibert.training import balanced_weights, fit, freeze_layers, make_optimizer
+from minibert.training.loop import balanced_weights, fit, freeze_layers, make_optimizer
+from minibert.training.optimizer import (
+    adamw,
+    learning_rate_factor,
+    parameter_groups,
+    set_learning_rates,
+)
+from minibert.training.state import Learner, Progress, state_files
 
 CPU, FP32 = torch.device("cpu"), torch.float32
 CLASSES = ("a", "b", "c")
@@ -61,16 +66,18 @@ def classifier(family: str = "bert", seed: int = 0, head: str = "mlp") -> Classi
     return Classifier(encoder, Head(config, given), pooling="cls")
 
 
-def texts(count: int, seed: int = 0) -> Texts:
+def texts(count: int, seed: int = 0) -> TextDataset:
     """Random texts of 3 to 9 tokens; a text's class is its second token's."""
     random = np.random.default_rng(seed)
     rows = [random.integers(5, 35, size=random.integers(3, 10)) for _ in range(count)]
     labels = np.array([ids[1] % 3 for ids in rows])
-    return Texts([TokenIds(ids, len(ids)) for ids in rows], labels, pad_token_id=0, types=False)
+    return TextDataset(
+        [TokenIds(ids, len(ids)) for ids in rows], labels, pad_token_id=0, token_types=False
+    )
 
 
 def run_fit(
-    model: Classifier, folder: Path | RunFolder, given: RunSettings = QUICK, **parts: Part
+    model: Classifier, folder: Path | RunFolder, given: RunSettings = QUICK, **parts: Dataset
 ) -> Progress:
     """fit() on a CPU in fp32 with 14 texts to train on and 7 to validate."""
     run = folder if isinstance(folder, RunFolder) else RunFolder(folder)
@@ -83,22 +90,22 @@ def run_fit(
         classes=CLASSES,
         run=run,
         save_best=lambda: None,
-        runtime=Runtime(CPU),
+        runtime=Compute(CPU),
     )
 
 
 def train_epoch(
     module: torch.nn.Module,
-    part: Part,
+    part: Dataset,
     given: RunSettings,
     epoch: int,
     optimizer: torch.optim.Optimizer,
-    runtime: Runtime = Runtime(CPU),  # noqa: B008 (frozen)
+    runtime: Compute = Compute(CPU),  # noqa: B008 (frozen)
 ) -> float:
     """Train all steps of one epoch on three classes; return the mean loss."""
     progress = Progress(epoch, step=epoch * optimizer_steps(len(part), given))
     learner = Learner(module, optimizer, runtime.scaler(), runtime)
-    train_steps(learner, part, torch.ones(3), given, progress, Signals(patient=True))
+    train_steps(learner, part, torch.ones(3), given, progress, DeferredInterrupt(patient=True))
     return progress.loss_sum / progress.weight_sum
 
 
@@ -133,7 +140,7 @@ def test_the_gradients_of_several_batches_are_those_of_one_big_batch(sizes, weig
     ends = np.cumsum(sizes)
     batches = [part.batch(range(end - n, end)) for n, end in zip(sizes, ends, strict=True)]
     optimizer = torch.optim.AdamW(model.parameters())
-    learner = Learner(model, optimizer, Runtime(CPU).scaler(), Runtime(CPU))
+    learner = Learner(model, optimizer, Compute(CPU).scaler(), Compute(CPU))
     found, weight = accumulate_gradients(learner, batches, weights, smoothing)
     assert weight == pytest.approx(weights[part.labels].sum())
     assert found.item() == pytest.approx(loss.item(), rel=1e-5)
@@ -156,7 +163,7 @@ def test_the_steps_of_an_epoch_are_counted_as_they_are_made(rows, batch_size, ac
 @pytest.mark.parametrize("clip", [0.0, 0.05])
 def test_an_epoch_is_the_textbook_loop_over_big_batches_the_last_one_partial(clip):
     """13 rows in batches of 2, three a step: steps of 6, 6 and 1 rows, or with 1 in the middle."""
-    part = Features(torch.randn(13, 12), torch.arange(13) % 3)
+    part = FeatureDataset(torch.randn(13, 12), torch.arange(13) % 3)
     given = dataclasses.replace(QUICK, batch_size=2, accumulate=3, clip=clip, warmup=0.3)
 
     def start() -> tuple[Head, torch.optim.Optimizer]:
@@ -195,7 +202,7 @@ def test_used_rows_train_as_a_plain_loop_over_the_whole_table_does(family, clip,
     part = texts(11)
     if pairs:  # a second segment from the third token on, which DistilBERT does not tell
         rows = [TokenIds(row.ids, 2) for row in part.rows]
-        part = Texts(rows, part.labels.numpy(), pad_token_id=0, types=family == "bert")
+        part = TextDataset(rows, part.labels.numpy(), pad_token_id=0, types=family == "bert")
     given = dataclasses.replace(QUICK, batch_size=2, accumulate=2, epochs=2, clip=clip)
     rates = {"encoder_lr": 1e-2, "head_lr": 3e-2, "weight_decay": given.weight_decay}
     ours, plain = (classifier(family, head="linear") for _ in range(2))
@@ -237,13 +244,13 @@ def test_used_rows_train_as_a_plain_loop_over_the_whole_table_does(family, clip,
 
 @pytest.mark.parametrize("clip", [0.0, 1.0])
 def test_fp16_with_its_scaled_loss_takes_nearly_the_same_step(clip):
-    part, found = Features(torch.randn(8, 12), torch.arange(8) % 3), []
+    part, found = FeatureDataset(torch.randn(8, 12), torch.arange(8) % 3), []
     given = dataclasses.replace(QUICK, batch_size=8, clip=clip)
     for dtype in (FP32, torch.float16):
         head = classifier(head="linear").head
         groups = parameter_groups(None, head, encoder_lr=0, head_lr=0.01, weight_decay=0)
         before = head.out.weight.detach().clone()
-        train_epoch(head, part, given, 0, adamw(groups), Runtime(CPU, dtype))
+        train_epoch(head, part, given, 0, adamw(groups), Compute(CPU, dtype))
         found.append(head.out.weight.detach() - before)
     assert found[0].abs().max() > 0.005
     torch.testing.assert_close(found[0], found[1], rtol=0.05, atol=1e-4)
@@ -286,7 +293,7 @@ def test_balanced_weights_and_smoothing_reach_the_training(tmp_path):
 
 def test_features_made_once_are_the_model_s_own_without_dropout(family):
     model, part = classifier(family).train(), texts(7)
-    found = encode_features(model, part, batch_size=3, runtime=Runtime(CPU))
+    found = encode_features(model, part, batch_size=3, runtime=Compute(CPU))
     model.eval()
     for i in range(7):
         own = model.features(*part.batch([i]).inputs)
@@ -297,7 +304,7 @@ def test_features_made_once_are_the_model_s_own_without_dropout(family):
 def test_a_frozen_encoder_stays_as_it_is_to_the_bit_while_the_head_learns(family, tmp_path):
     model, given = classifier(family), dataclasses.replace(QUICK, freeze=True)
     parts = {
-        name: encode_features(model, part, batch_size=4, runtime=Runtime(CPU))
+        name: encode_features(model, part, batch_size=4, runtime=Compute(CPU))
         for name, part in {"train": texts(14), "validation": texts(7, seed=1)}.items()
     }
     before = weights_of(model)
@@ -361,7 +368,7 @@ def test_an_epoch_is_saved_when_its_figure_is_better_than_all_before(
         classes=CLASSES,
         run=run,
         save_best=lambda: steps.append(len(steps) + 1),
-        runtime=Runtime(CPU),
+        runtime=Compute(CPU),
     )
     assert len(steps) == len(saved)
     assert progress.best_epoch == saved[-1]
@@ -424,8 +431,8 @@ class StopsAfter(RunFolder):
             raise KeyboardInterrupt
 
 
-class StopsInBatch(Texts):
-    """Texts whose machine goes off at the n-th batch."""
+class StopsInBatch(TextDataset):
+    """TextDataset whose machine goes off at the n-th batch."""
 
     left = 0
 
@@ -438,7 +445,7 @@ class StopsInBatch(Texts):
 
 def stopping_texts(after: int) -> StopsInBatch:
     part = texts(14)
-    stopping = StopsInBatch(part.rows, part.labels.numpy(), pad_token_id=0, types=False)
+    stopping = StopsInBatch(part.rows, part.labels.numpy(), pad_token_id=0, token_types=False)
     stopping.left = after
     return stopping
 
@@ -472,13 +479,13 @@ def test_a_resumed_run_ends_in_the_very_weights_of_one_that_was_never_stopped(tm
 
 
 class SignalInBatch(StopsInBatch):
-    """Texts whose n-th batch meets a SIGTERM on its way."""
+    """TextDataset whose n-th batch meets a SIGTERM on its way."""
 
     def batch(self, rows: Any) -> Batch:
         self.left -= 1
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGTERM)
-        return Texts.batch(self, rows)
+        return TextDataset.batch(self, rows)
 
 
 def assert_goes_on(family: str, given: RunSettings, stopped: Path, whole: Path) -> None:
@@ -499,11 +506,11 @@ def test_a_signal_in_any_step_ends_it_and_the_run_goes_on_to_the_very_weights(
     """Of 3 epochs of 4 steps: at the first, within epochs, at the end of one, at the very last."""
     given = dataclasses.replace(QUICK, weight_decay=0.3)
     part = texts(14)
-    part = SignalInBatch(part.rows, part.labels.numpy(), pad_token_id=0, types=False)
+    part = SignalInBatch(part.rows, part.labels.numpy(), pad_token_id=0, token_types=False)
     part.left = step
     model = classifier(family)
     torch.manual_seed(5)
-    with pytest.raises(Stopped, match="stopped by SIGTERM"):
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"):
         run_fit(model, tmp_path / "stopped", given, train=part)
     (state,) = state_files(tmp_path / "stopped")
     assert state.name == f"resume-{step:08d}.safetensors"
@@ -526,7 +533,7 @@ def test_a_signal_cuts_a_validation_short_and_the_epoch_s_training_is_kept(monke
         patch.setattr(training, "validation_logits", validation_logits)
         model = classifier()
         torch.manual_seed(5)
-        with pytest.raises(Stopped, match="stopped by SIGINT"):
+        with pytest.raises(Interrupted, match="stopped by SIGINT"):
             run_fit(model, tmp_path / "stopped")
     signal.signal(signal.SIGINT, before)
     (state,) = state_files(tmp_path / "stopped")
@@ -560,10 +567,10 @@ def test_a_run_with_frozen_layers_resumes_to_the_very_weights_too(tmp_path, chan
 
     def train(run: RunFolder) -> tuple[Classifier, Progress]:
         model = classifier("distilbert")
-        parts: dict[str, Part] = {"train": texts(14), "validation": texts(7, seed=1)}
+        parts: dict[str, Dataset] = {"train": texts(14), "validation": texts(7, seed=1)}
         if given.freeze:
             for name, part in parts.items():
-                parts[name] = encode_features(model, part, batch_size=4, runtime=Runtime(CPU))
+                parts[name] = encode_features(model, part, batch_size=4, runtime=Compute(CPU))
         freeze_layers(model, layers=given.freeze_layers, embeddings=False)
         return model, run_fit(model, run, given, **parts)
 

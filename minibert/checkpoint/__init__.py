@@ -1,0 +1,1 @@
+"""Hugging Face checkpoint folders: files to network and back."""

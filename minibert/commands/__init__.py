@@ -1,0 +1,1 @@
+"""The three commands, each a story, and the process around them."""

@@ -1,0 +1,229 @@
+"""The command lines of train.py, eval.py and predict.py, parsed and checked. Imports no torch."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minibert.commands.options import PRECISIONS, Parser, RunOptions, Settings, add_options
+from minibert.data.options import DataOptions
+from minibert.errors import InputError
+from minibert.options import flag_name
+from minibert.training.options import TrainingOptions
+
+DATA_FLAGS = ("text_column", "pair_column", "label_column", "encoding", "bad_rows")
+READING_FLAGS = ("text_column", "pair_column", "encoding")
+TABLES = (".csv", ".tsv")
+JSON_LINES = (".jsonl", ".ndjson", ".json")
+
+
+@dataclass(frozen=True)
+class TrainArguments:
+    """The command line of train.py: a new run's settings and folder, or a run to resume."""
+
+    settings: Settings
+    out: Path | None
+    resume: Path | None
+
+
+def parse_train(argv: Sequence[str]) -> TrainArguments:
+    """Parse the command line of train.py."""
+    parser = Parser(
+        prog="train.py",
+        usage="%(prog)s [options]",
+        description="Train a text classifier: a pretrained BERT or DistilBERT and labelled texts "
+        "in; a run folder out, with the model, its settings, history.csv, metrics.json and the "
+        "test split's predictions.",
+    )
+    add = parser.add_argument_group("run folder").add_argument
+    add("--out", type=Path, metavar="DIR", help="new folder (default: under runs/, by time)")
+    add("--resume", type=Path, metavar="DIR", help="continue a stopped run with its own settings")
+    model = ("model", "revision", "head", "pooling")
+    add_options(parser.add_argument_group("model"), RunOptions, model)
+    add_options(parser.add_argument_group("data"), DataOptions)
+    training = parser.add_argument_group("training")
+    add_options(training, TrainingOptions)
+    add_options(training, RunOptions, ("save_every", "keep_states"))
+    add_options(parser.add_argument_group("machine"), RunOptions, ("device", "precision"))
+    values: dict[str, Any] = vars(parser.parse_args(argv))
+    out, resume = values.pop("out"), values.pop("resume")
+    if resume and (values or out):
+        names = [flag_name(name) for name in values] + (["--out"] if out else [])
+        raise InputError(f"--resume uses the run's own settings; leave out {', '.join(names)}")
+    return TrainArguments(Settings.from_dict(values), out, resume)
+
+
+@dataclass(frozen=True)
+class ModelArguments:
+    """What eval.py and predict.py load: `options` are those of `minibert.load`."""
+
+    model: str | None  # None: the newest finished run
+    options: dict[str, Any]
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags by which eval.py and predict.py load a model."""
+    group = parser.add_argument_group("model")
+    add = group.add_argument
+    add("--model", metavar="NAME", help="run, folder or hub id (default: the newest finished run)")
+    add_options(group, RunOptions, ("revision",))
+    add(
+        "--max-length",
+        type=int,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="tokens per text, longer texts are cut (default: the model's)",
+    )
+    machine = parser.add_argument_group("machine")
+    add_options(machine, RunOptions, ("device",))
+    machine.add_argument(
+        "--precision",
+        choices=(*PRECISIONS, "int8"),
+        default=argparse.SUPPRESS,
+        help="of matrix products; int8 is fast on a CPU, but a text's probability may move by 0.2 "
+        "with the other texts in its batch (default: auto)",
+    )
+    machine.add_argument(
+        "--batch-size",
+        type=int,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="texts per forward pass (default: 32)",
+    )
+
+
+def take_model_arguments(values: dict[str, Any]) -> ModelArguments:
+    """Take the flags of `add_model_flags` out of the parsed values."""
+    model = values.pop("model")
+    names = ("revision", "max_length", "device", "precision", "batch_size")
+    options = {name: values.pop(name) for name in names if name in values}
+    if model is None and "revision" in options:
+        raise InputError("--revision goes with a hub id; give --model")
+    return ModelArguments(model, options)
+
+
+@dataclass(frozen=True)
+class EvaluateArguments:
+    """The command line of eval.py; `reading` says how to read the data."""
+
+    model: ModelArguments
+    data: str | None
+    json: Path | None
+    plot: Path | None
+    reading: dict[str, Any]
+
+
+def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
+    """Parse the command line of eval.py."""
+    parser = Parser(
+        prog="eval.py",
+        usage="%(prog)s [options]",
+        description="Score a finished run, a folder or a hub model on labelled texts: "
+        "scikit-learn's classification report, confusion matrix, accuracy with its 95%% interval.",
+    )
+    add_model_flags(parser)
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data", metavar="NAME", help="file, hub:owner/name, sst2 (default: the run's test split)"
+    )
+    add_options(data, DataOptions, DATA_FLAGS)
+    add = parser.add_argument_group("output").add_argument
+    add("--json", type=Path, metavar="FILE", help="write the figures here too")
+    add("--plot", type=Path, metavar="FILE", help="draw the confusion matrix (extra: plots)")
+    values = vars(parser.parse_args(argv))
+    reading = {name: values.pop(name) for name in DATA_FLAGS if name in values}
+    arguments = EvaluateArguments(take_model_arguments(values), **values, reading=reading)
+    if arguments.data is None and reading:
+        raise InputError("the flags of columns and files go with --data; leave them out")
+    json_file, source = arguments.json, arguments.data
+    if json_file and source and json_file.resolve() == Path(source).resolve():
+        raise InputError(f"--json {json_file}: is the file to score; give another")
+    for file in (json_file, arguments.plot):
+        if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+            raise InputError(f"{file}: is a folder, or its folder does not exist; make it first")
+    return arguments
+
+
+@dataclass(frozen=True)
+class PredictArguments:
+    """The command line of predict.py; `reading` says how to read the input."""
+
+    model: ModelArguments
+    texts: list[str]
+    input: str | None
+    input_format: str | None
+    output: str
+    resume_output: bool
+    csv_safe: bool
+    reading: dict[str, Any]
+
+
+def parse_predict(argv: Sequence[str]) -> PredictArguments:
+    """Parse the command line of predict.py."""
+    parser = Parser(
+        prog="predict.py",
+        usage="%(prog)s [options] [TEXT ...]",
+        description="Classify texts: one prediction per text, in input order, as JSON lines "
+        '{"text", "label", "probability", "probabilities"}, CSV or TSV. The input is streamed and '
+        "may be of any length. A row that cannot be used gets the label null and an error. Other "
+        "columns of the input are kept; one with a prediction's name gets the prefix input_. An "
+        "output file gets its name when it is complete; until then, or if the run stops, the "
+        "predictions are in .FILE.new.",
+    )
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts to classify")
+    add_model_flags(parser)
+    source = parser.add_argument_group("input")
+    add = source.add_argument
+    add("--input", metavar="FILE", help=".jsonl .csv .tsv .parquet, .txt (one text per line), or -")
+    add(
+        "--input-format",
+        choices=("lines", "jsonl", "csv", "tsv"),
+        help="format of - (default: lines, one text per line)",
+    )
+    add_options(source, DataOptions, READING_FLAGS)
+    add = parser.add_argument_group("output").add_argument
+    add(
+        "--output",
+        default="-",
+        metavar="FILE",
+        help=".jsonl .csv .tsv, or - (default: -, JSON lines)",
+    )
+    add(
+        "--resume-output",
+        action="store_true",
+        help="continue an interrupted output; give the same input again",
+    )
+    add(
+        "--csv-safe",
+        action="store_true",
+        help="put ' before cells of a .csv or .tsv that a spreadsheet would run as formulas",
+    )
+    values = vars(parser.parse_args(argv))
+    reading = {name: values.pop(name) for name in READING_FLAGS if name in values}
+    arguments = PredictArguments(take_model_arguments(values), **values, reading=reading)
+    check_predict(arguments)
+    return arguments
+
+
+def check_predict(arguments: PredictArguments) -> None:
+    """Raise InputError for flags that do not go together."""
+    source, output = arguments.input, arguments.output
+    suffix = Path(output).suffix.lower()
+    if bool(arguments.texts) == bool(source):
+        raise InputError("give either TEXT or --input FILE")
+    if arguments.input_format and source != "-":
+        raise InputError("--input-format goes with --input -; a file's name tells its format")
+    if arguments.resume_output and output == "-":
+        raise InputError("--resume-output goes with --output FILE")
+    if arguments.csv_safe and suffix not in TABLES:
+        raise InputError("--csv-safe goes with an --output FILE that ends in .csv or .tsv")
+    if output == "-":
+        return
+    path = Path(output)
+    if suffix not in (*TABLES, *JSON_LINES):
+        raise InputError(f"--output {output}: has none of the endings .jsonl, .csv, .tsv")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise InputError(f"--output {output}: is a folder, or its folder does not exist")
+    if source and path.exists() and Path(source).exists() and path.samefile(source):
+        raise InputError(f"--output {output}: is the input file; give another")

@@ -1,0 +1,117 @@
+"""Flags from the options of each room, and the options of a run. Imports no torch."""
+
+import argparse
+import dataclasses
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NoReturn
+
+from minibert.data.options import DataOptions, ratios
+from minibert.errors import InputError
+from minibert.model.config import HEADS, POOLINGS
+from minibert.options import check_options, flag_name, length, option
+from minibert.training.options import TrainingOptions
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+METAVARS: dict[Any, str] = {int: "N", float: "X", length: "N", ratios: "A:B:C"}
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of a run that belong neither to its data nor to its training."""
+
+    model: str = option(
+        "distilbert-base-uncased", "folder, finished run, hub id, or all-MiniLM-L6-v2"
+    )
+    revision: str | None = option(None, "branch, tag or commit of a hub id", shown="the newest")
+    head: str = option("mlp", "layers between features and classes", choices=HEADS)
+    pooling: str | None = option(
+        None,
+        "how a text's vectors become one",
+        choices=POOLINGS,
+        shown="cls; for a native head its own",
+    )
+    device: str = option("auto", "cpu, cuda, cuda:1 or mps; auto: a GPU if there is one")
+    precision: str = option(
+        "auto", "of matrix products; auto prints its choice and the reason", choices=PRECISIONS
+    )
+    save_every: int | None = option(
+        None,
+        "steps between saved states, beside each epoch's end",
+        parse=int,
+        bounds=(1, None),
+        shown="none",
+    )
+    keep_states: int = option(1, "newest saved states that are kept", parse=int, bounds=(1, None))
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All options of one run of train.py."""
+
+    run: RunOptions
+    data: DataOptions
+    training: TrainingOptions
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
+        """Build the options from flat names. Raises one InputError for all that is wrong."""
+        options, problems = {}, []
+        for part in fields(cls):
+            kind: Any = part.type
+            names = {field.name for field in fields(kind)} & values.keys()
+            try:
+                options[part.name] = kind(**{name: values[name] for name in names})
+            except InputError as error:
+                problems.append(str(error))
+        if problems:
+            raise InputError("; ".join(problems))
+        return cls(**options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options by their flat names, as settings.json has them."""
+        return {**asdict(self.run), **asdict(self.data), **asdict(self.training)}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are InputErrors: one line, without the usage."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        width = min(100, shutil.get_terminal_size().columns)
+        super().__init__(
+            allow_abbrev=False,
+            formatter_class=lambda prog: argparse.HelpFormatter(
+                prog, max_help_position=min(30, width // 3), width=width
+            ),
+            **kwargs,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage and exiting."""
+        raise InputError(f"{message} (see --help)")
+
+
+def add_options(group: Any, kind: type, names: Sequence[str] | None = None) -> None:
+    """Add flags for the fields of an options dataclass. A flag that is not given has no value."""
+    for field in dataclasses.fields(kind):
+        if names is not None and field.name not in names:
+            continue
+        metadata = field.metadata
+        flag = flag_name(field.name)
+        if isinstance(field.default, bool):
+            group.add_argument(
+                flag, action="store_true", default=argparse.SUPPRESS, help=metadata["help"]
+            )
+            continue
+        group.add_argument(
+            flag,
+            type=metadata["parse"],
+            choices=metadata["choices"],
+            default=argparse.SUPPRESS,
+            metavar=None if metadata["choices"] else METAVARS.get(metadata["parse"], "NAME"),
+            help=f"{metadata['help']} (default: {metadata['shown']})",
+        )

@@ -1,0 +1,111 @@
+"""The story of a prediction: rows in, one record per row out, a window at a time."""
+
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from minibert.commands.arguments import PredictArguments
+from minibert.commands.evaluate import find_folder
+from minibert.data.columns import Columns, choose_columns, field_names
+from minibert.data.examples import text_of
+from minibert.data.readers import Row, check_characters, read_rows, read_stream
+from minibert.errors import InputError
+from minibert.inference.predictor import Predictor, load
+from minibert.inference.writers import WINDOW, PredictionWriter, open_writer, prediction_record
+from minibert.runs import RunFolder
+
+Record = dict[str, Any]
+
+
+def main(arguments: PredictArguments) -> None:
+    """Classify texts and write one record per text, in input order."""
+    folder = find_folder(arguments.model)
+    predictor = load(str(folder), **arguments.model.options)
+    default = RunFolder(folder).columns()
+    errors = 0
+    with open_writer(
+        arguments.output,
+        predictor.classes,
+        safe=arguments.csv_safe,
+        resume=arguments.resume_output,
+    ) as writer:
+        for number, records in predictions(arguments, predictor, default, writer):
+            writer.write(number, records)
+            errors += sum("error" in record for record in records)
+    if errors:
+        print(f"{errors:,} rows could not be used; the field error says why", file=sys.stderr)
+    if predictor.truncated:
+        length = predictor.max_length
+        print(f"{predictor.truncated:,} texts were cut at {length} tokens", file=sys.stderr)
+
+
+def predictions(
+    arguments: PredictArguments,
+    predictor: Predictor,
+    default: Columns | None,
+    writer: PredictionWriter,
+) -> Iterator[tuple[int, list[Record]]]:
+    """Yield each window's number and records, for the windows that the writer needs."""
+    reading = dict(arguments.reading)
+    rows = input_rows(arguments, reading.pop("encoding", "utf-8"))
+    columns = None
+    for number in itertools.count():
+        window = list(itertools.islice(rows, WINDOW))
+        if not window:
+            return
+        names = field_names(window)
+        if columns is None and names:
+            where = arguments.input or "the command line"
+            columns = choose_columns(names, where, labelled=False, default=default, **reading)
+        if writer.needs(number):
+            yield number, predict_window(window, columns, predictor)
+
+
+def input_rows(arguments: PredictArguments, encoding: str) -> Iterator[Row]:
+    """Yield the rows of the command line's texts, of standard input, or of a file."""
+    source = arguments.input
+    if source is None:
+        texts = enumerate(arguments.texts, start=1)
+        rows = (Row(number, {"text": text}) for number, text in texts)
+        return (check_characters(row, sys.getfilesystemencoding()) for row in rows)
+    if source == "-":
+        if sys.stdin is None:
+            raise InputError("standard input is closed; give --input FILE")
+        form = arguments.input_format or "lines"
+        return read_stream(sys.stdin.buffer, form, "standard input", encoding=encoding)
+    return read_rows(Path(source), encoding=encoding)
+
+
+def predict_window(
+    window: Sequence[Row], columns: Columns | None, predictor: Predictor
+) -> list[Record]:
+    """Return one record per row, in order; a row that cannot be used gets its error."""
+    texts: list[str] = []
+    pairs: list[str] = []
+    problems: list[str | None] = []
+    for row in window:
+        try:
+            if row.error or columns is None:
+                raise ValueError(row.error)
+            text = text_of(row, columns.text)
+            pair = text_of(row, columns.pair) if columns.pair else ""
+        except ValueError as error:
+            problems.append(f"line {row.line}: {error}")
+            continue
+        problems.append(None)
+        texts.append(text)
+        pairs.append(pair)
+    paired = columns is not None and columns.pair is not None
+    probabilities = iter(predictor.predict_proba(texts, pairs if paired else None).tolist())
+    return [
+        prediction_record(
+            row,
+            columns,
+            problem,
+            next(probabilities) if problem is None else None,
+            predictor.classes,
+        )
+        for row, problem in zip(window, problems, strict=True)
+    ]

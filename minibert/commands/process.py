@@ -1,0 +1,74 @@
+"""The process around a command: streams, signals, warnings, threads, exit statuses."""
+
+import importlib
+import io
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+
+from minibert.commands.interrupts import SignalHandler
+from minibert.errors import InputError, Interrupted, printable
+
+
+def run_script(name: str) -> int:
+    """Run the command `name` on sys.argv: parse its options, import its story, run it."""
+    prepare_process()
+
+    def main(argv: Sequence[str]) -> None:
+        # Parsing comes first: --help and mistakes need not wait for torch's import.
+        parse = getattr(importlib.import_module("minibert.commands.arguments"), f"parse_{name}")
+        arguments = parse(argv)
+        importlib.import_module(f"minibert.commands.{name}").main(arguments)
+
+    return run_command(main)
+
+
+def prepare_process() -> None:
+    """Set what must be set before torch is imported."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during imports ends quietly
+    # A file opened later would get a closed stream's number, and what is written to that stream.
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    if sys.stderr is None:  # print() would take standard output in its place
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+
+
+def run_command(main: Callable[[Sequence[str]], None]) -> int:
+    """Run a command's `main` on sys.argv and return its exit status.
+
+    0 for success, 2 with one line on standard error for an InputError, 128 + N after signal N.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # for terminals that are not UTF-8
+    with SignalHandler(), warnings.catch_warnings():
+        warnings.showwarning = _show_warning  # type: ignore[assignment]
+        try:
+            main(sys.argv[1:])
+            if sys.stdout is not None:  # None: closed by the parent process
+                sys.stdout.flush()
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except BrokenPipeError:
+            # The reader has left (`| head`); Python would complain again when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + 13  # SIGPIPE, which Windows has no name for
+        except OSError as error:  # a full disk behind standard output, a name too long
+            print(f"error: {printable(str(error), limit=1000)}", file=sys.stderr)
+            if sys.stdout is not None:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 2
+        except Interrupted as interrupted:
+            print(printable(str(interrupted), limit=1000), file=sys.stderr)
+            return 128 + interrupted.number
+    return 0
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    """Print a warning as one line, without the place in the source."""
+    print(f"warning: {printable(str(message), limit=1000)}", file=sys.stderr)

@@ -1,0 +1,186 @@
+"""A training run's folder while it trains: new or resumed, locked, saved, interruptible."""
+
+import shlex
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import minibert
+from minibert.checkpoint.save import save_weights
+from minibert.checkpoint.tensors import fingerprint
+from minibert.commands.arguments import TrainArguments
+from minibert.commands.interrupts import SignalHandler
+from minibert.commands.options import Settings
+from minibert.data.splits import Splits
+from minibert.device import Compute, choose_compute
+from minibert.errors import InputError, Interrupted, printable
+from minibert.inference.text_classifier import TextClassifier
+from minibert.model.classifier import Classifier
+from minibert.runs import Metadata, RunFolder, check_new, locked
+from minibert.training.finite import optimizer_steps
+from minibert.training.progress import ProgressBar
+from minibert.training.state import TrainState
+
+
+class Session:
+    """What a new or resumed run begins with: settings, device and precision.
+
+    Raises InputError for an output folder that is not empty, and for a run that cannot be resumed.
+    """
+
+    def __init__(self, arguments: TrainArguments) -> None:
+        self.settings, self.out = arguments.settings, arguments.out
+        self.resumed = RunFolder(arguments.resume) if arguments.resume else None
+        self.saved: Metadata | None = None
+        if self.out:
+            check_new(self.out)
+        if self.resumed:
+            values, self.saved = self.resumed.read_settings()
+            # Device and precision stay as chosen at the start, also on another machine.
+            values |= {name: self.saved.environment[name] for name in ("device", "precision")}
+            self.settings = Settings.from_dict(values)
+            check_model_exists(self.resumed, self.settings)
+        self.compute = choose_compute(self.settings.run.device, self.settings.run.precision)
+        if self.resumed:
+            self.compute = replace(self.compute, reason="as the run began")
+
+    def notes(self, classifier: TextClassifier) -> tuple[str, ...]:
+        """Return what loading the model had to say. A resumed run overwrites the weights."""
+        return () if self.resumed else classifier.checkpoint.notes
+
+    @contextmanager
+    def open(
+        self, classifier: TextClassifier, splits: Splits, model_folder: Path
+    ) -> Iterator["RunCallback"]:
+        """Make the run's folder, or check it; hold its lock; say how to resume if interrupted."""
+        metadata = current_metadata(splits, model_folder, self.compute)
+        if self.resumed and self.saved:
+            check_unchanged(self.resumed, self.saved.digests, metadata.digests, self.settings)
+            run = self.resumed
+        else:
+            values = self.settings.to_dict()
+            if model_folder.parent.name == "snapshots":  # in the hub's cache: its name is a commit
+                values["revision"] = model_folder.name
+            run = RunFolder.create(self.out, values, metadata)
+        where = printable(shlex.quote(str(run.path)), 1000)
+        print(f"run: {where}")
+        try:
+            with (
+                locked(run.path, "--resume" if self.resumed else "--out"),
+                SignalHandler() as signals,
+            ):
+                run.check_unfinished()  # by another process, while this one read its data
+                callback = RunCallback(run, classifier, self.settings, signals, len(splits.train))
+                with closing(callback):
+                    yield callback
+        except Interrupted as interrupted:
+            hint = f"resume with: python train.py --resume {where}"
+            raise Interrupted(interrupted.number, hint) from None
+        print(f"finished: {where} (python eval.py; python predict.py TEXT)")
+
+
+class RunCallback(ProgressBar):
+    """Shows a run's progress, saves it, and after a signal stops it where it can be resumed."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        classifier: TextClassifier,
+        settings: Settings,
+        signals: SignalHandler,
+        texts: int,
+    ) -> None:
+        steps = optimizer_steps(texts, settings.training)
+        super().__init__(settings.training, texts=texts, steps=steps)
+        self.folder, self.classifier, self.signals = folder, classifier, signals
+        self.run_options = settings.run
+
+    def on_start(self, state: TrainState) -> None:
+        """Continue from the newest saved state; defer signals to the end of a step."""
+        self.signals.deferred = True
+        self.folder.load_state(state)
+        if state.step:
+            print(f"resuming after step {state.step}, in epoch {state.step // self.steps + 1}")
+
+    def on_step(self, state: TrainState, loss: Tensor, lr: float) -> None:
+        """Show the step; save the state if it is due, or if a signal asks to stop."""
+        super().on_step(state, loss, lr)
+        every, ends_epoch = self.run_options.save_every, state.step % self.steps == 0
+        if self.signals.number is not None or (
+            every and state.step % every == 0 and not ends_epoch
+        ):
+            self.save(state)
+        self.signals.raise_if_interrupted()
+
+    @contextmanager
+    def validating(self, state: TrainState) -> Iterator[None]:
+        """Let a signal stop the validation at once; the epoch's training is saved."""
+        self.close()
+        try:
+            with self.signals.interruptible():
+                yield
+        except Interrupted:
+            self.save(state)
+            raise
+
+    def on_best(self, model: Classifier) -> None:
+        """Save the weights."""
+        checkpoint = self.classifier.checkpoint
+        save_weights(self.folder.path, model, checkpoint.encoder, checkpoint.head)
+
+    def on_epoch(self, state: TrainState) -> None:
+        """Print the figures and save the state."""
+        super().on_epoch(state)
+        self.save(state)
+        self.signals.raise_if_interrupted()
+
+    def on_end(self, model: Classifier) -> None:
+        """Stop deferring signals. The best weights are in the folder."""
+        self.signals.deferred = False
+        self.signals.raise_if_interrupted()
+
+    def save(self, state: TrainState) -> None:
+        """Save the state of the run."""
+        self.folder.save_state(state, keep=self.run_options.keep_states)
+
+
+def check_model_exists(run: RunFolder, settings: Settings) -> None:
+    """Raise InputError if a resumed run's model folder is not where it was."""
+    model = Path(settings.run.model)
+    if model.is_absolute() and not model.is_dir():
+        raise InputError(
+            f"--resume {run.path}: the model folder {model} is not there; put it back, or set "
+            f'"model" in {run.path / "settings.json"} to where it is now'
+        )
+
+
+def check_unchanged(
+    run: RunFolder, saved: dict[str, str], current: dict[str, str], settings: Settings
+) -> None:
+    """Raise InputError if a resumed run would read other data, or another model, than before."""
+    changed = sorted({name for name, _ in saved.items() ^ current.items()})
+    if changed:
+        splits = [
+            f"the {name} split of {settings.data.data}" for name in changed if name != "model"
+        ]
+        names = [f"the model {settings.run.model}"] * ("model" in changed) + splits
+        raise InputError(
+            f"--resume {run.path}: {' and '.join(names)} has changed since; start a new run"
+        )
+
+
+def current_metadata(splits: Splits, model_folder: Path, compute: Compute) -> Metadata:
+    """Return what settings.json keeps beside the options: what is read, and what computes."""
+    environment = {
+        "device": str(compute.device),
+        "precision": compute.precision,
+        "model_folder": str(model_folder.resolve()),
+        "torch": torch.__version__,
+        "minibert": minibert.__version__,
+    }
+    digests = {**splits.fingerprints(), "model": fingerprint(model_folder)}
+    return Metadata(splits.train.columns, digests, environment)

@@ -1,0 +1,171 @@
+"""The story of a run: from a pretrained encoder and labelled texts to a classifier in a folder."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minibert.checkpoint.config_file import read_encoder_config, read_head_config, write_config
+from minibert.checkpoint.families import FAMILIES
+from minibert.checkpoint.load import load_classifier
+from minibert.commands.arguments import TrainArguments
+from minibert.commands.options import RunOptions
+from minibert.commands.session import RunCallback, Session
+from minibert.data.batches import Dataset, TextDataset
+from minibert.data.datasets import build_datasets, tokenize_splits
+from minibert.data.examples import Examples, class_names
+from minibert.data.splits import Splits, describe_splits, read_splits
+from minibert.data.tokenizer import Tokenizer
+from minibert.device import Compute, cpu_has_bf16, memory_advice
+from minibert.errors import InputError
+from minibert.evaluation.metrics import report, score
+from minibert.hub import find_model
+from minibert.inference.batched import InferenceModel, prepare_for_inference
+from minibert.inference.text_classifier import TextClassifier
+from minibert.model.config import EncoderConfig, HeadConfig
+from minibert.training.loop import encode_features, fit
+from minibert.training.options import TrainingOptions
+
+
+def main(arguments: TrainArguments) -> None:
+    """Train a classifier, or continue a run that was stopped."""
+    session = Session(arguments)
+    settings, compute = session.settings, session.compute
+
+    # The model's files, and the data
+    folder = find_model(settings.run.model, revision=settings.run.revision)
+    config = read_encoder_config(folder)
+    check_layers(config, settings.training)
+    tokenizer = Tokenizer.from_folder(folder, config)
+    splits = read_splits(settings.data)
+    print(describe_splits(splits))
+    tokenized = tokenize_splits(
+        splits, tokenizer, max_length=settings.data.max_length, positions=config.positions
+    )
+    print(tokenized.report)
+
+    # The classifier, and the datasets for its classes
+    torch.manual_seed(settings.training.seed)
+    head = choose_head(folder, config, splits.train, settings.run, tokenized.max_length)
+    classifier = TextClassifier(load_classifier(folder, head), tokenizer)
+    datasets = build_datasets(tokenized, splits, head.labels, config)
+    print(*session.notes(classifier), compute, sep="\n")
+
+    with session.open(classifier, splits, folder) as run:
+        tokenizer.save(run.folder.path)
+        write_config(run.folder.path, config, head)
+        training = train(classifier, datasets, settings.training, compute, run)
+        best = load_classifier(run.folder.path).model
+        ready = prepare_for_inference(best, compute)
+        figures, predictions = evaluate(ready, datasets, splits, head.labels, settings.training)
+        run.folder.finish({**figures, "training": training}, predictions)
+
+
+def check_layers(config: EncoderConfig, options: TrainingOptions) -> None:
+    """Raise InputError if more layers are to be frozen than there are."""
+    if options.freeze_layers > config.layers:
+        raise InputError(
+            f"--freeze-layers is {options.freeze_layers}; this model has {config.layers} layers"
+        )
+
+
+def choose_head(
+    folder: Path, config: EncoderConfig, train: Examples, options: RunOptions, max_length: int
+) -> HeadConfig:
+    """Return the head to train. If the checkpoint has the same classes, their order is kept."""
+    classes = class_names(train)
+    stored = read_head_config(folder)
+    if stored and sorted(map(str.lower, stored.labels)) == sorted(map(str.lower, classes)):
+        classes = stored.labels
+    default = FAMILIES[config.family].native_pooling if options.head == "native" else "cls"
+    return HeadConfig(options.head, options.pooling or default, classes, max_length)
+
+
+def train(
+    classifier: TextClassifier,
+    datasets: dict[str, TextDataset],
+    options: TrainingOptions,
+    compute: Compute,
+    run: RunCallback,
+) -> dict[str, Any]:
+    """Train the model, or with --freeze its head on features computed once; return the figures."""
+    model = classifier.model.to(compute.device)
+    inputs: list[Dataset] = [datasets["train"], datasets["validation"]]
+    started = time.perf_counter()
+    if options.freeze:
+        size = options.batch_size
+        inputs = [encode_features(model, data, compute, batch_size=size) for data in inputs]
+    encoding = time.perf_counter() - started
+    with memory_advice(lambda: smaller_batches(datasets["train"], options, compute)):
+        result = fit(model, inputs[0], inputs[1], options, compute=compute, callback=run)
+    epochs = len(result.history)
+    figures: dict[str, Any] = {
+        "epochs": epochs,
+        "best_epoch": result.best_epoch,
+        "seconds": round(result.seconds, 3),
+        "texts_per_second": round(epochs * len(inputs[0]) / result.seconds, 1),
+    }
+    if options.freeze:
+        count = sum(len(data) for data in inputs)
+        print(f"frozen encoder: {count:,} texts encoded once, in {encoding:.1f} s")
+        print(f"head: {epochs} epochs in {result.seconds:.1f} s")
+        figures["encoding_seconds"] = round(encoding, 3)
+    return figures
+
+
+def smaller_batches(train: TextDataset, options: TrainingOptions, compute: Compute) -> str:
+    """Return what to change if a training step needs too much memory."""
+    size, rows = options.batch_size, options.batch_size * options.accumulate
+    longest = int(train.lengths.max())
+    advice = []
+    if size > 1:
+        # The largest smaller batch that fills the same optimizer steps.
+        half = next(n for n in range(size // 2, 0, -1) if rows % n == 0)
+        advice.append(f"--batch-size {half} --accumulate {rows // half} (the same steps)")
+    if not options.freeze:
+        advice.append(f"--max-length below {longest}")
+        if compute.precision == "fp32" and (compute.device.type == "cuda" or cpu_has_bf16()):
+            advice.append("--precision bf16")
+    return (
+        f"training on {size} texts per batch, the longest of {longest} tokens; start a new run "
+        f"with {' or '.join(advice or ['fewer texts'])}"
+    )
+
+
+def evaluate(
+    model: InferenceModel,
+    datasets: dict[str, TextDataset],
+    splits: Splits,
+    classes: Sequence[str],
+    options: TrainingOptions,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Score validation and, for the only time, test; return figures and the test's predictions."""
+    logits = model.logits(datasets["validation"], batch_size=options.batch_size)
+    scores = score(logits, datasets["validation"].labels, classes)
+    figures = {"validation": scores.to_json()}
+    print(f"validation: {scores}")
+    if splits.test is None:
+        return figures, []
+    labels = datasets["test"].labels
+    logits = model.logits(datasets["test"], batch_size=options.batch_size)
+    scores = score(logits, labels, classes)
+    print(report(logits, labels, classes))
+    print(f"test: {scores}")
+    figures["test"] = scores.to_json()
+    return figures, prediction_rows(splits.test, labels, logits, classes)
+
+
+def prediction_rows(
+    test: Examples, labels: Tensor, logits: Tensor, classes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return one row per text: the text, its label, the prediction and its probability."""
+    best, numbers = (x.tolist() for x in torch.softmax(logits, dim=1).max(dim=1))
+    rows = []
+    for i, text in enumerate(test.texts):
+        pair = {} if test.pairs is None else {"pair": test.pairs[i]}
+        prediction = {"prediction": classes[numbers[i]], "probability": round(best[i], 6)}
+        rows.append({"text": text, **pair, "label": classes[int(labels[i])], **prediction})
+    return rows

@@ -1,0 +1,1 @@
+"""From files to batches: rows, labelled examples, splits, token ids, datasets."""

@@ -1,0 +1,158 @@
+"""Token ids to batches of similar length. The order is a pure function of (seed, epoch)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Batches that are sorted by length together. More saves padding; at least so many windows per epoch
+# keep the batches of a small data set from repeating (as in transformers' LengthGroupedSampler).
+WINDOW_BATCHES, MIN_WINDOWS = 50, 4
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """The ids of one text or pair, int32, special tokens included.
+
+    Tokens from `segment_b_start` on are of token type 1; a single text has none.
+    """
+
+    ids: np.ndarray
+    segment_b_start: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The arguments of a model's forward pass, and the labels (B,)."""
+
+    inputs: tuple[Tensor | None, ...]
+    labels: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on a device. A copy to a GPU is asynchronous."""
+
+        def move(x: Tensor) -> Tensor:
+            if device.type == "cuda":
+                return x.pin_memory().to(device, non_blocking=True)
+            return x.to(device)
+
+        inputs = tuple(x if x is None else move(x) for x in self.inputs)
+        return Batch(inputs, move(self.labels))
+
+
+class Dataset(Protocol):
+    """Labelled rows that can be batched: tokenized texts, or the features of a frozen encoder."""
+
+    lengths: np.ndarray  # tokens per row, int64 (N,)
+    labels: Tensor  # class numbers, int64 (N,)
+    places: Sequence[str] | None  # file and line of each row, for error messages
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        ...
+
+    def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
+        """Return these rows as one batch."""
+        ...
+
+
+class TextDataset:
+    """Tokenized texts. A batch is padded to its longest text.
+
+    Args:
+        rows: the token ids of each text.
+        labels: class numbers, int64 (N,); None if the texts have no labels.
+        pad_token_id: the id that fills a batch up.
+        token_types: whether the model has token types; batches then have them if any text does.
+        places: file and line of each text, for error messages.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[TokenIds],
+        labels: np.ndarray | None,
+        *,
+        pad_token_id: int,
+        token_types: bool,
+        places: Sequence[str] | None = None,
+    ) -> None:
+        self.rows = rows
+        self.lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        self.labels = torch.zeros(len(rows), dtype=torch.int64)
+        if labels is not None:
+            self.labels = torch.from_numpy(labels)
+        self.pad_token_id = pad_token_id
+        self.token_types = token_types and any(row.segment_b_start < len(row) for row in rows)
+        self.places = places
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def used_ids(self) -> Tensor:
+        """Return the token ids in the texts and the padding's, without repeats, sorted."""
+        ids = np.concatenate([[self.pad_token_id], *(row.ids for row in self.rows)])
+        return torch.from_numpy(np.unique(ids)).long()
+
+    def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
+        """Return ids (B, S), mask (B, S) or None without padding, token types (B, S) or None."""
+        lengths = self.lengths[rows]
+        columns = np.arange(lengths.max())
+        real = columns < lengths[:, None]  # (B, S)
+        ids = np.full(real.shape, self.pad_token_id, dtype=np.int64)
+        ids[real] = np.concatenate([self.rows[i].ids for i in rows])
+        mask = None if real.all() else torch.from_numpy(real)
+        types = None
+        if self.token_types:
+            starts = np.array([self.rows[i].segment_b_start for i in rows])
+            types = torch.from_numpy(((columns >= starts[:, None]) & real).astype(np.int64))
+        return Batch((torch.from_numpy(ids), mask, types), self.labels[rows])
+
+
+class FeatureDataset:
+    """The features (N, D) that a frozen encoder computed once: the head's whole input."""
+
+    def __init__(
+        self, values: Tensor, labels: Tensor, *, places: Sequence[str] | None = None
+    ) -> None:
+        self.values = values
+        self.labels = labels
+        self.lengths = np.ones(len(values), dtype=np.int64)
+        self.places = places
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
+        """Return features (B, D) and labels."""
+        chosen = torch.as_tensor(rows)
+        return Batch((self.values[chosen],), self.labels[chosen])
+
+
+def training_order(
+    lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int
+) -> list[np.ndarray]:
+    """Return the row numbers of each batch of an epoch, every row once.
+
+    Rows are shuffled, sorted by length within windows, and cut into batches; then the batches are
+    shuffled. All batches but one have `batch_size` rows.
+    """
+    random = np.random.default_rng([seed, epoch])
+    rows = random.permutation(len(lengths))
+    window = batch_size * max(1, min(WINDOW_BATCHES, len(rows) // (MIN_WINDOWS * batch_size)))
+    for start in range(0, len(rows), window):
+        part = rows[start : start + window]
+        rows[start : start + window] = part[np.argsort(lengths[part], kind="stable")]
+    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    return [batches[i] for i in random.permutation(len(batches))]
+
+
+def length_order(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Return the row numbers of each batch, from the longest text to the shortest."""
+    rows = np.argsort(-lengths, kind="stable")
+    return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]

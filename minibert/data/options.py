@@ -1,0 +1,54 @@
+"""The options of the data: where it is, which columns it has, how it is split and cut."""
+
+import argparse
+import os
+from dataclasses import dataclass
+
+from minibert.options import check_options, length, option
+
+
+def ratios(text: str) -> tuple[int, int, int]:
+    """Parse --split: three whole numbers separated by colons."""
+    try:
+        train, validation, test = (int(number) for number in text.split(":"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 70:15:15") from None
+    return train, validation, test
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What to read as training, validation and test data. Raises InputError for bad values."""
+
+    data: str = option("sst2", "file, hub:owner/name[/folder], sst2 or glue/sst2")
+    validation: str | None = option(None, "file that selects the epoch", shown="split off")
+    test: str | None = option(
+        None, "file that is scored once, at the end", shown="split off a single file"
+    )
+    text_column: str | None = option(None, "column of the text", shown="found by its name")
+    pair_column: str | None = option(None, "column of a second text", shown="found by its name")
+    label_column: str | None = option(None, "column of the label", shown="found by its name")
+    encoding: str = option("utf-8", "encoding of CSV, TSV and JSON lines files")
+    bad_rows: str = option(
+        "error", "stop at a row that cannot be used, or drop it", choices=("error", "drop")
+    )
+    split: tuple[int, int, int] = option(
+        (70, 15, 15), "ratio of training, validation and test", parse=ratios, shown="70:15:15"
+    )
+    split_seed: int = option(2021, "seed of the split", parse=int, bounds=(0, 2**32 - 1))
+    max_length: int | None = option(
+        128,
+        "tokens per text, longer texts are cut; auto: cuts at most 1%% of the training texts",
+        parse=length,
+        bounds=(3, None),
+    )
+
+    def __post_init__(self) -> None:
+        problems = []
+        if len(self.split) != 3 or min(self.split) < 1:
+            problems.append(f"--split is {self.split}; it needs three whole numbers, none below 1")
+        files = [self.data, self.validation, self.test]
+        paths = [os.path.realpath(name) for name in files if name is not None]
+        if len(set(paths)) < len(paths):
+            problems.append("one file is given for two of --data, --validation and --test")
+        check_options(self, *problems)

@@ -1,0 +1,108 @@
+"""Where and in which precision a run computes: each a value and the reason for it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from minibert.errors import InputError
+
+DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "int8": torch.int8,  # inference only
+}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device, the precision of matrix products on it, and the reason for that precision."""
+
+    device: torch.device
+    precision: str = "fp32"  # a key of DTYPES
+    reason: str = "as requested"
+
+    def autocast(self) -> torch.autocast:
+        """Return the context for forward passes of a float32 model. In fp32 it does nothing."""
+        enabled = self.precision != "fp32"
+        return torch.autocast(self.device.type, dtype=DTYPES[self.precision], enabled=enabled)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Return the loss scaler, which fp16's small range needs. Otherwise it does nothing."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+    def __str__(self) -> str:
+        return f"precision: {self.precision} ({self.reason}); device: {describe(self.device)}"
+
+
+def choose_compute(device: str = "auto", precision: str = "auto") -> Compute:
+    """Return the device and precision for the options --device and --precision.
+
+    Raises InputError for what this machine does not have.
+    """
+    chosen = choose_device(device)
+    return Compute(chosen, *choose_precision(precision, chosen))
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of this name. `auto` is a GPU if there is one."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()  # fails on "meta" and the like
+    except (RuntimeError, AssertionError, ImportError) as error:
+        cause = str(error).partition("\n")[0]
+        raise InputError(f"--device {name}: not on this machine ({cause})") from None
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> tuple[str, str]:
+    """Return the precision of matrix products, and the reason."""
+    if name == "int8" and device.type != "cpu":
+        raise InputError(f"--precision int8 is for a CPU, not for {device.type}; add --device cpu")
+    if name == "bf16" and device.type == "cpu" and not cpu_has_bf16():
+        return name, "as requested; this processor has no bf16 instructions: fp32 is faster"
+    if name != "auto":
+        return name, "as requested"
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16", "this GPU computes it natively"
+        return "fp16", "this GPU has no bf16; the loss is scaled"
+    if device.type == "cpu":
+        if cpu_has_bf16():
+            return "bf16", "this processor has bf16 instructions"
+        return "fp32", "this processor has no bf16 instructions"
+    return "fp32", f"lower precision has not been benchmarked on {device.type}"
+
+
+def cpu_has_bf16() -> bool:
+    """Return whether the processor multiplies bf16 (AVX512-BF16), as far as PyTorch tells."""
+    try:
+        return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    except AttributeError:  # before torch 2.10
+        return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+
+
+def describe(device: torch.device) -> str:
+    """Return a device's name for a person."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{device.type}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+@contextmanager
+def memory_advice(advice: Callable[[], str]) -> Iterator[None]:
+    """Turn running out of memory into an InputError with this advice."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not known and "DefaultCPUAllocator" not in str(error):  # a CPU's error has no own type
+            raise
+        raise InputError(f"out of memory, {advice()}") from None

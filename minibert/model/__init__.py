@@ -1,0 +1,1 @@
+"""The network: configuration, encoder, heads, and faster kernels for a CPU."""

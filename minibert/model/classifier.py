@@ -1,0 +1,91 @@
+"""From the encoder's vectors to logits: pooling, the heads, and the classifier around them."""
+
+import torch
+from torch import Tensor, nn
+
+from minibert.model.config import EncoderConfig, HeadConfig
+from minibert.model.encoder import ACTIVATION_LAYERS, Encoder, initialize
+from minibert.model.kernels import Dropout
+
+
+def pool(
+    hidden: Tensor, attention_mask: Tensor | None, *, how: str, pooler: nn.Linear | None
+) -> Tensor:
+    """(B, S, D) -> (B, D): first token, first token through the pooler, or mean of real tokens."""
+    if how == "mean":
+        if attention_mask is None:
+            return hidden.mean(dim=1)
+        weights = attention_mask.to(hidden.dtype)[:, :, None]  # (B, S, 1)
+        return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+    first = hidden[:, 0]
+    if how == "cls":
+        return first
+    assert how == "pooler" and pooler is not None
+    return torch.tanh(pooler(first))
+
+
+class Head(nn.Module):
+    """(B, D) -> (B, C): [dense, activation,] dropout, output. The kinds differ in values only."""
+
+    def __init__(self, config: EncoderConfig, head: HeadConfig) -> None:
+        super().__init__()
+        hidden, activation, dropout = head_values(config, head.kind)
+        self.dense = nn.Linear(config.width, hidden) if hidden else None
+        self.activation = ACTIVATION_LAYERS[activation]()
+        self.dropout = Dropout(dropout)
+        self.out = nn.Linear(hidden or config.width, len(head.labels))
+        if head.kind == "mlp":
+            assert self.dense is not None
+            nn.init.xavier_uniform_(self.dense.weight)
+            nn.init.zeros_(self.dense.bias)
+        if head.kind == "native" and not self.out.weight.is_meta:  # see empty_embedding
+            initialize(self, config.initializer_range)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, D) -> logits (B, C)."""
+        if self.dense is not None:
+            x = self.activation(self.dense(x))
+        return self.out(self.dropout(x))
+
+
+def head_values(config: EncoderConfig, kind: str) -> tuple[int, str, float]:
+    """Return a head's hidden width (0: no hidden layer), activation and dropout."""
+    if kind == "mlp":
+        return config.width // 2, "gelu", 0.3
+    if kind == "relu":
+        return 512, "relu", 0.2
+    if kind == "linear":
+        return 0, "gelu", 0.0
+    # The heads of BertForSequenceClassification and DistilBertForSequenceClassification.
+    native = config.dropout if config.classifier_dropout is None else config.classifier_dropout
+    return (config.width, "relu", native) if config.family == "distilbert" else (0, "gelu", native)
+
+
+class Classifier(nn.Module):
+    """Encoder, pooling, head. A frozen encoder is a cut at `features`, not a second model."""
+
+    def __init__(self, encoder: Encoder, head: Head, *, pooling: str) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+        self.pooling = pooling
+
+    def features(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+    ) -> Tensor:
+        """(B, S) ids -> (B, D)."""
+        first_only = self.pooling != "mean"
+        hidden = self.encoder(input_ids, attention_mask, token_type_ids, first_only=first_only)
+        return pool(hidden, attention_mask, how=self.pooling, pooler=self.encoder.pooler)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+    ) -> Tensor:
+        """(B, S) ids -> logits (B, C)."""
+        return self.head(self.features(input_ids, attention_mask, token_type_ids))

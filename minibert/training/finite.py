@@ -1,0 +1,77 @@
+"""Finds a loss or gradient that is NaN or infinite, and names the texts and the likely cause."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minibert.data.batches import Dataset, training_order
+from minibert.device import Compute
+from minibert.errors import InputError
+from minibert.training.options import TrainingOptions
+
+
+class FiniteCheck:
+    """Checks every step.
+
+    On a CPU a bad step is found before the optimizer takes it. A GPU is not waited for: it keeps
+    the first bad step until `raise_if_found`. In fp16, gradients that are not finite are normal and
+    skipped by the loss scaler, so only the loss is checked.
+    """
+
+    def __init__(self, train: Dataset, options: TrainingOptions, compute: Compute) -> None:
+        self.train, self.options, self.precision = train, options, compute.precision
+        self.waits = compute.device.type == "cpu"
+        self.found = torch.tensor([-1.0, 0.0, 0.0], device=compute.device)  # step, loss, norm
+
+    def check(self, step: int, loss: Tensor, norm: float | Tensor) -> None:
+        """Check the loss and the gradient's norm of a step, counted from 0 over all epochs."""
+        checked_norm = norm if self.precision != "fp16" else 0.0
+        if self.waits:
+            if not math.isfinite(float(loss)) or not math.isfinite(float(checked_norm)):
+                raise self._error(step, float(loss), float(checked_norm))
+            return
+        norm_on_device = torch.as_tensor(checked_norm, dtype=loss.dtype, device=loss.device)
+        here = torch.stack((torch.full_like(loss, step), loss, norm_on_device))
+        is_first = ~here.isfinite().all() & (self.found[0] < 0)
+        self.found = torch.where(is_first, here, self.found)
+
+    def raise_if_found(self) -> None:
+        """Raise InputError if a step was not finite."""
+        step, loss, norm = self.found.tolist()
+        if step >= 0:
+            raise self._error(int(step), loss, norm)
+
+    def _error(self, step: int, loss: float, norm: float) -> InputError:
+        options = self.options
+        what = f"the loss is {loss}"
+        if math.isfinite(loss):
+            what = f"the gradient's norm is {norm}"
+        precision = f", or {self.precision} has too few digits (--precision fp32)"
+        return InputError(
+            f"step {step + 1}: {what}, on {self._places(step)}; likely a learning rate is too high "
+            f"(--encoder-lr is {options.encoder_lr:g}, --head-lr {options.head_lr:g})"
+            f"{'' if self.precision == 'fp32' else precision}; the best epoch before it is kept"
+        )
+
+    def _places(self, step: int) -> str:
+        """Name the first texts of a step by file and line, or by row."""
+        epoch, in_epoch = divmod(step, optimizer_steps(len(self.train), self.options))
+        rows = np.concatenate(step_batches(self.train, self.options, epoch)[in_epoch])
+        places = self.train.places
+        first = [places[row] if places else f"row {row + 1}" for row in rows[:3]]
+        more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
+        return f"{', '.join(first)}{more}"
+
+
+def optimizer_steps(texts: int, options: TrainingOptions) -> int:
+    """Return the number of optimizer steps per epoch, partial ones included."""
+    return math.ceil(math.ceil(texts / options.batch_size) / options.accumulate)
+
+
+def step_batches(train: Dataset, options: TrainingOptions, epoch: int) -> list[list[np.ndarray]]:
+    """Return the rows of each batch of each optimizer step of an epoch."""
+    order = training_order(train.lengths, options.batch_size, seed=options.seed, epoch=epoch)
+    size = options.accumulate
+    return [order[start : start + size] for start in range(0, len(order), size)]

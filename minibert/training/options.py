@@ -1,0 +1,67 @@
+"""The options of training, each with its unit and range."""
+
+from dataclasses import dataclass
+
+from minibert.options import check_options, option
+
+SCHEDULES = ("linear", "cosine", "constant")
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How to train. Raises one InputError for all values out of range.
+
+    Example:
+        >>> TrainingOptions(epochs=0, warmup=2.0)
+        Traceback (most recent call last):
+        minibert.errors.InputError: --epochs is 0; it must be 1 or more; --warmup is 2.0; ...
+    """
+
+    epochs: int = option(3, "passes over the training texts", parse=int, bounds=(1, None))
+    batch_size: int = option(32, "texts per forward pass", parse=int, bounds=(1, None))
+    accumulate: int = option(1, "batches per optimizer step", parse=int, bounds=(1, None))
+    encoder_lr: float = option(
+        2e-5, "peak learning rate of the encoder", parse=float, bounds=(0, None)
+    )
+    head_lr: float = option(1e-4, "peak learning rate of the head", parse=float, bounds=(0, None))
+    weight_decay: float = option(
+        0.01, "AdamW's weight decay of matrices", parse=float, bounds=(0, 1)
+    )
+    schedule: str = option("linear", "learning rates after the warm-up", choices=SCHEDULES)
+    warmup: float = option(
+        0.1, "fraction of the steps in which the rates rise", parse=float, bounds=(0, 1)
+    )
+    clip: float = option(
+        1.0, "largest norm of the gradient; 0: no clipping", parse=float, bounds=(0, None)
+    )
+    label_smoothing: float = option(
+        0.0, "probability spread over all classes", parse=float, bounds=(0, 0.99)
+    )
+    class_weights: str = option(
+        "none", "balanced: rare classes weigh more in the loss", choices=("none", "balanced")
+    )
+    freeze: bool = option(False, "train the head alone, on features computed once")
+    freeze_layers: int = option(
+        0, "lowest encoder layers that are not trained", parse=int, bounds=(0, None)
+    )
+    freeze_embeddings: bool = option(False, "do not train the embeddings")
+    select: str = option(
+        "accuracy",
+        "validation figure that selects the best epoch",
+        choices=("accuracy", "macro-f1", "loss"),
+    )
+    patience: int | None = option(
+        None,
+        "epochs without a better figure before stopping",
+        parse=int,
+        bounds=(1, None),
+        shown="no early stopping",
+    )
+    seed: int = option(
+        0, "seed of the new head, the batches and dropout", parse=int, bounds=(0, 2**32 - 1)
+    )
+
+    def __post_init__(self) -> None:
+        both = self.freeze and (self.freeze_layers or self.freeze_embeddings)
+        problem = "--freeze freezes all; leave out --freeze-layers and --freeze-embeddings"
+        check_options(self, *[problem] * bool(both))

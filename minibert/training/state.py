@@ -1,0 +1,210 @@
+"""The state of a training run: all that its next step depends on, and its file.
+
+resume-<finished steps>.safetensors holds weights, optimizer and random state; its metadata holds
+the counters and fp16's loss scale.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from minibert.errors import InputError
+from minibert.evaluation.metrics import Scores
+from minibert.files import write_atomic
+
+FORMAT = "2"  # of the state file
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """The figures of one epoch, as history.csv has them."""
+
+    epoch: int
+    train_loss: float
+    learning_rate: float  # the highest of the last step
+    validation_loss: float
+    validation_accuracy: float
+    validation_macro_f1: float
+    seconds: float  # of the training steps
+    texts_per_second: float
+
+
+@dataclass
+class TrainState:
+    """What trains, and what it has done. A step depends on this and on torch's random state."""
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    device: torch.device
+    epoch: int = 0  # finished epochs
+    step: int = 0  # finished optimizer steps of all epochs
+    texts: int = 0  # of the current epoch, trained on so far
+    epoch_seconds: float = 0.0  # of the current epoch's steps
+    seconds: float = 0.0  # of all steps
+    best_epoch: int = 0
+    best_figure: float = float("-inf")
+    history: list[EpochRecord] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # Of the current epoch: the sum of weighted losses, and of the labels' weights.
+        self.sums = torch.zeros(2, device=self.device)
+        self._clock = time.perf_counter()
+
+    def start_clock(self) -> None:
+        """Start measuring the time of the next step."""
+        self._clock = time.perf_counter()
+
+    def count_step(self, loss: Tensor, weight: Tensor, texts: int) -> None:
+        """Count a step with this mean loss, this weight of its labels, and so many texts."""
+        self.sums += torch.stack((loss * weight, weight))
+        self.step += 1
+        self.texts += texts
+        self.count_time()
+
+    def count_time(self) -> None:
+        """Add the time since the last call to the epoch's."""
+        now = time.perf_counter()
+        self.epoch_seconds += now - self._clock
+        self.seconds += now - self._clock
+        self._clock = now
+
+    def end_epoch(self, scores: Scores, *, figure: float, lr: float) -> bool:
+        """Record an epoch by its validation scores; return whether its figure is the best yet."""
+        loss_sum, weight_sum = self.sums.tolist()
+        self.epoch += 1
+        self.history.append(
+            EpochRecord(
+                epoch=self.epoch,
+                train_loss=loss_sum / weight_sum,
+                learning_rate=lr,
+                validation_loss=scores.loss,
+                validation_accuracy=scores.accuracy,
+                validation_macro_f1=scores.macro_f1,
+                seconds=round(self.epoch_seconds, 3),
+                texts_per_second=round(self.texts / self.epoch_seconds, 1),
+            )
+        )
+        self.sums.zero_()
+        self.texts, self.epoch_seconds = 0, 0.0
+        best = figure > self.best_figure or not self.best_epoch
+        if best:
+            self.best_epoch, self.best_figure = self.epoch, figure
+        return best
+
+    def counters(self) -> dict[str, Any]:
+        """Return all but what trains and its tensors."""
+        live = ("module", "optimizer", "scaler", "device", "history")
+        names = [item.name for item in fields(self) if item.name not in live]
+        return {name: getattr(self, name) for name in names}
+
+
+def state_files(folder: Path) -> list[Path]:
+    """Return a run's state files, the newest last."""
+    return sorted(folder.glob(f"resume-{8 * '[0-9]'}*.safetensors"))
+
+
+def save_state(folder: Path, state: TrainState) -> None:
+    """Write a state file, complete or not at all.
+
+    Raises InputError for weights that are not finite: a run could not be continued from them.
+    """
+    check_finite_weights(state)
+    tensors = {f"model.{name}": x for name, x in state.module.state_dict().items()}
+    for number, values in state.optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            tensors[f"optimizer.{number}.{name}"] = torch.as_tensor(value)
+    tensors["sums"] = state.sums
+    tensors["random.cpu"] = torch.get_rng_state()
+    if state.device.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state(state.device)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {
+        "format": FORMAT,
+        "counters": json.dumps(state.counters()),
+        "history": json.dumps([asdict(record) for record in state.history]),
+        "scaler": json.dumps(state.scaler.state_dict()),
+    }
+    file = folder / f"resume-{state.step:08d}.safetensors"
+    write_atomic(file, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def load_state(file: Path, state: TrainState) -> None:
+    """Set `state` and torch's random state to those in a file.
+
+    Raises InputError for a damaged file, or one of another version; it says what else is there.
+    """
+    try:
+        with safe_open(file, "pt") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        if metadata.get("format", "1") != FORMAT and "progress" in metadata:
+            raise InputError(
+                f"--resume {file.parent}: the state {file.name} is of another version of minibert; "
+                "start a new run"
+            )
+        for name, value in json.loads(metadata["counters"]).items():
+            setattr(state, name, value)
+        state.history = [EpochRecord(**record) for record in json.loads(metadata["history"])]
+        state.module.load_state_dict(_with_prefix(tensors, "model."))
+        _load_optimizer(state.optimizer, _with_prefix(tensors, "optimizer."))
+        state.scaler.load_state_dict(json.loads(metadata["scaler"]))
+        state.sums.copy_(tensors["sums"])
+        torch.set_rng_state(tensors["random.cpu"])
+        if state.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["random.cuda"], state.device)
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror or error})") from None
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        older = [other.name for other in state_files(file.parent) if other < file]
+        remedy = f"delete it to continue from {older[-1]}" if older else "start a new run"
+        cause = str(error).partition("\n")[0]
+        raise InputError(
+            f"--resume {file.parent}: the state {file.name} is damaged ({cause}); {remedy}"
+        ) from None
+
+
+def drop_states(folder: Path, *, keep: int) -> None:
+    """Remove all but the newest `keep` state files, and what killed processes left half-written."""
+    files = state_files(folder)
+    for file in [*files[: max(0, len(files) - keep)], *folder.glob(".resume-*.new")]:
+        file.unlink(missing_ok=True)
+
+
+def check_finite_weights(state: TrainState) -> None:
+    """Raise InputError if a parameter is NaN or infinite."""
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+    # A sum is NaN or infinite where any element is.
+    if not torch.stack([p.detach().sum() for p in parameters]).isfinite().all():
+        raise InputError(
+            f"after step {state.step}: the weights are not finite; lower --encoder-lr and "
+            "--head-lr, or set --clip"
+        )
+
+
+def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        number, _, key = name.partition(".")
+        state.setdefault(int(number), {})[key] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for parameter, values in optimizer.state.items():
+        if values["exp_avg"].shape != parameter.shape:
+            raise ValueError("the optimizer's state is of other parameters")

@@ -1,0 +1,115 @@
+"""What the tests share: tiny checkpoints and models with odd sizes, and scripts as processes."""
+
+import json
+import os
+import signal
+import string
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minibert.checkpoint.config_file import write_config
+from minibert.checkpoint.save import save_weights
+from minibert.model.classifier import Classifier, Head
+from minibert.model.config import EncoderConfig, HeadConfig
+from minibert.model.encoder import Encoder, initialize
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+
+# No two sizes are equal, so that swapped axes cannot pass.
+SIZES = {"width": 12, "layers": 3, "heads": 2, "feed_forward": 23, "positions": 40}
+# fmt: off
+WORDS = [
+    "good", "bad", "film", "food", "not", "very", "the", "a", "was", "it", "and", "slow",
+    "great", "awful", "i", "love", "hate", "this", "plot", "boring", "fun", "cold", "warm",
+    "soup", "room", "clean", "dirty", "never", "again", "would", "go", "back", "staff", "rude",
+    "kind",
+]
+# fmt: on
+VOCABULARY = (
+    ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    + list(string.ascii_lowercase + string.digits + string.punctuation)
+    + [f"##{letter}" for letter in string.ascii_lowercase + string.digits]
+)
+
+
+def tiny_config(family: str, **changes: Any) -> EncoderConfig:
+    """A small configuration; DistilBERT without token types, as its checkpoints are."""
+    values: dict[str, Any] = {"vocab_size": len(VOCABULARY), **SIZES}
+    values["token_types"] = 0 if family == "distilbert" else 2
+    values["classifier_dropout"] = 0.2 if family == "distilbert" else None
+    return EncoderConfig(family=family, **{**values, **changes})
+
+
+def write_checkpoint(
+    folder: Path,
+    family: str = "distilbert",
+    head: HeadConfig | None = None,
+    seed: int = 0,
+    **changes: Any,
+) -> Path:
+    """Write a random tiny checkpoint with a vocab.txt; without a head it is a bare encoder."""
+    torch.manual_seed(seed)
+    config = tiny_config(family, **changes)
+    given = head or HeadConfig("linear", "cls", ("a", "b"), config.positions)
+    encoder = Encoder(config, pooler=family == "bert")
+    initialize(encoder, 0.2)
+    module = Head(config, given)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(folder, config, given)
+    save_weights(folder, Classifier(encoder, module, pooling=given.pooling), config, given)
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+    if head is None:
+        data = json.loads((folder / "config.json").read_text())
+        for key in ("minibert", "id2label", "label2id"):
+            del data[key]
+        (folder / "config.json").write_text(json.dumps(data))
+    return folder
+
+
+def tiny_classifier(
+    family: str = "bert",
+    *,
+    head: str = "mlp",
+    pooling: str = "cls",
+    classes: tuple[str, ...] = ("a", "b", "c"),
+    seed: int = 0,
+    **changes: Any,
+) -> Classifier:
+    """A random tiny classifier; a BERT has a pooler, which only the pooling `pooler` uses."""
+    torch.manual_seed(seed)
+    config = tiny_config(family, **changes)
+    encoder = Encoder(config, pooler=family == "bert")
+    initialize(encoder, 0.2)
+    given = HeadConfig(head, pooling, classes, config.positions)
+    return Classifier(encoder, Head(config, given), pooling=pooling)
+
+
+def start_script(
+    script: str | list[str], *words: str | Path, cwd: Path, env: dict[str, str] | None = None,
+    **options: Any,
+) -> subprocess.Popen[str]:
+    """Start a script of the repository (or a list: `python` with these words) as a process.
+
+    It has one thread, no hub, and pipes for its three streams. Ctrl-C works in it even if pytest
+    was started as a background job, which ignores SIGINT.
+    """
+    command = [str(ROOT / script)] if isinstance(script, str) else script
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **(env or {})}
+    defaults: dict[str, Any] = {
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    }
+    return subprocess.Popen(
+        [sys.executable, *command, *map(str, words)],
+        cwd=cwd,
+        env=environment,
+        **{**defaults, **options},
+    )
