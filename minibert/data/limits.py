@@ -1,7 +1,8 @@
 """Limits that keep a hostile or broken file from taking all memory, in one place."""
 
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
 from minibert.errors import InputError, printable
@@ -9,6 +10,8 @@ from minibert.errors import InputError, printable
 # Characters of a line or field: some 20 books. A lost quote or a file without line ends stops here.
 LINE_LIMIT = 2**24
 FIELDS_LIMIT = 10_000  # columns of a header, fields of a JSON object
+TOKENIZER_LIMIT = 24 * 2**20  # bytes; the largest vocabularies, of 500,000 tokens, take 17 MB
+GROWTH_LIMIT = 100  # characters that a tokenizer's normalizer may make of one
 SURROGATE = re.compile("[\ud800-\udfff]")
 UTF16_MARKS = ("\udcff\udcfe", "\udcfe\udcff")  # the bytes FF FE and FE FF, which are not UTF-8
 
@@ -72,3 +75,23 @@ def character_problem(fields: Mapping[str, Any], encoding: str) -> str | None:
             )
             return f"column {printable(name)}, character {bad.start() + 1}: holds {problem}"
     return None
+
+
+def checked_texts(texts: str | Iterable[str]) -> list[str]:
+    """Return texts as a list; a single string is one text.
+
+    Raises InputError for a value that is not a string, or has half of a surrogate pair.
+    """
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    for number, text in enumerate(texts, start=1):
+        if not isinstance(text, str):
+            raise InputError(f"text {number} is {text!r}, not a string")
+        if SURROGATE.search(text):
+            raise InputError(f"text {number} holds half of a surrogate pair: {printable(text)}")
+    return texts
+
+
+def normalizer_growth(normalizer: Mapping[str, Any]) -> int:
+    """Return into how many characters a normalizer of tokenizer.json can turn one."""
+    alone = max(len(normalizer.get("content", "")), len(normalizer.get("prepend", "")), 1)
+    return alone * math.prod(map(normalizer_growth, normalizer.get("normalizers", [])))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minibert.data.tokenizer import checked_texts
+from minibert.data.limits import checked_texts
 from minibert.device import choose_compute
 from minibert.errors import InputError
 from minibert.hub import find_model

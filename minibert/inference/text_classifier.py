@@ -12,7 +12,8 @@ from minibert.checkpoint.load import Checkpoint, load_classifier
 from minibert.checkpoint.save import save_weights
 from minibert.data.batches import TextDataset, TokenIds
 from minibert.data.examples import Examples, class_ids
-from minibert.data.tokenizer import Tokenizer, checked_texts
+from minibert.data.limits import checked_texts
+from minibert.data.tokenizer import Tokenizer
 from minibert.errors import InputError
 from minibert.hub import find_model
 from minibert.model.classifier import Classifier
@@ -123,6 +124,7 @@ class TextClassifier:
         """Write a Hugging Face folder: config.json, model.safetensors, the tokenizer's files."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.tokenizer.save(folder)
+        prefix = FAMILIES[self.checkpoint.encoder.family].class_prefix
+        self.tokenizer.save(folder, class_prefix=prefix)
         write_config(folder, self.checkpoint.encoder, self.checkpoint.head)
         save_weights(folder, self.model, self.checkpoint.encoder, self.checkpoint.head)
