@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +28,11 @@ from minibert.training.word_rows import compact_word_rows
 
 
 class Callback:
-    """What happens around the steps. This one keeps the best epoch's weights in memory."""
+    """What happens around the steps. This one keeps the best epoch's weights in memory.
+
+    From `on_start` to `close`, except in `validating` and `on_best`, the model embeds only the
+    tokens of the training texts.
+    """
 
     def __init__(self) -> None:
         self.best: dict[str, Tensor] = {}
@@ -50,8 +54,11 @@ class Callback:
     def on_epoch(self, state: TrainState) -> None:
         """After each epoch; its figures are state.history[-1]."""
 
+    def close(self) -> None:
+        """After the last epoch, or an error."""
+
     def on_end(self, model: Classifier) -> None:
-        """After the last epoch."""
+        """After the last epoch and `close`."""
         if self.best:
             model.load_state_dict(self.best)
 
@@ -89,9 +96,11 @@ def fit(
     weights = weights.to(compute.device)
     steps = optimizer_steps(len(train), options)  # per epoch
     finite = FiniteCheck(train, options, compute)
-    with compact_word_rows(model.encoder, train) as whole_table:
+    with closing(callback), compact_word_rows(model.encoder, train) as whole_table:
         optimizer = make_optimizer(model, options)
-        state = TrainState(module, optimizer, compute.scaler(), compute.device)
+        state = TrainState(
+            module, optimizer, compute.scaler(), compute.device, options, len(train), steps
+        )
         callback.on_start(state)
         while state.epoch < options.epochs and not out_of_patience(state, options.patience):
             module.train()

@@ -7,7 +7,7 @@ the counters and fp16's loss scale.
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from minibert.errors import InputError
 from minibert.evaluation.metrics import Scores
 from minibert.files import write_atomic
+from minibert.training.options import TrainingOptions
 
 FORMAT = "2"  # of the state file
+COUNTERS = ("epoch", "step", "texts", "epoch_seconds", "seconds", "best_epoch", "best_figure")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     device: torch.device
+    options: TrainingOptions
+    texts_per_epoch: int
+    steps_per_epoch: int
     epoch: int = 0  # finished epochs
     step: int = 0  # finished optimizer steps of all epochs
     texts: int = 0  # of the current epoch, trained on so far
@@ -101,10 +106,8 @@ class TrainState:
         return best
 
     def counters(self) -> dict[str, Any]:
-        """Return all but what trains and its tensors."""
-        live = ("module", "optimizer", "scaler", "device", "history")
-        names = [item.name for item in fields(self) if item.name not in live]
-        return {name: getattr(self, name) for name in names}
+        """Return the numbers that the state file has."""
+        return {name: getattr(self, name) for name in COUNTERS}
 
 
 def state_files(folder: Path) -> list[Path]:
@@ -151,8 +154,9 @@ def load_state(file: Path, state: TrainState) -> None:
                 f"--resume {file.parent}: the state {file.name} is of another version of minibert; "
                 "start a new run"
             )
-        for name, value in json.loads(metadata["counters"]).items():
-            setattr(state, name, value)
+        counters = json.loads(metadata["counters"])
+        for name in COUNTERS:
+            setattr(state, name, type(getattr(state, name))(counters[name]))
         state.history = [EpochRecord(**record) for record in json.loads(metadata["history"])]
         state.module.load_state_dict(_with_prefix(tensors, "model."))
         _load_optimizer(state.optimizer, _with_prefix(tensors, "optimizer."))
