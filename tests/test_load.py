@@ -275,9 +275,7 @@ def test_a_native_head_has_one_pooling(family: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["classifier.weight", "classifier.bias"])
-def test_the_tensors_of_a_declared_head_are_required(
-    family: str, name: str, tmp_path: Path
-) -> None:
+def test_tensors_of_a_declared_head_are_required(family: str, name: str, tmp_path: Path) -> None:
     folder, tensors = classified(tmp_path, family)
     del tensors[name]
     save_file(tensors, folder / "model.safetensors")
@@ -302,7 +300,11 @@ UNUSABLE_HEADS: dict[str, tuple[int, dict[str, Any], str]] = {
         {"problem_type": "multi_label_classification"},
         "problem_type is 'multi_label_classification'",
     ),
-    "classes with one name": (2, {"id2label": {"0": "a", "1": "a"}}, "gives one name to two"),
+    "classes with one name": (
+        2,
+        {"id2label": {"0": "a", "1": "a"}},
+        "id2label gives one name to two",
+    ),
     "a later minibert's": (3, {"minibert": {"head": "deep"}}, "the entry minibert "),
     "no list of architectures": (3, {"architectures": "BertModel"}, "architectures is 'BertModel'"),
 }

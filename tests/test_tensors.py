@@ -1,4 +1,4 @@
-"""Every published form of a checkpoint gives the same tensors; damaged and unsafe files are refused.
+"""Every published form of a checkpoint gives the same tensors; damaged files are refused.
 
 Run: pytest tests/test_tensors.py
 """
