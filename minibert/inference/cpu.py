@@ -142,7 +142,7 @@ ACTIVATIONS = (None, nn.GELU(), nn.GELU(approximate="tanh"), nn.ReLU())
 
 @functools.cache
 def prepacking_works(precision: str) -> bool:
-    """Return whether PrepackedLinear equals the plain layer; warn once if it should and does not."""
+    """Return whether PrepackedLinear equals the plain layer; warn once if its kernel is broken."""
     problem = _prepacking_problem(precision)
     if problem:
         warnings.warn(
@@ -177,8 +177,7 @@ def int8_levels(dtype: torch.dtype) -> int:
     """
     if not is_x86():
         return 0
-    cases = [(*_saturating_case(dtype), None)]
-    cases += [(*_mixed_case(dtype), f) for f in ACTIVATIONS]
+    cases = [(*_mixed_case(dtype), f) for f in ACTIVATIONS] + [(*_saturating_case(dtype), None)]
     for largest in (127, 63):
         try:
             errors = [

@@ -102,9 +102,8 @@ class TableFormatter:
 
     def _cell(self, value: Any) -> str:
         text = "" if value is None else str(value)
-        if self.safe and isinstance(value, str):
-            if FORMULA.match(text) and not NUMBER.fullmatch(text):
-                text = f"'{text}"
+        if self.safe and isinstance(value, str) and is_formula(text):
+            text = f"'{text}"
         return re.sub(r"[\t\r\n]", " ", text) if self.tabs else text
 
     def _quoted_cell(self, value: Any) -> str:
@@ -117,10 +116,15 @@ class TableFormatter:
         return text
 
 
+def is_formula(cell: str) -> bool:
+    """Return whether a spreadsheet may run a cell; a number with a sign is harmless."""
+    return bool(FORMULA.match(cell)) and not NUMBER.fullmatch(cell)
+
+
 def flatten(record: Record, classes: Sequence[str]) -> Record:
     """Return a record as a table's row: a column per class, and always one for the error."""
     probabilities = record["probabilities"] or {}
-    row = {k: record[k] for k in ("text", "pair", "label", "probability") if k in record}
+    row: Record = {k: record[k] for k in ("text", "pair", "label", "probability") if k in record}
     row |= {f"probability_{name}": probabilities.get(name) for name in classes}
     row["error"] = record.get("error")
     return row | {name: value for name, value in record.items() if name not in KEYS}

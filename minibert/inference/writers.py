@@ -161,9 +161,7 @@ def _windows_to_keep(output: str, file: IO[bytes], suffix: str, *, resume: bool)
 @contextmanager
 def _kept_on_error(writer: PredictionWriter, temporary: Path) -> Iterator[None]:
     """Say where the predictions are if the run stops; remove a file that has none."""
-    kept = (
-        f"the predictions so far are in {temporary}: continue with --resume-output, or remove it"
-    )
+    kept = f"the predictions so far are in {temporary}: continue with --resume-output, or remove it"
     try:
         yield
     except InputError as error:
