@@ -43,6 +43,8 @@ def choose_compute(device: str = "auto", precision: str = "auto") -> Compute:
 
     Raises InputError for a device or precision that this machine does not have.
     """
+    if precision not in ("auto", *DTYPES):
+        raise InputError(f"--precision {precision}: is not one of auto, {', '.join(DTYPES)}")
     chosen = choose_device(device)
     return Compute(chosen, *choose_precision(precision, chosen))
 
