@@ -111,7 +111,10 @@ def random_texts(
 
 
 def start_script(
-    script: str | list[str], *words: str | Path, cwd: Path, env: dict[str, str] | None = None,
+    script: str | list[str],
+    *words: str | Path,
+    cwd: Path,
+    env: dict[str, str] | None = None,
     **options: Any,
 ) -> subprocess.Popen[str]:
     """Start a script of the repository (or a list: `python` with these words) as a process.

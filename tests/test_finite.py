@@ -19,10 +19,11 @@ from minibert.data.batches import Batch, FeatureDataset, training_order
 from minibert.device import Compute
 from minibert.errors import InputError
 from minibert.model.classifier import Classifier
-from minibert.training.finite import FiniteCheck, optimizer_steps, step_batches
+from minibert.training.finite import FiniteCheck
 from minibert.training.loop import Callback, TrainResult, fit
 from minibert.training.options import TrainingOptions
 from minibert.training.state import TrainState
+from minibert.training.steps import optimizer_steps, step_batches
 
 CPU = torch.device("cpu")
 VALUES = torch.randn(13, 12, generator=torch.Generator().manual_seed(0))

@@ -55,6 +55,7 @@ class TrainState:
     texts: int = 0  # of the current epoch, trained on so far
     epoch_seconds: float = 0.0  # of the current epoch's steps
     seconds: float = 0.0  # of all steps
+    lr: float = 0.0  # the highest learning rate of the last step
     best_epoch: int = 0
     best_figure: float = float("-inf")
     history: list[EpochRecord] = field(default_factory=list)
@@ -68,8 +69,9 @@ class TrainState:
         """Start measuring the time of the next step."""
         self._clock = time.perf_counter()
 
-    def count_step(self, loss: Tensor, weight: Tensor, texts: int) -> None:
+    def count_step(self, loss: Tensor, weight: Tensor, *, texts: int, lr: float) -> None:
         """Count a step with this mean loss, this weight of its labels, and so many texts."""
+        self.lr = lr
         self.sums += torch.stack((loss * weight, weight))
         self.step += 1
         self.texts += texts
@@ -82,15 +84,15 @@ class TrainState:
         self.seconds += now - self._clock
         self._clock = now
 
-    def end_epoch(self, scores: Scores, *, figure: float, lr: float) -> bool:
-        """Record an epoch by its validation scores; return whether its figure is the best yet."""
+    def end_epoch(self, scores: Scores) -> bool:
+        """Record an epoch and its validation scores; return whether it is the best so far."""
         loss_sum, weight_sum = self.sums.tolist()
         self.epoch += 1
         self.history.append(
             EpochRecord(
                 epoch=self.epoch,
                 train_loss=loss_sum / weight_sum,
-                learning_rate=lr,
+                learning_rate=self.lr,
                 validation_loss=scores.loss,
                 validation_accuracy=scores.accuracy,
                 validation_macro_f1=scores.macro_f1,
@@ -100,6 +102,7 @@ class TrainState:
         )
         self.sums.zero_()
         self.texts, self.epoch_seconds = 0, 0.0
+        figure = scores.figure(self.options.select)
         best = figure > self.best_figure or not self.best_epoch
         if best:
             self.best_epoch, self.best_figure = self.epoch, figure
