@@ -46,7 +46,7 @@ def tricks() -> list[tuple[str, Callable[[], object], Callable[[], object]]]:
             found.append((name, *attention(tokens, dtype)))
     found.append(("dropout in training", *dropout()))
     for precision in ("fp32", "bf16", "int8"):
-        if prepacking_works(precision) or (precision == "int8" and int8_levels()):
+        if prepacking_works(precision) or (precision == "int8" and int8_levels(torch.float32)):
             found.append((f"linear layer with GELU, {precision}", *linear(precision)))
     found.append(("word rows: forward, backward, AdamW", *word_rows()))
     return found
@@ -84,7 +84,7 @@ def linear(precision: str) -> tuple[Callable, Callable]:
     x = torch.randn(TEXTS * 16, WIDTH, dtype=dtype)
     fast: nn.Module = PrepackedLinear(layer, gelu)
     if precision == "int8":
-        fast = QuantizedLinear(layer, gelu, largest=int8_levels())
+        fast = QuantizedLinear(layer, gelu, largest=int8_levels(torch.float32))
 
     def without_gradients(work: Callable[[Tensor], Tensor]) -> Callable[[], Tensor]:
         return torch.no_grad()(lambda: work(x))
