@@ -6,8 +6,10 @@ Real vocabularies are used if ../shared/checkpoints or the package of MiniLM has
 Run: pytest tests/test_tokenizer.py
 """
 
+import copy
 import importlib.util
 import json
+import pickle
 import shutil
 import string
 import threading
@@ -354,6 +356,12 @@ def test_threads_can_share_a_tokenizer(tmp_path: Path) -> None:
         for cutter in cutters:
             cutter.join()
     assert lengths == {8}
+
+
+def test_a_tokenizer_can_be_copied_and_pickled(tmp_path: Path) -> None:
+    tokenizer = read(write_vocabulary(tmp_path))
+    for other in (copy.deepcopy(tokenizer), pickle.loads(pickle.dumps(tokenizer))):
+        assert ids_and_types(other, ["hello a"]) == ids_and_types(tokenizer, ["hello a"])
 
 
 def test_truncation_is_off_again_after_an_error(tmp_path: Path) -> None:

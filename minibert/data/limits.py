@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from minibert.errors import InputError, printable
@@ -75,20 +75,6 @@ def character_problem(fields: Mapping[str, Any], encoding: str) -> str | None:
             )
             return f"column {printable(name)}, character {bad.start() + 1}: holds {problem}"
     return None
-
-
-def checked_texts(texts: str | Iterable[str]) -> list[str]:
-    """Return texts as a list; a single string is one text.
-
-    Raises InputError for a value that is not a string, or has half of a surrogate pair.
-    """
-    texts = [texts] if isinstance(texts, str) else list(texts)
-    for number, text in enumerate(texts, start=1):
-        if not isinstance(text, str):
-            raise InputError(f"text {number} is {text!r}, not a string")
-        if SURROGATE.search(text):
-            raise InputError(f"text {number} holds half of a surrogate pair: {printable(text)}")
-    return texts
 
 
 def normalizer_growth(normalizer: Mapping[str, Any]) -> int:

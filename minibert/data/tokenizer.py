@@ -55,6 +55,10 @@ class Tokenizer:
         self.folder, self.config, self.settings = folder, config, settings
         self.lock = threading.Lock()  # truncation is switched on in the backend while it is used
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle by the arguments, since a lock cannot be copied."""
+        return Tokenizer, (self.backend, self.folder, self.config, self.settings)
+
     @classmethod
     def from_folder(cls, folder: Path, config: EncoderConfig) -> "Tokenizer":
         """Read a checkpoint's tokenizer. Raises InputError if it does not fit the config.
