@@ -25,13 +25,15 @@ except ImportError:
     atheris = None
 
 with atheris.instrument_imports(include=["minibert"]) if atheris else contextlib.nullcontext():
-    from minibert.checkpoint.load import load_classifier, read_encoder_config
-    from minibert.data.examples import choose_columns, field_names, label_of, text_of
+    from minibert.checkpoint.config_file import parse_head, read_encoder_config
+    from minibert.checkpoint.load import load_classifier
+    from minibert.data.columns import choose_columns, field_names
+    from minibert.data.examples import label_of, text_of
     from minibert.data.readers import FORMATS, read_stream
     from minibert.data.tokenizer import Tokenizer
     from minibert.errors import InputError, printable
     from minibert.files import read_json
-    from minibert.model.config import HeadConfig, read_head
+    from minibert.model.config import HeadConfig
 
 from helpers import tiny_config, write_checkpoint
 
@@ -90,7 +92,7 @@ def config(data: bytes, place: Place) -> None:
     (place.folder / "config.json").write_bytes(data)
     try:
         found = read_encoder_config(place.folder)
-        read_head(read_json(place.folder / "config.json"), found, where="here")
+        parse_head(read_json(place.folder / "config.json"), found, where="here")
     finally:
         (place.folder / "config.json").write_bytes(place.good["config.json"])
 

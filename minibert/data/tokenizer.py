@@ -39,6 +39,12 @@ class Tokenizer:
 
     Several threads can use one tokenizer.
 
+    Example:
+        >>> import minibert
+        >>> _, tokenizer = minibert.load_encoder("all-MiniLM-L6-v2")
+        >>> tokenizer.encode(["good film"])[0].ids.tolist()  # [CLS] good film [SEP]
+        [101, 2204, 2143, 102]
+
     Args:
         backend: the tokenizer of the library.
         folder: the checkpoint that it was read from.
