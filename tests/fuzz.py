@@ -1,9 +1,9 @@
-"""Throws spoiled files at the readers: whatever they are given, InputError is all they may raise.
+"""Give damaged files to everything that reads files; it may raise only InputError.
 
-Coverage-guided, with atheris (pip install atheris): python tests/fuzz.py --inputs 100000
-The fuzzer's bytes say which edits are made to a good file, so that they reach what lies behind
-the parser. A file that breaks a reader is kept as crash-TARGET; it becomes a plain test.
-The same targets, some hundred inputs each and no atheris: pytest tests/test_fuzz.py
+Guided by coverage, with atheris (pip install atheris): python tests/fuzz.py --inputs 100000
+The bytes of the fuzzer choose edits of a valid file, so that the damage gets past the parser. A file
+that causes another error is kept as crash-TARGET; make a plain test of it.
+The same targets with a few hundred inputs each, without atheris: pytest tests/test_fuzz.py
 """
 
 import argparse
@@ -45,11 +45,12 @@ VOCABULARIES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
 
 
 class Place:
-    """A folder with a good tiny model, in which one file at a time is spoiled."""
+    """A folder with a valid tiny model, in which one file at a time is damaged."""
 
     def __init__(self, root: Path) -> None:
         sizes = {"width": 2, "layers": 1, "heads": 1, "feed_forward": 3, "positions": 9}
-        self.folder = write_checkpoint(root / "model", "bert", **sizes)
+        self.folder, self.saved = write_checkpoint(root / "model", "bert", **sizes), root / "saved"
+        self.saved.mkdir()
         self.config = tiny_config("bert", **sizes)
         Tokenizer.from_folder(self.folder, self.config).save(self.folder)
         self.good = {file.name: file.read_bytes() for file in self.folder.iterdir()}
@@ -67,14 +68,14 @@ class Place:
         return stream.getvalue()
 
     def only(self, names: tuple[str, ...], name: str, content: bytes) -> None:
-        """Of these files, leave one alone in the folder."""
+        """Write one of these files and remove the others."""
         for other in names:
             (self.folder / other).unlink(missing_ok=True)
         (self.folder / name).write_bytes(content)
 
 
 def tables(data: bytes, place: Place) -> None:
-    """Read a table as load_examples does, whatever its bad rows."""
+    """Read a table as load_examples does; bad rows are allowed."""
     kind = data[0] if data else 0
     form = FORMS[kind % len(FORMS)]
     encoding = ENCODINGS[kind // len(FORMS) % len(ENCODINGS)]
@@ -105,7 +106,7 @@ def checkpoint(data: bytes, place: Place) -> None:
 
 
 def tokenizer(data: bytes, place: Place) -> None:
-    """Read a tokenizer's files, and encode a text and a pair."""
+    """Read a tokenizer's files, encode a text and a pair, and save it."""
     name = VOCABULARIES[data[0] % len(VOCABULARIES) if data else 0]
     place.only(VOCABULARIES, name, data[1:])
     if name == "tokenizer_config.json":
@@ -113,6 +114,7 @@ def tokenizer(data: bytes, place: Place) -> None:
     found = Tokenizer.from_folder(place.folder, place.config)
     rows = found.encode(["a good film ~"], ["b\u0301ad"])
     found.truncate(rows, ["a good film ~"], ["b\u0301ad"], max_length=4)
+    found.save(place.saved)
 
 
 TARGETS: dict[str, Callable[[bytes, Place], None]] = {
@@ -124,7 +126,7 @@ TARGETS: dict[str, Callable[[bytes, Place], None]] = {
 
 
 def seeds(target: str, place: Place) -> list[bytes]:
-    """Return good inputs of a target, for a fuzzer to spoil."""
+    """Return valid inputs of a target, for the fuzzer to damage."""
     if target == "config":
         head = {"id2label": {"0": "a", "1": "b"}, "problem_type": None, "num_labels": 2}
         native = json.loads(place.good["config.json"]) | head
@@ -147,7 +149,7 @@ def seeds(target: str, place: Place) -> list[bytes]:
     return [bytes([number]) + place.good[name] for number, name in enumerate(names)]
 
 
-# What a number, a name or a list may turn out to be.
+# Values that replace a number, a name or a list.
 ODD: list[Any] = [
     *(None, True, -1, 0, 1, 2, 3, 513, 2**31, 2**63, 10**30, 0.5, 1e300, math.inf, math.nan),
     *(
@@ -168,16 +170,16 @@ ODD: list[Any] = [
         {"a": 1},
     ),
 ]
-# What a parser trips over: marks of its own, numbers out of range, halves of characters.
+# Bytes that confuse parsers: delimiters, numbers out of range, parts of characters.
 PIECES = [
     *(b'"', b"{", b"[", b"}", b",", b"\n", b"\r", b"\t", b"\0", b"\xff", b"\xed\xa0\x80", b"\x1b["),
     *(b"-1", b"0", b"1e999", b"NaN", b"null", b"true", b"9" * 20, b'"a":', b"[[[", b"../", b"\xe2"),
 ]
-Choose = Callable[[int], int]  # a number below the one given
+Choose = Callable[[int], int]  # returns a number below its argument
 
 
 def spoil(good: Sequence[bytes], choose: Choose) -> bytes:
-    """Take a good input and edit it up to four times, where it holds JSON mostly there."""
+    """Edit a valid input up to four times, mostly in its JSON if it has any."""
     content = good[choose(len(good))]
     for _ in range(choose(5)):
         content = (spoil_json if choose(4) else spoil_bytes)(content, choose)
@@ -185,7 +187,7 @@ def spoil(good: Sequence[bytes], choose: Choose) -> bytes:
 
 
 def spoil_bytes(content: bytes, choose: Choose) -> bytes:
-    """Put something odd somewhere, in the place of what is there or before it."""
+    """Insert something odd at a random place, or overwrite what is there."""
     at, cut = choose(len(content) + 1), (0, 0, 1, 2, 8, 10**6)[choose(6)]
     piece = PIECES[choose(len(PIECES))] if choose(4) else bytes([choose(256), choose(256)])
     return content[:at] + piece + content[at + cut :]
@@ -225,15 +227,15 @@ def spoil_json(content: bytes, choose: Choose) -> bytes:
 
 
 def attempt(target: str, data: bytes, place: Place) -> None:
-    """Give a target one input; all but a printable InputError comes through."""
+    """Give one input to a target. Raises all errors but a printable InputError."""
     try:
         TARGETS[target](data, place)
     except InputError as error:
-        assert str(error) == printable(str(error), 1000), "a message that is no line"
+        assert str(error) == printable(str(error), 1000), "a message of several lines"
 
 
 def main() -> None:
-    """Fuzz the targets one after the other, each in a process of its own."""
+    """Fuzz one target after the other, each in its own process."""
     parser = argparse.ArgumentParser(description="Fuzz the readers of files.")
     parser.add_argument("--inputs", type=int, default=100_000, help="of each target")
     parser.add_argument("--seed", type=int, default=1)
@@ -249,7 +251,7 @@ def main() -> None:
 
 
 def fuzz(target: str, inputs: int, seed: int) -> None:
-    """Fuzz one target; libFuzzer ends the process, with a status other than 0 for a crash."""
+    """Fuzz one target. libFuzzer ends the process, with a status other than 0 after a crash."""
     os.environ["RUST_BACKTRACE"] = "0"
     with tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder))
@@ -270,7 +272,7 @@ def fuzz(target: str, inputs: int, seed: int) -> None:
 
 
 def fuzz_one(target: str, data: Any, good: Sequence[bytes], place: Place) -> None:
-    """Spoil a good input as the fuzzer's bytes say; what breaks a reader is kept."""
+    """Damage a valid input as the fuzzer's bytes choose; keep it if it causes an error."""
     content = spoil(good, lambda below: data.ConsumeIntInRange(0, below - 1))
     try:
         attempt(target, content, place)

@@ -1,4 +1,4 @@
-"""Proves on some hundred spoiled files that InputError is all that the readers raise.
+"""Damaged files raise InputError and nothing else, on a few hundred files per target.
 
 The long run, guided by coverage: python tests/fuzz.py. Run: pytest tests/test_fuzz.py
 """
@@ -15,7 +15,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_spoiled_file_is_an_input_error(target: str, place: Place) -> None:
+def test_a_damaged_file_raises_only_input_errors(target: str, place: Place) -> None:
     good = seeds(target, place)
 
     @settings(

@@ -27,6 +27,7 @@ from minibert.data.batches import TokenIds
 from minibert.data.tokenizer import Tokenizer
 from minibert.errors import InputError
 from minibert.hub import MINILM_PACKAGE
+from minibert.inference.text_classifier import TextClassifier
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 # Cased and uncased words, an accent, pieces, punctuation, a Chinese character and an emoji.
@@ -530,6 +531,15 @@ def test_transformers_computes_the_same_ids_from_a_saved_folder(
     settings = save(tokenizer, tmp_path / "saved", family)
     assert settings["tokenizer_class"] == f"{PREFIXES[family]}Tokenizer"
     assert_transformers_agrees(transformers, tokenizer, tmp_path / "saved")
+
+
+def test_a_saved_classifier_has_the_tokenizer_class_of_its_family(
+    family: str, tmp_path: Path
+) -> None:
+    folder = write_checkpoint(tmp_path / "model", family)
+    TextClassifier.pretrained(str(folder), ["a", "b"], max_length=9).save(tmp_path / "saved")
+    settings = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == f"{PREFIXES[family]}Tokenizer"
 
 
 @pytest.mark.parametrize("stated", [{}, {"do_lower_case": True}, {"strip_accents": True}])
