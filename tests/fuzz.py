@@ -1,7 +1,7 @@
 """Give damaged files to everything that reads files; it may raise only InputError.
 
 Guided by coverage, with atheris (pip install atheris): python tests/fuzz.py --inputs 100000
-The bytes of the fuzzer choose edits of a valid file, so that the damage gets past the parser. A file
+The fuzzer's bytes choose edits of a valid file, so that the damage gets past the parser. A file
 that causes another error is kept as crash-TARGET; make a plain test of it.
 The same targets with a few hundred inputs each, without atheris: pytest tests/test_fuzz.py
 """
