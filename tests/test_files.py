@@ -193,7 +193,7 @@ def test_the_error_for_a_missing_json_file_names_it(tmp_path):
         read_json(tmp_path / "a.json")
 
 
-def test_a_pipe_is_not_replaced_and_a_link_keeps_its_target_path(tmp_path):
+def test_a_pipe_is_not_replaced_and_a_link_stays_while_its_target_is_replaced(tmp_path):
     pipe, link, target = tmp_path / "pipe", tmp_path / "link", tmp_path / "target"
     os.mkfifo(pipe)
     with pytest.raises(InputError, match="pipe: is not a regular file"):
