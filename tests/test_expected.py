@@ -115,10 +115,10 @@ def test_logits_of_the_course(fetch: Callable[[str], Path]) -> None:
 
 
 def test_logits_of_the_course_without_special_tokens(fetch: Callable[[str], Path]) -> None:
-    sst2 = predictor(fetch(SST2))
-    (row,) = sst2.classifier.tokenizer.encode([next(iter(COURSE))])
+    folder = fetch(SST2)
+    (row,) = predictor(folder).classifier.tokenizer.encode([next(iter(COURSE))])
     with torch.no_grad():
-        logits = sst2.model(torch.from_numpy(row.ids[1:-1]).long()[None])
+        logits = load_classifier(folder).model(torch.from_numpy(row.ids[1:-1]).long()[None])
     torch.testing.assert_close(logits, torch.tensor([[-2.7276, 2.8789]]), rtol=0, atol=2e-4)
 
 
