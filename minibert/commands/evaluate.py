@@ -8,6 +8,7 @@ import torch
 from minibert.commands.arguments import EvaluateArguments, ModelArguments
 from minibert.data.columns import Columns
 from minibert.data.examples import Examples, class_ids, load_examples
+from minibert.data.options import DataOptions
 from minibert.data.readers import read_rows
 from minibert.errors import InputError, printable
 from minibert.evaluation import metrics
@@ -61,7 +62,14 @@ def read_examples(arguments: EvaluateArguments, folder: Path) -> tuple[Examples,
         return load_examples([file], default=columns), "the run's test split"
     files = find_data(data)
     split = "test" if files.test else "validation" if files.validation else "train"
-    examples = load_examples(getattr(files, split), default=run.columns(), **arguments.reading)
+    options = DataOptions(data, **arguments.reading)
+    examples = load_examples(
+        getattr(files, split),
+        options.columns(),
+        default=run.columns(),
+        encoding=options.encoding,
+        bad_rows=options.bad_rows,
+    )
     return examples, data if Path(data).exists() else f"the {split} split of {data}"
 
 

@@ -9,6 +9,7 @@ from minibert.commands.arguments import PredictArguments
 from minibert.commands.evaluate import load_predictor
 from minibert.data.columns import Columns, choose_columns, field_names
 from minibert.data.examples import text_of
+from minibert.data.options import DataOptions
 from minibert.data.readers import Row, check_characters, read_rows, read_stream
 from minibert.errors import InputError
 from minibert.inference.formats import WINDOW, Record, prediction_record
@@ -45,8 +46,8 @@ def predictions(
     writer: PredictionWriter,
 ) -> Iterator[tuple[int, list[Record]]]:
     """Yield each window's number and records, for the windows that the writer needs."""
-    reading = dict(arguments.reading)
-    rows = input_rows(arguments, reading.pop("encoding", "utf-8"))
+    options = DataOptions(**arguments.reading)
+    rows = input_rows(arguments, options.encoding)
     columns = None
     for number in itertools.count():
         window = list(itertools.islice(rows, WINDOW))
@@ -55,7 +56,8 @@ def predictions(
         names = field_names(window)
         if columns is None and names:
             source = arguments.input or "the command line"
-            columns = choose_columns(names, source, labelled=False, default=default, **reading)
+            requested = options.columns()
+            columns = choose_columns(names, source, requested, labelled=False, default=default)
         if writer.needs(number):
             yield number, predict_window(window, columns, predictor)
 
@@ -85,7 +87,7 @@ def predict_window(
     for row in window:
         try:
             if row.error or columns is None:
-                raise ValueError(row.error)
+                raise ValueError(row.error or "has no fields")
             text = text_of(row, columns.text)
             pair = text_of(row, columns.pair) if columns.pair else ""
         except ValueError as error:
