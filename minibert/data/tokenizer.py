@@ -28,7 +28,14 @@ FILE_LIMIT = 24 * 2**20  # bytes; the largest vocabularies, of 500,000 tokens, t
 
 
 class Tokenizer:
-    """A checkpoint's tokenizer, without the truncation and padding its file may have baked in."""
+    """A checkpoint's tokenizer, without the truncation and padding its file may have baked in.
+
+    Example:
+        >>> import minibert
+        >>> _, tokenizer = minibert.load_encoder("all-MiniLM-L6-v2")
+        >>> tokenizer.encode(["good film"])[0].ids.tolist()  # [CLS] good film [SEP]
+        [101, 2204, 2143, 102]
+    """
 
     def __init__(self, backend: Backend, folder: Path) -> None:
         backend.no_truncation()
