@@ -21,6 +21,9 @@ class ProgressBar(Callback):
     """Shows speed, time left in the epoch, loss and learning rate on standard error.
 
     After each epoch it prints the epoch's figures on standard output.
+
+    Example:
+        >>> bar = ProgressBar()  # for fit(model, train, validation, callback=bar)
     """
 
     def __init__(self) -> None:
