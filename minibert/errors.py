@@ -3,7 +3,7 @@
 import re
 import signal
 
-# What a terminal obeys, what ends a line, and lone surrogates: no name contains them.
+# Terminal control, ends of lines and lone surrogates: not allowed in names.
 CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -15,7 +15,7 @@ class InputError(ValueError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the work. `hint` says how to continue it."""
+    """A signal stopped the command. `hint` says how to continue."""
 
     def __init__(self, number: int, hint: str = "") -> None:
         super().__init__(number)

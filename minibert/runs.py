@@ -9,14 +9,12 @@ metrics.json        the figures; written last, so that a run with it is finished
 test_predictions.jsonl
 """
 
-import csv
-import io
 import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -46,6 +44,11 @@ class RunFolder:
         self.path = path
 
     @property
+    def settings_file(self) -> Path:
+        """Where the options and the metadata are."""
+        return self.path / "settings.json"
+
+    @property
     def history_file(self) -> Path:
         """Where the figures of each finished epoch are."""
         return self.path / "history.csv"
@@ -57,7 +60,7 @@ class RunFolder:
 
     @property
     def predictions_file(self) -> Path:
-        """Where a finished run's test part and its predictions are."""
+        """Where a finished run's test split and its predictions are."""
         return self.path / "test_predictions.jsonl"
 
     @classmethod
@@ -65,38 +68,34 @@ class RunFolder:
         cls, out: Path | None, settings: Mapping[str, Any], metadata: Metadata
     ) -> "RunFolder":
         """Make `out`, or a folder under runs/ named by time, model and data; write the settings."""
-        if out is None:
-            path = _new_folder(settings)
-        else:
-            path = out
-            try:
-                path.mkdir(parents=True, exist_ok=True)
-            except FileExistsError:
-                raise InputError(f"--out {out}: is a file; give a new folder") from None
-            except OSError as error:
-                raise InputError(f"--out {out}: cannot be made ({error.strerror})") from None
+        path = _new_folder(settings) if out is None else out
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise InputError(f"--out {out}: is a file; give a new folder") from None
+        except OSError as error:
+            raise InputError(f"--out {out}: cannot be made ({error.strerror})") from None
         options = dict(settings)
         for name in ("model", "data", "validation", "test"):
             if options[name] and Path(options[name]).exists():
                 # Absolute: --resume may be started in another folder.
                 options[name] = str(Path(options[name]).resolve())
+        run = cls(path)
         with locked(path, "--out"):
             _check_empty(path)
-            write_json(path / "settings.json", {**options, **asdict(metadata)})
-        return cls(path)
+            write_json(run.settings_file, {**options, **asdict(metadata)})
+        return run
 
     def read_settings(self) -> tuple[dict[str, Any], Metadata]:
         """Return what `create` wrote. Raises InputError if the run cannot be resumed."""
+        file = self.settings_file
         if not self.path.is_dir():
             raise InputError(f"--resume {self.path}: no such folder")
-        file = self.path / "settings.json"
         if not file.is_file():
             raise InputError(f"--resume {self.path}: is not a run of minibert (no settings.json)")
         links = [file.name for file in self.path.iterdir() if file.is_symlink()]
-        if links:  # a run must not write outside its folder, even if the folder is a stranger's
-            raise InputError(
-                f"--resume {self.path}: {links[0]} is a link; put the file itself there"
-            )
+        if links:  # a run must not write outside its folder, even if a stranger made the folder
+            raise InputError(f"--resume {self.path}: {links[0]} is a link; copy the file there")
         self.check_unfinished()
         with locked(self.path, "--resume"):
             pass  # fail now, not after the data is read
@@ -105,14 +104,14 @@ class RunFolder:
         data = read_json(file)
         try:
             metadata = Metadata(
-                Columns(**data.pop("columns")),
+                _columns(data.pop("columns")),
                 _strings(data.pop("digests")),
                 _strings(data.pop("environment"), "device", "precision"),
             )
         except (KeyError, TypeError):
-            names = ", ".join(field.name for field in fields(Metadata))
             raise InputError(
-                f"{file}: is damaged ({names} must be as they were written); start a new run"
+                f"{file}: is damaged (columns, digests or environment is not as train.py wrote it);"
+                " undo the change, or start a new run"
             ) from None
         return data, metadata
 
@@ -123,11 +122,11 @@ class RunFolder:
             raise InputError(f"--resume {self.path}: the run is finished; python eval.py scores it")
 
     def columns(self) -> Columns | None:
-        """Return the columns of the data that the run was trained on, where it says."""
-        file = self.path / "settings.json"
+        """Return the columns of the run's data, or None without settings.json."""
+        file = self.settings_file
         columns = read_json(file).get("columns") if file.is_file() else None
         try:
-            return None if columns is None else Columns(**columns)
+            return None if columns is None else _columns(columns)
         except TypeError:
             raise InputError(f"{file}: the entry columns is damaged") from None
 
@@ -156,7 +155,9 @@ class RunFolder:
 
     def _write_history(self, state: TrainState) -> None:
         if state.history:
-            write_text(self.history_file, _csv([asdict(record) for record in state.history]))
+            rows = [asdict(record) for record in state.history]
+            lines = [list(rows[0]), *(list(row.values()) for row in rows)]  # names, then numbers
+            write_text(self.history_file, "".join(",".join(map(str, x)) + "\n" for x in lines))
 
     def _damaged(self, reason: str) -> InputError:
         return InputError(
@@ -220,9 +221,8 @@ def newest_run() -> Path:
     """Return the run under runs/ that finished last."""
     finished = sorted(RUNS.glob("*/metrics.json"), key=lambda file: file.stat().st_mtime)
     if not finished:
-        raise InputError(
-            f"no finished run in {RUNS.resolve()}; train one (python train.py) or give --model"
-        )
+        where = RUNS.resolve()
+        raise InputError(f"no finished run in {where}; train one (python train.py) or give --model")
     return finished[-1].parent
 
 
@@ -241,17 +241,16 @@ def _new_folder(settings: Mapping[str, Any]) -> Path:
     return path
 
 
+def _columns(value: Any) -> Columns:
+    columns = Columns(**value)
+    if not all(x is None or isinstance(x, str) for x in asdict(columns).values()):
+        raise TypeError("not the names of columns")
+    return columns
+
+
 def _strings(value: Any, *required: str) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(x, str) for x in value.values()):
         raise TypeError("not an object of strings")
     for name in required:
         value[name]  # KeyError
     return value
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -9,10 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from minibert.checkpoint.config_file import write_config
 from minibert.checkpoint.save import save_weights
+from minibert.data.batches import TextDataset
+from minibert.data.tokenizer import TokenIds
 from minibert.model.classifier import Classifier, Head
 from minibert.model.config import EncoderConfig, HeadConfig
 from minibert.model.encoder import Encoder, initialize
@@ -89,8 +92,29 @@ def tiny_classifier(
     return Classifier(encoder, Head(config, given), pooling=pooling)
 
 
+def random_texts(
+    count: int, *, seed: int = 0, places: list[str] | None = None, pairs: bool = False
+) -> TextDataset:
+    """Random texts of 3 to 9 tokens in three classes; a text's class is its second token's.
+
+    In pairs, the second text starts at the third token.
+    """
+    random = np.random.default_rng(seed)
+    rows = [random.integers(5, 35, size=random.integers(3, 10)) for _ in range(count)]
+    return TextDataset(
+        [TokenIds(ids, 2 if pairs else len(ids)) for ids in rows],
+        np.array([ids[1] % 3 for ids in rows]),
+        pad_token_id=0,
+        token_types=pairs,
+        places=places,
+    )
+
+
 def start_script(
-    script: str | list[str], *words: str | Path, cwd: Path, env: dict[str, str] | None = None,
+    script: str | list[str],
+    *words: str | Path,
+    cwd: Path,
+    env: dict[str, str] | None = None,
     **options: Any,
 ) -> subprocess.Popen[str]:
     """Start a script of the repository (or a list: `python` with these words) as a process.

@@ -36,7 +36,9 @@ def minilm(folder: Path) -> Checkpoint:
 
 def make_batch(folder: Path, config: EncoderConfig, pairs: list[str] | None = None) -> Batch:
     rows = Tokenizer.from_folder(folder, config).encode(SENTENCES, pairs)
-    return TextDataset(rows, None, pad_token_id=config.pad_token_id, token_types=True).batch([0, 1, 2])
+    return TextDataset(rows, None, pad_token_id=config.pad_token_id, token_types=True).batch(
+        [0, 1, 2]
+    )
 
 
 def test_the_checkpoint_is_read_whole(minilm: Checkpoint) -> None:

@@ -41,7 +41,9 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 def texts(count: int) -> TextDataset:
     """TextDataset of 1 to 9 tokens; the first token is the text's own number."""
     rows = [np.array([number, *[0] * (number * 7 % 9)]) for number in range(count)]
-    return TextDataset([TokenIds(row, len(row)) for row in rows], None, pad_token_id=0, token_types=False)
+    return TextDataset(
+        [TokenIds(row, len(row)) for row in rows], None, pad_token_id=0, token_types=False
+    )
 
 
 def own_number(ids: Tensor, *_: Tensor | None) -> Tensor:

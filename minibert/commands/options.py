@@ -5,7 +5,8 @@ import dataclasses
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any, NoReturn, get_args, get_origin
 
 from minibert.data.options import DataOptions, ratios
 from minibert.errors import InputError
@@ -60,21 +61,50 @@ class Settings:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
         """Build the options from flat names. Raises one InputError for all that is wrong."""
-        options, problems = {}, []
-        for part in fields(cls):
-            kind: Any = part.type
+        groups, problems = {}, []
+        for group in fields(cls):
+            kind: Any = group.type
             names = {field.name for field in fields(kind)} & values.keys()
             try:
-                options[part.name] = kind(**{name: values[name] for name in names})
+                groups[group.name] = kind(**{name: values[name] for name in names})
             except InputError as error:
                 problems.append(str(error))
         if problems:
             raise InputError("; ".join(problems))
-        return cls(**options)
+        return cls(**groups)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], file: Path) -> "Settings":
+        """Build the options from what `to_dict` returned, read from a JSON file.
+
+        Raises InputError if an option is missing, unknown, of another type or out of range.
+        """
+        groups: list[Any] = [group.type for group in fields(cls)]
+        kinds = {field.name: field.type for group in groups for field in fields(group)}
+        values = {name: tuple(x) if isinstance(x, list) else x for name, x in values.items()}
+        wrong = [name for name, x in values.items() if name in kinds and not _fits(x, kinds[name])]
+        wrong += sorted(kinds.keys() ^ values.keys())
+        if wrong:
+            raise InputError(
+                f"{file}: is not the settings of a run of this version of minibert "
+                f"({', '.join(wrong)}); undo the change, or start a new run"
+            )
+        try:
+            return cls.from_dict(values)
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options by their flat names, as settings.json has them."""
         return {**asdict(self.run), **asdict(self.data), **asdict(self.training)}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Return whether a value is of an option's type; a whole number is a float too."""
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(type(x) is int for x in value)
+    allowed = get_args(kind) or (kind,)
+    return type(value) in allowed or (float in allowed and type(value) is int)
 
 
 class Parser(argparse.ArgumentParser):

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,14 +14,13 @@ from minibert.checkpoint.save import save_weights
 from minibert.checkpoint.tensors import fingerprint
 from minibert.commands.arguments import TrainArguments
 from minibert.commands.interrupts import SignalHandler
-from minibert.commands.options import Settings
+from minibert.commands.options import RunOptions, Settings
 from minibert.data.splits import Splits
 from minibert.device import Compute, choose_compute
 from minibert.errors import InputError, Interrupted, printable
 from minibert.inference.text_classifier import TextClassifier
 from minibert.model.classifier import Classifier
 from minibert.runs import Metadata, RunFolder, check_new, locked
-from minibert.training.finite import optimizer_steps
 from minibert.training.progress import ProgressBar
 from minibert.training.state import TrainState
 
@@ -42,11 +41,12 @@ class Session:
             values, self.saved = self.resumed.read_settings()
             # Device and precision stay as chosen at the start, also on another machine.
             values |= {name: self.saved.environment[name] for name in ("device", "precision")}
-            self.settings = Settings.from_dict(values)
+            self.settings = Settings.from_json(values, self.resumed.settings_file)
             check_model_exists(self.resumed, self.settings)
         self.compute = choose_compute(self.settings.run.device, self.settings.run.precision)
         if self.resumed:
-            self.compute = replace(self.compute, reason="as the run began")
+            reason = self.compute.reason.replace("as requested", "as when the run started")
+            self.compute = replace(self.compute, reason=reason)
 
     def notes(self, classifier: TextClassifier) -> tuple[str, ...]:
         """Return what loading the model had to say. A resumed run overwrites the weights."""
@@ -63,8 +63,8 @@ class Session:
             run = self.resumed
         else:
             values = self.settings.to_dict()
-            if model_folder.parent.name == "snapshots":  # in the hub's cache: its name is a commit
-                values["revision"] = model_folder.name
+            if model_folder.parent.name == "snapshots" and not Path(values["model"]).is_dir():
+                values["revision"] = model_folder.name  # the commit, in the hub's cache
             run = RunFolder.create(self.out, values, metadata)
         where = printable(shlex.quote(str(run.path)), 1000)
         print(f"run: {where}")
@@ -74,9 +74,7 @@ class Session:
                 SignalHandler() as signals,
             ):
                 run.check_unfinished()  # by another process, while this one read its data
-                callback = RunCallback(run, classifier, self.settings, signals, len(splits.train))
-                with closing(callback):
-                    yield callback
+                yield RunCallback(run, classifier, self.settings.run, signals)
         except Interrupted as interrupted:
             hint = f"resume with: python train.py --resume {where}"
             raise Interrupted(interrupted.number, hint) from None
@@ -90,26 +88,25 @@ class RunCallback(ProgressBar):
         self,
         folder: RunFolder,
         classifier: TextClassifier,
-        settings: Settings,
+        options: RunOptions,
         signals: SignalHandler,
-        texts: int,
     ) -> None:
-        steps = optimizer_steps(texts, settings.training)
-        super().__init__(settings.training, texts=texts, steps=steps)
-        self.folder, self.classifier, self.signals = folder, classifier, signals
-        self.run_options = settings.run
+        super().__init__()
+        self.folder, self.classifier = folder, classifier
+        self.options, self.signals = options, signals
 
     def on_start(self, state: TrainState) -> None:
         """Continue from the newest saved state; defer signals to the end of a step."""
         self.signals.deferred = True
         self.folder.load_state(state)
         if state.step:
-            print(f"resuming after step {state.step}, in epoch {state.step // self.steps + 1}")
+            epochs = f"{state.epoch} of {state.options.epochs} epochs"
+            print(f"resuming after step {state.step}, with {epochs} finished")
 
     def on_step(self, state: TrainState, loss: Tensor, lr: float) -> None:
         """Show the step; save the state if it is due, or if a signal asks to stop."""
         super().on_step(state, loss, lr)
-        every, ends_epoch = self.run_options.save_every, state.step % self.steps == 0
+        every, ends_epoch = self.options.save_every, state.step % state.steps_per_epoch == 0
         if self.signals.number is not None or (
             every and state.step % every == 0 and not ends_epoch
         ):
@@ -119,7 +116,7 @@ class RunCallback(ProgressBar):
     @contextmanager
     def validating(self, state: TrainState) -> Iterator[None]:
         """Let a signal stop the validation at once; the epoch's training is saved."""
-        self.close()
+        self.close()  # the bar
         try:
             with self.signals.interruptible():
                 yield
@@ -145,7 +142,7 @@ class RunCallback(ProgressBar):
 
     def save(self, state: TrainState) -> None:
         """Save the state of the run."""
-        self.folder.save_state(state, keep=self.run_options.keep_states)
+        self.folder.save_state(state, keep=self.options.keep_states)
 
 
 def check_model_exists(run: RunFolder, settings: Settings) -> None:

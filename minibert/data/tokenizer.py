@@ -8,7 +8,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -117,20 +117,6 @@ class Tokenizer:
             options["strip_accents"] = normalizer.strip_accents
             options["tokenize_chinese_chars"] = normalizer.handle_chinese_chars
         return options
-
-
-def checked_texts(texts: str | Iterable[str]) -> list[str]:
-    """Return texts as a list; a single string is one text.
-
-    Raises InputError for a value that is not a string, or has half of a surrogate pair.
-    """
-    texts = [texts] if isinstance(texts, str) else list(texts)
-    for number, text in enumerate(texts, start=1):
-        if not isinstance(text, str):
-            raise InputError(f"text {number} is {text!r}, not a string")
-        if SURROGATE.search(text):
-            raise InputError(f"text {number} holds half of a surrogate pair: {printable(text)}")
-    return texts
 
 
 def _token_ids(encoding: Encoding, *, paired: bool) -> TokenIds:

@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minibert.data.batches import Dataset, training_order
+from minibert.data.batches import Dataset
 from minibert.device import Compute
 from minibert.errors import InputError
 from minibert.training.options import TrainingOptions
+from minibert.training.steps import optimizer_steps, step_batches
 
 
 class FiniteCheck:
@@ -63,15 +64,3 @@ class FiniteCheck:
         first = [places[row] if places else f"row {row + 1}" for row in rows[:3]]
         more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
         return f"{', '.join(first)}{more}"
-
-
-def optimizer_steps(texts: int, options: TrainingOptions) -> int:
-    """Return the number of optimizer steps per epoch, partial ones included."""
-    return math.ceil(math.ceil(texts / options.batch_size) / options.accumulate)
-
-
-def step_batches(train: Dataset, options: TrainingOptions, epoch: int) -> list[list[np.ndarray]]:
-    """Return the rows of each batch of each optimizer step of an epoch."""
-    order = training_order(train.lengths, options.batch_size, seed=options.seed, epoch=epoch)
-    size = options.accumulate
-    return [order[start : start + size] for start in range(0, len(order), size)]

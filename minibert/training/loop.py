@@ -1,13 +1,15 @@
 """The training loop: `fit` trains a classifier, or its head on a frozen encoder's features."""
 
 import math
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import AdamW
 
 from minibert.data.batches import Batch, Dataset, FeatureDataset
 from minibert.device import Compute, choose_compute
@@ -15,7 +17,7 @@ from minibert.errors import InputError
 from minibert.evaluation.metrics import Scores, score
 from minibert.inference.batched import head_for_inference, prepare_for_inference
 from minibert.model.classifier import Classifier
-from minibert.training.finite import FiniteCheck, optimizer_steps, step_batches
+from minibert.training.finite import FiniteCheck
 from minibert.training.optimizer import (
     clip_gradients,
     learning_rate_factor,
@@ -24,11 +26,16 @@ from minibert.training.optimizer import (
 )
 from minibert.training.options import TrainingOptions
 from minibert.training.state import EpochRecord, TrainState
+from minibert.training.steps import optimizer_steps, step_batches
 from minibert.training.word_rows import compact_word_rows
 
 
 class Callback:
-    """What happens around the steps. This one keeps the best epoch's weights in memory."""
+    """What happens around the steps. This one keeps the best epoch's weights in memory.
+
+    From `on_start` to `close`, except in `validating` and `on_best`, the model embeds only the
+    tokens of the training texts.
+    """
 
     def __init__(self) -> None:
         self.best: dict[str, Tensor] = {}
@@ -50,8 +57,11 @@ class Callback:
     def on_epoch(self, state: TrainState) -> None:
         """After each epoch; its figures are state.history[-1]."""
 
+    def close(self) -> None:
+        """After the last epoch, or an error."""
+
     def on_end(self, model: Classifier) -> None:
-        """After the last epoch."""
+        """After the last epoch and `close`."""
         if self.best:
             model.load_state_dict(self.best)
 
@@ -87,33 +97,29 @@ def fit(
     module, train, validation = prepare(model, train, validation, options, compute)
     weights = class_weights(train.labels, model.head.out.out_features, options.class_weights)
     weights = weights.to(compute.device)
-    steps = optimizer_steps(len(train), options)  # per epoch
     finite = FiniteCheck(train, options, compute)
-    with compact_word_rows(model.encoder, train) as whole_table:
-        optimizer = make_optimizer(model, options)
-        state = TrainState(module, optimizer, compute.scaler(), compute.device)
+    with closing(callback), compact_word_rows(model.encoder, train) as whole_table:
+        state = first_state(module, make_optimizer(model, options), options, compute, len(train))
+        optimizer, scaler = state.optimizer, state.scaler
         callback.on_start(state)
-        while state.epoch < options.epochs and not out_of_patience(state, options.patience):
+        while not finished(state):
             module.train()
-            state.start_clock()
-            done = state.step - state.epoch * steps
-            for rows in step_batches(train, options, state.epoch)[done:]:
-                lr = set_step_rates(optimizer, state.step, steps, options)
+            for rows in remaining_steps(train, state):
+                lr = set_step_rates(state)
                 batches = [train.batch(batch_rows).to(compute.device) for batch_rows in rows]
-                loss, weight = forward_backward(state, batches, weights, options, compute)
-                state.scaler.unscale_(optimizer)
+                loss, weight = forward_backward(state, batches, weights, compute)
+                scaler.unscale_(optimizer)
                 norm = clip_gradients(optimizer, options.clip) if options.clip else 0.0
                 finite.check(state.step, loss, norm)
-                state.scaler.step(optimizer)
-                state.scaler.update()
+                scaler.step(optimizer)
+                scaler.update()
                 optimizer.zero_grad()
-                state.count_step(loss, weight, sum(map(len, rows)))
+                state.count_step(loss, weight, texts=sum(map(len, rows)), lr=lr)
                 callback.on_step(state, loss, lr)
             finite.raise_if_found()
             with callback.validating(state), whole_table():
                 scores = validate(model, validation, options, compute)
-            lr = set_step_rates(optimizer, state.step - 1, steps, options)
-            if state.end_epoch(scores, figure=selection_figure(scores, options.select), lr=lr):
+            if state.end_epoch(scores):
                 with whole_table():
                     callback.on_best(model)
             callback.on_epoch(state)
@@ -169,20 +175,39 @@ def class_weights(labels: Tensor, classes: int, kind: str) -> Tensor:
     return len(labels) / (classes * counts.clamp(min=1).float())
 
 
-def set_step_rates(
-    optimizer: torch.optim.Optimizer, step: int, steps: int, options: TrainingOptions
-) -> float:
-    """Set the learning rates of a step, counted over all epochs of `steps`; return the highest."""
-    total = steps * options.epochs
-    factor = learning_rate_factor(step, total, kind=options.schedule, warmup=options.warmup)
-    return set_learning_rates(optimizer, factor)
+def first_state(
+    module: nn.Module, optimizer: AdamW, options: TrainingOptions, compute: Compute, texts: int
+) -> TrainState:
+    """Return the state before the first step."""
+    steps = optimizer_steps(texts, options)
+    return TrainState(module, optimizer, compute.scaler(), compute.device, options, texts, steps)
+
+
+def finished(state: TrainState) -> bool:
+    """Return whether all epochs are done, or the last `patience` of them were no better."""
+    patience = state.options.patience
+    worse = state.epoch - state.best_epoch
+    return state.epoch >= state.options.epochs or (patience is not None and worse >= patience)
+
+
+def remaining_steps(train: Dataset, state: TrainState) -> Iterator[list[np.ndarray]]:
+    """Yield the rows of each batch of each step that the epoch still has to take."""
+    done = state.step - state.epoch * state.steps_per_epoch
+    state.start_clock()
+    yield from step_batches(train, state.options, state.epoch)[done:]
+
+
+def set_step_rates(state: TrainState) -> float:
+    """Set the learning rates of the next step; return the highest."""
+    options, total = state.options, state.steps_per_epoch * state.options.epochs
+    factor = learning_rate_factor(state.step, total, kind=options.schedule, warmup=options.warmup)
+    return set_learning_rates(state.optimizer, factor)
 
 
 def forward_backward(
     state: TrainState,
     batches: Sequence[Batch],
     weights: Tensor,
-    options: TrainingOptions,
     compute: Compute,
 ) -> tuple[Tensor, Tensor]:
     """Add up the gradients of one step; return its mean loss and the weight of its labels.
@@ -199,7 +224,7 @@ def forward_backward(
             logits.float(),
             batch.labels,
             weight=weights,
-            label_smoothing=options.label_smoothing,
+            label_smoothing=state.options.label_smoothing,
             reduction="sum",
         )
         loss = loss / whole
@@ -224,13 +249,3 @@ def validate(
             "--precision fp32 (the best epoch before it is kept)"
         )
     return scores
-
-
-def selection_figure(scores: Scores, select: str) -> float:
-    """Return the figure that selects the best epoch; higher is better."""
-    return {"accuracy": scores.accuracy, "macro-f1": scores.macro_f1, "loss": -scores.loss}[select]
-
-
-def out_of_patience(state: TrainState, patience: int | None) -> bool:
-    """Return whether the last `patience` epochs were no better than one before."""
-    return patience is not None and state.epoch - state.best_epoch >= patience

@@ -1,67 +1,63 @@
 """What a run shows while it trains: a bar on a terminal, a few plain lines elsewhere."""
 
-import shutil
+import math
+import os
 import sys
 import time
+from contextlib import AbstractContextManager
 
 from torch import Tensor
 from tqdm import tqdm
 
 from minibert.training.loop import Callback
-from minibert.training.options import TrainingOptions
 from minibert.training.state import TrainState
 
 PLAIN_LINES = 10  # per run
+BAR_SECONDS = 0.2  # between two updates of the bar
 MIN_BAR = 10  # columns
 
 
 class ProgressBar(Callback):
-    """Shows loss, learning rate, texts/s and time left on standard error, then epoch lines.
+    """Shows speed, time left in the epoch, loss and learning rate on standard error.
 
-    Args:
-        options: those of `fit`.
-        texts: the number of training texts.
-        steps: optimizer steps per epoch.
+    After each epoch it prints the epoch's figures on standard output.
     """
 
-    def __init__(self, options: TrainingOptions, *, texts: int, steps: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.options, self.texts, self.steps = options, texts, steps
         self.bar: tqdm | None = None
-        self.started: tuple[float, int] | None = None  # when, and after how many texts of the epoch
         self.shown = 0.0
 
     def on_step(self, state: TrainState, loss: Tensor, lr: float) -> None:
         """Show a step, but not every one: reading the loss makes a GPU wait."""
-        now = time.perf_counter()
-        if self.started is None:
-            self.started = now, state.texts
-            self._open_bar(state)
-        if not self._is_due(state, now):
+        if self.bar is None and sys.stderr.isatty():
+            self.bar = tqdm(total=state.texts_per_epoch, initial=state.texts, leave=False)
+        if not self._is_due(state):
             return
-        self.shown = now
-        began, texts_before = self.started
-        rate = (state.texts - texts_before) / max(now - began, 1e-9)
-        parts = [f"loss {float(loss):.4f}", f"lr {lr:.2e}"]
-        if rate:
-            left = (self.texts - state.texts) / rate
-            parts = [f"{rate:,.0f} texts/s", f"{_clock(left)} left", *parts]
+        rate = state.texts / max(state.epoch_seconds, 1e-9)
+        left = (state.texts_per_epoch - state.texts) / rate
+        parts = [f"{rate:,.0f} texts/s", f"{_clock(left)} left"]
+        parts += [f"loss {float(loss):.4f}", f"lr {lr:.2e}"]
+        title = f"epoch {state.epoch + 1}/{state.options.epochs}"
         if self.bar is not None:
-            self.bar.set_postfix_str(_fitting(parts, len(self.bar.desc)), refresh=False)
-            self.bar.update(state.texts - self.bar.n)
-            self.bar.refresh()
+            self._update(self.bar, title, parts, state.texts)
         else:
-            step = state.step - state.epoch * self.steps
-            title = f"epoch {state.epoch + 1}/{self.options.epochs}, step {step}/{self.steps}"
-            print(f"{title}: {', '.join(parts)}", file=sys.stderr)
+            step = state.step - state.epoch * state.steps_per_epoch
+            place = f"{title}, step {step}/{state.steps_per_epoch}"
+            print(f"{place}: {', '.join(parts)}", file=sys.stderr)
+
+    def validating(self, state: TrainState) -> AbstractContextManager:
+        """Remove the bar: the epoch's steps are done."""
+        self.close()
+        return super().validating(state)
 
     def on_epoch(self, state: TrainState) -> None:
         """Print an epoch's figures."""
         record = state.history[-1]
         best = "; best so far" if state.best_epoch == record.epoch else ""
         print(
-            f"epoch {record.epoch}/{self.options.epochs}, {record.seconds:.1f} s: "
-            f"loss {record.train_loss:.4f}; validation loss {record.validation_loss:.4f}, "
+            f"epoch {record.epoch}/{state.options.epochs}: loss {record.train_loss:.4f}; "
+            f"validation loss {record.validation_loss:.4f}, "
             f"accuracy {100 * record.validation_accuracy:.1f}%{best}"
         )
 
@@ -69,35 +65,36 @@ class ProgressBar(Callback):
         """Remove the bar. The next step opens another."""
         if self.bar is not None:
             self.bar.close()
-        self.bar, self.started = None, None
+        self.bar = None
 
-    def _open_bar(self, state: TrainState) -> None:
-        if sys.stderr.isatty():
-            title = f"epoch {state.epoch + 1}/{self.options.epochs}"
-            layout = "{desc} {percentage:3.0f}%|{bar}|{postfix}"
-            self.bar = tqdm(
-                total=self.texts,
-                initial=state.texts,
-                desc=title,
-                bar_format=layout,
-                leave=False,
-                dynamic_ncols=True,
-            )
+    def _is_due(self, state: TrainState) -> bool:
+        if self.bar is None:
+            every = math.ceil(state.steps_per_epoch * state.options.epochs / PLAIN_LINES)
+            return state.step % every == 0
+        now = time.perf_counter()
+        if state.texts < state.texts_per_epoch and now - self.shown < BAR_SECONDS:
+            return False
+        self.shown = now
+        return True
 
-    def _is_due(self, state: TrainState, now: float) -> bool:
-        last = state.step % self.steps == 0
-        if self.bar is not None:
-            return last or now - self.shown > 0.2
-        every = max(1, self.steps * self.options.epochs // PLAIN_LINES)
-        return state.step % every == 0
+    def _update(self, bar: tqdm, title: str, parts: list[str], texts: int) -> None:
+        columns = _terminal_columns()
+        room = columns - len(f"{title} 100%|| ") - MIN_BAR
+        while len(parts) > 1 and len(", ".join(parts)) > room:
+            parts = parts[:-1]
+        bar.bar_format = f"{title} {{percentage:3.0f}}%|{{bar}}| {', '.join(parts)}"
+        bar.ncols = columns
+        bar.update(texts - bar.n)
+        bar.refresh()
 
 
-def _fitting(parts: list[str], title: int) -> str:
-    """Return as many of the parts, the first first, as leave room for a bar on the terminal."""
-    room = shutil.get_terminal_size().columns - title - len(" 100%||, ") - MIN_BAR
-    while len(parts) > 1 and len(", ".join(parts)) > room:
-        parts = parts[:-1]
-    return ", ".join(parts)
+def _terminal_columns() -> int:
+    """Return the columns of standard error's terminal, less the one where a cursor may wrap."""
+    try:
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    except OSError:
+        columns = 0
+    return (columns or 80) - 1
 
 
 def _clock(seconds: float) -> str:

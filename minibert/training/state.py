@@ -7,7 +7,7 @@ the counters and fp16's loss scale.
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from minibert.errors import InputError
 from minibert.evaluation.metrics import Scores
 from minibert.files import write_atomic
+from minibert.training.options import TrainingOptions
 
 FORMAT = "2"  # of the state file
+COUNTERS = ("epoch", "step", "texts", "epoch_seconds", "seconds", "best_epoch", "best_figure")
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,15 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     device: torch.device
+    options: TrainingOptions
+    texts_per_epoch: int
+    steps_per_epoch: int
     epoch: int = 0  # finished epochs
     step: int = 0  # finished optimizer steps of all epochs
     texts: int = 0  # of the current epoch, trained on so far
     epoch_seconds: float = 0.0  # of the current epoch's steps
     seconds: float = 0.0  # of all steps
+    lr: float = 0.0  # the highest learning rate of the last step
     best_epoch: int = 0
     best_figure: float = float("-inf")
     history: list[EpochRecord] = field(default_factory=list)
@@ -63,8 +69,9 @@ class TrainState:
         """Start measuring the time of the next step."""
         self._clock = time.perf_counter()
 
-    def count_step(self, loss: Tensor, weight: Tensor, texts: int) -> None:
+    def count_step(self, loss: Tensor, weight: Tensor, *, texts: int, lr: float) -> None:
         """Count a step with this mean loss, this weight of its labels, and so many texts."""
+        self.lr = lr
         self.sums += torch.stack((loss * weight, weight))
         self.step += 1
         self.texts += texts
@@ -77,15 +84,15 @@ class TrainState:
         self.seconds += now - self._clock
         self._clock = now
 
-    def end_epoch(self, scores: Scores, *, figure: float, lr: float) -> bool:
-        """Record an epoch by its validation scores; return whether its figure is the best yet."""
+    def end_epoch(self, scores: Scores) -> bool:
+        """Record an epoch and its validation scores; return whether it is the best so far."""
         loss_sum, weight_sum = self.sums.tolist()
         self.epoch += 1
         self.history.append(
             EpochRecord(
                 epoch=self.epoch,
                 train_loss=loss_sum / weight_sum,
-                learning_rate=lr,
+                learning_rate=self.lr,
                 validation_loss=scores.loss,
                 validation_accuracy=scores.accuracy,
                 validation_macro_f1=scores.macro_f1,
@@ -95,16 +102,15 @@ class TrainState:
         )
         self.sums.zero_()
         self.texts, self.epoch_seconds = 0, 0.0
+        figure = scores.figure(self.options.select)
         best = figure > self.best_figure or not self.best_epoch
         if best:
             self.best_epoch, self.best_figure = self.epoch, figure
         return best
 
     def counters(self) -> dict[str, Any]:
-        """Return all but what trains and its tensors."""
-        live = ("module", "optimizer", "scaler", "device", "history")
-        names = [item.name for item in fields(self) if item.name not in live]
-        return {name: getattr(self, name) for name in names}
+        """Return the numbers that the state file has."""
+        return {name: getattr(self, name) for name in COUNTERS}
 
 
 def state_files(folder: Path) -> list[Path]:
@@ -151,8 +157,9 @@ def load_state(file: Path, state: TrainState) -> None:
                 f"--resume {file.parent}: the state {file.name} is of another version of minibert; "
                 "start a new run"
             )
-        for name, value in json.loads(metadata["counters"]).items():
-            setattr(state, name, value)
+        counters = json.loads(metadata["counters"])
+        for name in COUNTERS:
+            setattr(state, name, type(getattr(state, name))(counters[name]))
         state.history = [EpochRecord(**record) for record in json.loads(metadata["history"])]
         state.module.load_state_dict(_with_prefix(tensors, "model."))
         _load_optimizer(state.optimizer, _with_prefix(tensors, "optimizer."))

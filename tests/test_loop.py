@@ -1,0 +1,456 @@
+"""The training loop: one step, frozen layers, the best epoch, seeds, resuming.
+
+Run: pytest tests/test_loop.py
+"""
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import random_texts, tiny_classifier
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.utils.class_weight import compute_class_weight
+from torch import Tensor
+
+from minibert.data.batches import Batch, Dataset, FeatureDataset, TextDataset, training_order
+from minibert.device import Compute
+from minibert.errors import InputError
+from minibert.model.classifier import Classifier
+from minibert.training.loop import (
+    Callback,
+    TrainResult,
+    class_weights,
+    encode_features,
+    fit,
+    forward_backward,
+    freeze_layers,
+)
+from minibert.training.optimizer import (
+    learning_rate_factor,
+    make_optimizer,
+    parameter_groups,
+    set_learning_rates,
+)
+from minibert.training.options import TrainingOptions
+from minibert.training.state import EpochRecord, TrainState, load_state, save_state, state_files
+
+CPU = Compute(torch.device("cpu"))
+OPTIONS = TrainingOptions(
+    batch_size=4, epochs=3, encoder_lr=1e-2, head_lr=3e-2, schedule="cosine", weight_decay=0.3
+)
+
+
+class KeepLast(Callback):
+    """Leaves the model with the weights of the last epoch instead of the best one."""
+
+    def on_end(self, model: Classifier) -> None:
+        pass
+
+
+def train(
+    model: Classifier,
+    options: TrainingOptions = OPTIONS,
+    *,
+    callback: Callback | None = None,
+    dataset: Dataset | None = None,
+    compute: Compute = CPU,
+) -> TrainResult:
+    """Fit on 14 texts and validate on 7; the random state of dropout is always the same."""
+    torch.manual_seed(5)
+    return fit(
+        model,
+        dataset or random_texts(14),
+        random_texts(7, seed=1),
+        options,
+        compute=compute,
+        callback=callback or KeepLast(),
+    )
+
+
+def copied_weights(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def changed(model: torch.nn.Module, before: dict[str, Tensor]) -> set[str]:
+    return {name for name, x in model.state_dict().items() if not torch.equal(x, before[name])}
+
+
+def without_times(history: tuple[EpochRecord, ...]) -> list[EpochRecord]:
+    return [dataclasses.replace(record, seconds=0, texts_per_second=0) for record in history]
+
+
+# --- one step
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (0.3, 2.0, 0.9)])
+@pytest.mark.parametrize("sizes", [(5, 5), (4, 4, 1), (2,), (1, 7, 3)])
+def test_gradients_of_several_batches_equal_those_of_one_big_batch(sizes, weights, smoothing):
+    dataset, model, weights = random_texts(sum(sizes)), tiny_classifier().eval(), Tensor(weights)
+    big = dataset.batch(range(sum(sizes)))
+    loss = F.cross_entropy(
+        model(*big.inputs), big.labels, weight=weights, label_smoothing=smoothing
+    )
+    loss.backward()
+    expected = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+
+    options = TrainingOptions(label_smoothing=smoothing)
+    ends = np.cumsum(sizes)
+    batches = [dataset.batch(range(end - n, end)) for n, end in zip(sizes, ends, strict=True)]
+    state = TrainState(
+        model, make_optimizer(model, options), CPU.scaler(), CPU.device, options, len(dataset), 1
+    )
+    mean, weight = forward_backward(state, batches, weights, CPU)
+    assert weight == pytest.approx(weights[dataset.labels].sum())
+    assert mean.item() == pytest.approx(loss.item(), rel=1e-5)
+    for name, p in model.named_parameters():
+        if p.grad is not None:
+            torch.testing.assert_close(p.grad, expected.pop(name), rtol=1e-4, atol=1e-6)
+    assert not expected
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.05])
+def test_fit_equals_the_textbook_loop_over_big_batches(clip):
+    """13 rows in batches of 2, three per step: steps of 6, 6 and 1 rows, or a 5 for a 6."""
+    features = FeatureDataset(torch.randn(13, 12), torch.arange(13) % 3)
+    options = dataclasses.replace(
+        OPTIONS, batch_size=2, accumulate=3, epochs=2, clip=clip, warmup=0.3, freeze=True
+    )
+    model, plain = (tiny_classifier(head="linear") for _ in range(2))
+    result = fit(model, features, features, options, compute=CPU, callback=KeepLast())
+
+    groups = parameter_groups(
+        None, plain.head, encoder_lr=0, head_lr=options.head_lr, weight_decay=0.3
+    )
+    optimizer = torch.optim.AdamW(groups)
+    for epoch, record in enumerate(result.history):
+        order = training_order(features.lengths, 2, seed=0, epoch=epoch)
+        losses = []
+        for step in range(3):
+            rows = np.concatenate(order[3 * step : 3 * step + 3])
+            factor = learning_rate_factor(3 * epoch + step, 6, kind="cosine", warmup=0.3)
+            set_learning_rates(optimizer, factor)
+            loss = F.cross_entropy(plain.head(features.values[rows]), features.labels[rows])
+            loss.backward()
+            if clip:
+                torch.nn.utils.clip_grad_norm_(plain.head.parameters(), clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item() * len(rows))
+        assert record.train_loss == pytest.approx(sum(losses) / 13, rel=1e-5)
+        assert record.learning_rate == pytest.approx(factor * options.head_lr)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+    assert result.steps == 6
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_fp16_with_its_scaled_loss_takes_nearly_the_same_step(clip):
+    features = FeatureDataset(torch.randn(8, 12), torch.arange(8) % 3)
+    options = dataclasses.replace(
+        OPTIONS, batch_size=8, epochs=1, head_lr=0.01, clip=clip, freeze=True
+    )
+    moved = []
+    for precision in ("fp32", "fp16"):
+        model = tiny_classifier(head="linear")
+        before = model.head.out.weight.detach().clone()
+        fit(model, features, features, options, compute=Compute(CPU.device, precision))
+        moved.append(model.head.out.weight.detach() - before)
+    assert moved[0].abs().max() > 0.005
+    torch.testing.assert_close(moved[0], moved[1], rtol=0.05, atol=1e-4)
+
+
+# --- class weights
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=4, max_size=50).map(lambda x: [0, 1, 2, 3, *x]))
+def test_balanced_weights_equal_those_of_scikit_learn(labels):
+    expected = compute_class_weight("balanced", classes=np.arange(4), y=labels)
+    weights = class_weights(torch.tensor(labels), 4, "balanced")
+    assert weights.tolist() == pytest.approx(expected.tolist())
+
+
+def test_class_weights_are_one_by_default_and_finite_for_an_absent_class():
+    assert class_weights(torch.tensor([0, 0, 1]), 3, "none").tolist() == [1, 1, 1]
+    assert class_weights(torch.tensor([0, 0, 1]), 3, "balanced").isfinite().all()
+
+
+def test_class_weights_and_label_smoothing_change_the_training_loss():
+    dataset = random_texts(14)
+    dataset.labels = torch.tensor([0] * 11 + [1, 2, 2])
+    changes: list[dict[str, Any]] = [{}, {"class_weights": "balanced"}, {"label_smoothing": 0.3}]
+    results = [
+        train(tiny_classifier(), dataclasses.replace(OPTIONS, **change), dataset=dataset)
+        for change in changes
+    ]
+    assert len({result.history[0].train_loss for result in results}) == 3
+
+
+# --- frozen encoders and layers
+
+
+def test_features_are_computed_without_dropout(family):
+    model, dataset = tiny_classifier(family).train(), random_texts(7)
+    features = encode_features(model, dataset, CPU, batch_size=3)
+    model.eval()
+    for i in range(7):
+        expected = model.features(*dataset.batch([i]).inputs)
+        torch.testing.assert_close(features.values[i : i + 1], expected, rtol=1e-5, atol=1e-5)
+    assert features.labels.tolist() == dataset.labels.tolist()
+    assert not features.values.requires_grad
+
+
+def test_freeze_trains_the_head_alone(family):
+    """Features may be computed before fit, as train.py does to measure the time, or by fit."""
+    options = dataclasses.replace(OPTIONS, freeze=True)
+    model, same = tiny_classifier(family), tiny_classifier(family)
+    before = copied_weights(model)
+    result = train(model, options)
+    assert changed(model, before) == {name for name in before if name.startswith("head.")}
+    assert result.history[-1].train_loss < result.history[0].train_loss
+    train(same, options, dataset=encode_features(same, random_texts(14), CPU, batch_size=4))
+    assert changed(same, model.state_dict()) == set()
+
+
+@pytest.mark.parametrize(("layers", "embeddings"), [(0, False), (2, False), (1, True), (3, True)])
+def test_frozen_layers_do_not_change_and_all_others_learn(family, layers, embeddings):
+    model = tiny_classifier(family)
+    before = copied_weights(model)
+    train(
+        model,
+        dataclasses.replace(OPTIONS, epochs=1, freeze_layers=layers, freeze_embeddings=embeddings),
+    )
+    frozen = [f"encoder.blocks.{i}." for i in range(layers)]
+    frozen += ["encoder.embeddings."] * embeddings
+    frozen += ["encoder.pooler."]  # not used by the pooling `cls`
+    expected = {name for name in before if not name.startswith(tuple(frozen))}
+    assert changed(model, before) == expected
+
+
+def test_freezing_more_layers_than_there_are_is_refused():
+    with pytest.raises(InputError, match="--freeze-layers is 4; this model has 3 layers"):
+        freeze_layers(tiny_classifier(), layers=4, embeddings=False)
+
+
+# --- the best epoch
+
+LABELS = [0, 0, 0, 0, 0, 0, 0, 1, 1, 1]
+# Of each epoch: the predicted classes, and the margin of the logits of correct predictions.
+EPOCHS = [
+    ([0, 0, 0, 0, 0, 1, 1, 0, 0, 0], 0.1),  # accuracy 0.5, macro-F1 0.33, loss 0.67
+    ([0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0.1),  # 0.7, 0.41, 0.66
+    ([0, 0, 0, 0, 1, 1, 1, 1, 1, 1], 0.5),  # 0.7, 0.70, 0.54
+    ([0, 0, 0, 0, 1, 1, 1, 1, 1, 0], 3.0),  # 0.6, 0.58, 0.31
+    ([0, 0, 0, 0, 1, 1, 1, 1, 1, 0], 3.0),
+]
+
+
+class Scripted(Callback):
+    """Lets each epoch's validation find the features of EPOCHS; counts the best epochs."""
+
+    def __init__(self, validation: FeatureDataset) -> None:
+        super().__init__()
+        self.validation, self.best_epochs, self.epochs = validation, [], 0
+
+    def validating(self, state: TrainState) -> AbstractContextManager:
+        predictions, margin = EPOCHS[state.epoch]
+        values = torch.zeros(len(LABELS), 12)
+        for row, (label, predicted) in enumerate(zip(LABELS, predictions, strict=True)):
+            values[row, predicted] = margin if label == predicted else 0.01
+        self.validation.values = values
+        self.epochs = state.epoch + 1
+        return super().validating(state)
+
+    def on_best(self, model: Classifier) -> None:
+        super().on_best(model)
+        self.best_epochs.append(self.epochs)
+
+
+def scripted_fit(**options: Any) -> tuple[TrainResult, Scripted]:
+    """Fit a head that returns the first two features as logits, at a learning rate of 0."""
+    model = tiny_classifier(head="linear", classes=("a", "b"))
+    with torch.no_grad():
+        model.head.out.weight.copy_(torch.eye(2, 12))
+        model.head.out.bias.zero_()
+    validation = FeatureDataset(torch.zeros(len(LABELS), 12), torch.tensor(LABELS))
+    train = FeatureDataset(torch.randn(4, 12), torch.tensor([0, 1, 0, 1]))
+    callback = Scripted(validation)
+    given = TrainingOptions(epochs=5, head_lr=0, freeze=True, **options)
+    return fit(model, train, validation, given, compute=CPU, callback=callback), callback
+
+
+@pytest.mark.parametrize(
+    ("select", "best"), [("accuracy", [1, 2]), ("macro-f1", [1, 2, 3]), ("loss", [1, 2, 3, 4])]
+)
+def test_an_epoch_is_the_best_if_its_figure_is_better_than_all_before(select, best):
+    result, callback = scripted_fit(select=select)
+    assert callback.best_epochs == best
+    assert result.best_epoch == best[-1]
+    assert len(result.history) == 5
+
+
+@pytest.mark.parametrize(
+    ("select", "patience", "epochs"),
+    [("accuracy", 1, 3), ("accuracy", 2, 4), ("accuracy", None, 5), ("loss", 1, 5)],
+)
+def test_training_stops_after_patience_epochs_without_a_better_figure(select, patience, epochs):
+    assert len(scripted_fit(select=select, patience=patience)[0].history) == epochs
+
+
+def test_the_model_ends_with_the_weights_of_the_best_epoch():
+    class Recorder(Callback):
+        """Keeps the weights of every epoch."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights: list[Tensor] = []
+
+        def on_epoch(self, state: TrainState) -> None:
+            self.weights.append(state.module.head.out.weight.detach().clone())
+
+    model, callback = tiny_classifier(), Recorder()
+    result = train(model, dataclasses.replace(OPTIONS, epochs=6), callback=callback)
+    assert result.best_epoch < 6  # else the test shows nothing
+    assert torch.equal(model.head.out.weight, callback.weights[result.best_epoch - 1])
+    assert not torch.equal(model.head.out.weight, callback.weights[-1])
+
+
+def test_the_history_has_one_record_per_epoch():
+    result = train(tiny_classifier())
+    assert [record.epoch for record in result.history] == [1, 2, 3]
+    assert result.history[0].learning_rate > result.history[2].learning_rate > 0
+    assert result.steps == 3 * 4
+    assert result.seconds == pytest.approx(sum(x.seconds for x in result.history), abs=0.01)
+
+
+def test_fit_prints_nothing(capfd):
+    train(tiny_classifier())
+    assert capfd.readouterr() == ("", "")
+
+
+# --- seeds and resuming
+
+
+def test_one_seed_gives_one_model_and_another_seed_another():
+    models, histories = [], []
+    for seed in (3, 3, 4):
+        models.append(tiny_classifier())
+        result = train(models[-1], dataclasses.replace(OPTIONS, seed=seed))
+        histories.append(without_times(result.history))
+    first, same, other = models
+    assert changed(first, same.state_dict()) == set() and histories[0] == histories[1]
+    assert "head.out.weight" in changed(first, other.state_dict())
+    assert histories[0] != histories[2]
+
+
+class Saver(KeepLast):
+    """Starts from the newest state in a folder, saves after each epoch, and may stop there."""
+
+    def __init__(self, folder: Path, stop_after: int | None = None) -> None:
+        super().__init__()
+        self.folder, self.stop_after = folder, stop_after
+        folder.mkdir(exist_ok=True)
+
+    def on_start(self, state: TrainState) -> None:
+        if files := state_files(self.folder):
+            load_state(files[-1], state)
+
+    def on_epoch(self, state: TrainState) -> None:
+        save_state(self.folder, state)
+        if state.epoch == self.stop_after:
+            raise KeyboardInterrupt
+
+
+class StopsInBatch(TextDataset):
+    """Texts whose n-th batch is where the machine is switched off."""
+
+    def __init__(self, texts: TextDataset, batch: int) -> None:
+        super().__init__(texts.rows, texts.labels.numpy(), pad_token_id=0, token_types=False)
+        self.left = batch
+
+    def batch(self, rows: Any) -> Batch:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return super().batch(rows)
+
+
+def assert_resumes_to_the_same_weights(
+    folder: Path, options: TrainingOptions, stop: Callable[[], tuple[Callback, Dataset]]
+) -> None:
+    """A run that stops and resumes ends as one that never stops, bit for bit."""
+    whole = tiny_classifier()
+    expected = train(whole, options)
+    callback, dataset = stop()
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_classifier(), options, callback=callback, dataset=dataset)
+    # A state brings all weights but those of a frozen encoder; without a state, a new process
+    # starts from the same weights.
+    fresh = tiny_classifier(seed=9 if state_files(folder) and not options.freeze else 0)
+    result = train(fresh, options, callback=Saver(folder))
+    assert changed(fresh, whole.state_dict()) == set()
+    assert without_times(result.history) == without_times(expected.history)
+    assert result.best_epoch == expected.best_epoch
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+@pytest.mark.parametrize("change", [{}, {"freeze": True}, {"freeze_layers": 1}])
+def test_training_resumes_after_an_epoch_to_the_same_weights(tmp_path, epoch, change):
+    options = dataclasses.replace(OPTIONS, accumulate=2, label_smoothing=0.1, **change)
+    assert_resumes_to_the_same_weights(
+        tmp_path, options, lambda: (Saver(tmp_path, stop_after=epoch), random_texts(14))
+    )
+
+
+@pytest.mark.parametrize("batch", [2, 10])
+def test_training_stopped_in_an_epoch_resumes_from_the_epoch_before(tmp_path, batch):
+    """An epoch is 4 batches."""
+    assert_resumes_to_the_same_weights(
+        tmp_path, OPTIONS, lambda: (Saver(tmp_path), StopsInBatch(random_texts(14), batch))
+    )
+
+
+def test_a_resumed_run_that_is_out_of_patience_does_not_train(tmp_path):
+    """At a learning rate of 0 no epoch is better than the first."""
+    options = dataclasses.replace(OPTIONS, encoder_lr=0, head_lr=0, patience=1)
+    train(tiny_classifier(), options, callback=Saver(tmp_path))
+    again = train(tiny_classifier(), options, callback=Saver(tmp_path))
+    assert len(again.history) == 2 and again.steps == 2 * 4
+
+
+# --- callbacks
+
+
+def test_a_callback_is_closed_after_the_last_epoch_and_after_an_error():
+    class Recorder(Callback):
+        """Notes what is called."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls: list[str] = []
+
+        def on_epoch(self, state: TrainState) -> None:
+            self.calls.append("epoch")
+
+        def close(self) -> None:
+            self.calls.append("close")
+
+        def on_end(self, model: Classifier) -> None:
+            self.calls.append("end")
+
+    callback = Recorder()
+    train(tiny_classifier(), dataclasses.replace(OPTIONS, epochs=1), callback=callback)
+    assert callback.calls == ["epoch", "close", "end"]
+    callback = Recorder()
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_classifier(), callback=callback, dataset=StopsInBatch(random_texts(14), batch=6))
+    assert callback.calls == ["epoch", "close"]
