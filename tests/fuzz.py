@@ -1,9 +1,9 @@
-"""Give damaged files to everything that reads files; it may raise only InputError.
+"""Gives damaged files to the readers, which may raise InputError and nothing else.
 
 Guided by coverage, with atheris (pip install atheris): python tests/fuzz.py --inputs 100000
-The fuzzer's bytes choose edits of a valid file, so that the damage gets past the parser. A file
-that causes another error is kept as crash-TARGET; make a plain test of it.
-The same targets with a few hundred inputs each, without atheris: pytest tests/test_fuzz.py
+The fuzzer's bytes choose edits of a good file, so that the edits get past the parser. A file that
+breaks a reader is kept as crash-TARGET, to become a plain test.
+The same targets with some hundred inputs each, without atheris: pytest tests/test_fuzz.py
 """
 
 import argparse
@@ -45,7 +45,7 @@ VOCABULARIES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
 
 
 class Place:
-    """A folder with a valid tiny model, in which one file at a time is damaged."""
+    """A folder with a good tiny model, in which one file at a time is damaged."""
 
     def __init__(self, root: Path) -> None:
         sizes = {"width": 2, "layers": 1, "heads": 1, "feed_forward": 3, "positions": 9}
@@ -75,7 +75,7 @@ class Place:
 
 
 def tables(data: bytes, place: Place) -> None:
-    """Read a table as load_examples does; bad rows are allowed."""
+    """Read a table as load_examples does, and ignore bad rows."""
     kind = data[0] if data else 0
     form = FORMS[kind % len(FORMS)]
     encoding = ENCODINGS[kind // len(FORMS) % len(ENCODINGS)]
@@ -89,7 +89,7 @@ def tables(data: bytes, place: Place) -> None:
 
 
 def config(data: bytes, place: Place) -> None:
-    """Read a config.json: the encoder's numbers, and the head it declares."""
+    """Read a config.json: the encoder's numbers and the head."""
     (place.folder / "config.json").write_bytes(data)
     try:
         found = read_encoder_config(place.folder)
@@ -106,7 +106,7 @@ def checkpoint(data: bytes, place: Place) -> None:
 
 
 def tokenizer(data: bytes, place: Place) -> None:
-    """Read a tokenizer's files, encode a text and a pair, and save it."""
+    """Read a tokenizer's files, and encode a text and a pair."""
     name = VOCABULARIES[data[0] % len(VOCABULARIES) if data else 0]
     place.only(VOCABULARIES, name, data[1:])
     if name == "tokenizer_config.json":
@@ -126,7 +126,7 @@ TARGETS: dict[str, Callable[[bytes, Place], None]] = {
 
 
 def seeds(target: str, place: Place) -> list[bytes]:
-    """Return valid inputs of a target, for the fuzzer to damage."""
+    """Return good inputs of a target, to be damaged."""
     if target == "config":
         head = {"id2label": {"0": "a", "1": "b"}, "problem_type": None, "num_labels": 2}
         native = json.loads(place.good["config.json"]) | head
@@ -149,7 +149,7 @@ def seeds(target: str, place: Place) -> list[bytes]:
     return [bytes([number]) + place.good[name] for number, name in enumerate(names)]
 
 
-# Values that replace a number, a name or a list.
+# Replacements for a number, a name or a list.
 ODD: list[Any] = [
     *(None, True, -1, 0, 1, 2, 3, 513, 2**31, 2**63, 10**30, 0.5, 1e300, math.inf, math.nan),
     *(
@@ -170,38 +170,38 @@ ODD: list[Any] = [
         {"a": 1},
     ),
 ]
-# Bytes that confuse parsers: delimiters, numbers out of range, parts of characters.
+# Bytes that are hard for a parser: its delimiters, huge numbers, incomplete characters.
 PIECES = [
     *(b'"', b"{", b"[", b"}", b",", b"\n", b"\r", b"\t", b"\0", b"\xff", b"\xed\xa0\x80", b"\x1b["),
     *(b"-1", b"0", b"1e999", b"NaN", b"null", b"true", b"9" * 20, b'"a":', b"[[[", b"../", b"\xe2"),
 ]
-Choose = Callable[[int], int]  # returns a number below its argument
+Choose = Callable[[int], int]  # a number below the one given
 
 
-def spoil(good: Sequence[bytes], choose: Choose) -> bytes:
-    """Edit a valid input up to four times, mostly in its JSON if it has any."""
+def damage(good: Sequence[bytes], choose: Choose) -> bytes:
+    """Edit a good input up to four times, mostly in its JSON if it has some."""
     content = good[choose(len(good))]
     for _ in range(choose(5)):
-        content = (spoil_json if choose(4) else spoil_bytes)(content, choose)
+        content = (damage_json if choose(4) else damage_bytes)(content, choose)
     return content
 
 
-def spoil_bytes(content: bytes, choose: Choose) -> bytes:
-    """Insert something odd at a random place, or overwrite what is there."""
+def damage_bytes(content: bytes, choose: Choose) -> bytes:
+    """Insert an odd piece at a random place, or replace some bytes by it."""
     at, cut = choose(len(content) + 1), (0, 0, 1, 2, 8, 10**6)[choose(6)]
     piece = PIECES[choose(len(PIECES))] if choose(4) else bytes([choose(256), choose(256)])
     return content[:at] + piece + content[at + cut :]
 
 
-def spoil_json(content: bytes, choose: Choose) -> bytes:
-    """Replace, remove or add a value somewhere in the first JSON object."""
+def damage_json(content: bytes, choose: Choose) -> bytes:
+    """Replace, remove or add a value in the first JSON object."""
     start = content.find(b"{")
     try:
         if start < 0:
             raise ValueError
         data, length = json.JSONDecoder().raw_decode(content.decode("latin-1")[start:])
     except (ValueError, RecursionError):
-        return spoil_bytes(content, choose)
+        return damage_bytes(content, choose)
     node = data
     while True:
         keys = list(node) if isinstance(node, dict) else list(range(len(node)))
@@ -221,21 +221,21 @@ def spoil_json(content: bytes, choose: Choose) -> bytes:
         break
     made = json.dumps(data).encode()
     head, rest = content[:start], content[start + length :]
-    if start == 9 and choose(8):  # safetensors: its header's length stands before it
+    if start == 9 and choose(8):  # safetensors: the header's length comes before it
         head = head[:1] + len(made).to_bytes(8, "little")
     return head + made + rest
 
 
 def attempt(target: str, data: bytes, place: Place) -> None:
-    """Give one input to a target. Raises all errors but a printable InputError."""
+    """Give a target one input. Anything but an InputError on one printable line is raised."""
     try:
         TARGETS[target](data, place)
     except InputError as error:
-        assert str(error) == printable(str(error), 1000), "a message of several lines"
+        assert str(error) == printable(str(error), 1000), "the message is not one printable line"
 
 
 def main() -> None:
-    """Fuzz one target after the other, each in its own process."""
+    """Fuzz the targets one after the other, each in a new process."""
     parser = argparse.ArgumentParser(description="Fuzz the readers of files.")
     parser.add_argument("--inputs", type=int, default=100_000, help="of each target")
     parser.add_argument("--seed", type=int, default=1)
@@ -251,7 +251,7 @@ def main() -> None:
 
 
 def fuzz(target: str, inputs: int, seed: int) -> None:
-    """Fuzz one target. libFuzzer ends the process, with a status other than 0 after a crash."""
+    """Fuzz one target. libFuzzer ends the process, with a status other than 0 for a crash."""
     os.environ["RUST_BACKTRACE"] = "0"
     with tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder))
@@ -272,8 +272,8 @@ def fuzz(target: str, inputs: int, seed: int) -> None:
 
 
 def fuzz_one(target: str, data: Any, good: Sequence[bytes], place: Place) -> None:
-    """Damage a valid input as the fuzzer's bytes choose; keep it if it causes an error."""
-    content = spoil(good, lambda below: data.ConsumeIntInRange(0, below - 1))
+    """Damage a good input as the fuzzer's bytes say; keep it if it breaks a reader."""
+    content = damage(good, lambda below: data.ConsumeIntInRange(0, below - 1))
     try:
         attempt(target, content, place)
     except BaseException:
