@@ -35,7 +35,7 @@ GOOD = {
 
 
 class Flood(io.RawIOBase):
-    """A stream of `before`, `piece` repeated up to `size` bytes, and `after`, never all in memory."""
+    """A stream of `before`, `piece` repeated to `size` bytes, and `after`; never all in memory."""
 
     def __init__(self, before: bytes, piece: bytes, size: int, after: bytes) -> None:
         self.rest = self.pieces(before, piece * (65536 // len(piece)), size, after)
