@@ -99,7 +99,12 @@ def test_a_new_and_a_resumed_run_in_emulated_bf16_warn(
 ) -> None:
     new = ["--model", checkpoint, "--data", reviews, "--epochs", "999", "--max-length", "16"]
     for options in ([*new, "--precision", "bf16", "--out", "run"], ["--resume", "run"]):
-        process = start_script(["-c", TRAIN], *options, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
+        process = start_script(
+            ["-c", TRAIN],
+            *options,
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        )
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("epoch"):
