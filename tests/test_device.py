@@ -3,14 +3,16 @@
 Run: pytest tests/test_device.py
 """
 
-import signal
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT, start_script
 
+from minibert.commands.arguments import TrainArguments
+from minibert.commands.options import Settings
+from minibert.commands.session import Session
+from minibert.data.columns import Columns
 from minibert.device import (
     DTYPES,
     Compute,
@@ -22,6 +24,7 @@ from minibert.device import (
     memory_advice,
 )
 from minibert.errors import InputError
+from minibert.runs import Metadata, RunFolder
 
 CPU = torch.device("cpu")
 
@@ -84,30 +87,19 @@ def test_bf16_without_bf16_instructions_warns(monkeypatch: pytest.MonkeyPatch) -
     assert (compute.precision, compute.reason) == ("bf16", "as requested")
 
 
-# train.py on a processor without bf16 instructions, whatever this machine has
-TRAIN = """
-import sys, torch
-torch.cpu.get_capabilities = lambda: {}
-from minibert.commands.process import run_script
-sys.argv[0] = "train.py"
-sys.exit(run_script("train"))
-"""
-
-
-def test_a_new_and_a_resumed_run_in_emulated_bf16_warn(
-    checkpoint: Path, reviews: Path, tmp_path: Path
+def test_a_new_and_a_resumed_run_without_bf16_instructions_warn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    new = ["--model", checkpoint, "--data", reviews, "--epochs", "999", "--max-length", "16"]
-    for options in ([*new, "--precision", "bf16", "--out", "run"], ["--resume", "run"]):
-        process = start_script(["-c", TRAIN], *options, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("epoch"):
-                break
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 130, errors
-        assert errors.count("warning: bf16 is emulated on this processor") == 1
+    pretend_bf16(monkeypatch, False)
+    settings = Settings.from_dict({"device": "cpu", "precision": "bf16"})
+    with pytest.warns(UserWarning, match="bf16 is emulated"):
+        Session(TrainArguments(settings, out=tmp_path / "new", resume=None))
+    # A run that began on a processor with bf16, where the precision was chosen by "auto".
+    settings = Settings.from_dict({"device": "auto", "precision": "auto"})
+    saved = Metadata(Columns("text"), {}, {"device": "cpu", "precision": "bf16"})
+    run = RunFolder.create(tmp_path / "run", settings.to_dict(), saved)
+    with pytest.warns(UserWarning, match="bf16 is emulated"):
+        Session(TrainArguments(settings, out=None, resume=run.path))
 
 
 @pytest.mark.parametrize("name", ["auto", "fp32", "fp16", "int8"])
