@@ -77,7 +77,9 @@ def test_arguments_have_types_and_the_public_methods_docstrings(name):
     assert inspect.getdoc(item)
     for function in functions:
         assert inspect.getdoc(function), f"{name}.{function.__name__}"
-        assert "return" in inspect.get_annotations(inspect.unwrap(getattr(function, "__func__", function)))
+        assert "return" in inspect.get_annotations(
+            inspect.unwrap(getattr(function, "__func__", function))
+        )
 
 
 def test_training_on_lists_prints_and_writes_nothing(tmp_path, monkeypatch, capfd):
