@@ -1,8 +1,7 @@
 """A classifier with its tokenizer: from a checkpoint, to datasets, into a folder."""
 
-import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from minibert.checkpoint.load import load_encoder as load_encoder_folder
 from minibert.checkpoint.save import save_weights
 from minibert.data.batches import TextDataset, TokenIds
 from minibert.data.examples import Examples, class_ids
-from minibert.data.tokenizer import SURROGATE, Tokenizer
+from minibert.data.limits import SURROGATE
+from minibert.data.tokenizer import Tokenizer
 from minibert.errors import InputError, printable
 from minibert.hub import find_model
 from minibert.model.classifier import Classifier
@@ -55,9 +55,6 @@ class TextClassifier:
 
     checkpoint: Checkpoint
     tokenizer: Tokenizer
-    _lock: threading.Lock = field(
-        default_factory=threading.Lock, init=False, repr=False, compare=False
-    )
 
     @classmethod
     def pretrained(
@@ -137,9 +134,8 @@ class TextClassifier:
             pairs = as_texts(pairs, "pairs")
             check_lengths(texts, pairs, "pairs")
         max_length = max_length or self.checkpoint.head.max_length
-        with self._lock:  # while it cuts, the tokenizer is in another state
-            rows = self.tokenizer.encode(texts, pairs)
-            return rows, self.tokenizer.truncate(rows, texts, pairs, max_length=max_length)
+        rows = self.tokenizer.encode(texts, pairs)
+        return rows, self.tokenizer.truncate(rows, texts, pairs, max_length=max_length)
 
     def dataset_of(self, rows: Sequence[TokenIds], labels: np.ndarray | None = None) -> TextDataset:
         """Return a dataset of token ids and class numbers (N,)."""
@@ -152,12 +148,10 @@ class TextClassifier:
         """Write a Hugging Face folder: config.json, model.safetensors, the tokenizer's files."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.tokenizer.save(folder)
+        prefix = FAMILIES[self.checkpoint.encoder.family].class_prefix
+        self.tokenizer.save(folder, class_prefix=prefix)
         write_config(folder, self.checkpoint.encoder, self.checkpoint.head)
         save_weights(folder, self.model, self.checkpoint.encoder, self.checkpoint.head)
-
-    def __reduce__(self) -> tuple:
-        return TextClassifier, (self.checkpoint, self.tokenizer)  # a lock cannot be copied
 
 
 def as_texts(values: str | Iterable[str], name: str) -> list[str]:
