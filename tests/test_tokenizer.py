@@ -579,6 +579,18 @@ def test_files_that_agree_cause_no_warning(config: dict[str, Any], tmp_path: Pat
         read(folder)
 
 
+def test_the_warning_names_the_switch_and_both_files(tmp_path: Path) -> None:
+    folder = write_vocabulary(tmp_path / "source", options={"do_lower_case": False})
+    read(folder).save(folder)
+    (folder / "tokenizer_config.json").write_text("{}")
+    with pytest.warns(UserWarning) as caught:
+        read(folder)
+    assert [str(warning.message) for warning in caught] == [
+        f"{folder}: its files disagree (do_lower_case: False in tokenizer.json, True by default in "
+        "tokenizer_config.json); minibert uses tokenizer.json"
+    ]
+
+
 def test_a_cased_multilingual_tokenizer_is_saved_for_transformers(
     transformers: Any, tmp_path: Path
 ) -> None:

@@ -32,18 +32,18 @@ def special_token(config: Mapping[str, Any], name: str) -> str | None:
 
 
 def disagreement(normalizer: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
-    """Return the switches that tokenizer.json's normalizer and tokenizer_config.json set unlike."""
-    if normalizer.get("type") != "BertNormalizer" or config.get("tokenizer_class") in (
-        GENERIC_CLASSES
-    ):
+    """Return which switches differ between tokenizer.json and tokenizer_config.json, or None."""
+    generic = config.get("tokenizer_class") in GENERIC_CLASSES
+    if generic or normalizer.get("type") != "BertNormalizer":
         return None
-    used, stated = _effective(normalizer), _effective(normalizer_switches(config))
-    different = [
-        f"{name}: {used[theirs]} in tokenizer.json, {stated[theirs]} "
-        + ("in tokenizer_config.json" if name in config else "by default in tokenizer_config.json")
-        for name, theirs, _ in SWITCHES
-        if used[theirs] != stated[theirs]
-    ]
+    requested = normalizer_switches(config)
+    used, stated = _effective(normalizer), _effective(requested)
+    different = []
+    for name, theirs, _ in SWITCHES:
+        follows = normalizer[theirs] is None and requested[theirs] is None  # do_lower_case
+        if used[theirs] != stated[theirs] and not follows:
+            source = f"{'' if name in config else 'by default '}in tokenizer_config.json"
+            different.append(f"{name}: {used[theirs]} in tokenizer.json, {stated[theirs]} {source}")
     return "; ".join(different) or None
 
 
@@ -76,6 +76,7 @@ def transformers_config(
 
 
 def _effective(switches: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the switches with strip_accents as it takes effect."""
     if switches["strip_accents"] is None:
         return {**switches, "strip_accents": switches["lowercase"]}
     return dict(switches)
