@@ -1,4 +1,4 @@
-"""Linear layers for inference: fp32 equals the plain layer, bf16 and int8 are within their roundings.
+"""Linear layers for inference: fp32 equals the plain layer; bf16 and int8 err by their roundings.
 
 The bounds of int8 follow from the largest quantized weight that this processor computes exactly
 (`int8_levels`: 127 or 63). Run: pytest tests/test_cpu.py

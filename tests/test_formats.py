@@ -149,7 +149,7 @@ def test_the_header_comes_once_and_a_late_column_is_refused():
     first, second = formatter([record(text="a", id=1)]), formatter([record(text="b")])
     assert first.startswith("text,label,") and second.startswith("b,good,")
     assert second.endswith(",\r\n")  # the column id is empty
-    with pytest.raises(InputError, match="'late' appears after the first 2048 rows.*jsonl"):
+    with pytest.raises(InputError, match=r"'late' appears after the first 2048 rows.*jsonl"):
         formatter([record(text="c", late=1)])
 
 

@@ -43,6 +43,23 @@ def test_the_native_head_has_its_familys_pooling(folder):
     assert native.model.pooling == "pooler"
 
 
+@pytest.mark.parametrize(
+    ("classes", "options", "message"),
+    [
+        ("good", {}, r"classes is 'good'; give two or more different names"),
+        (["good"], {}, r"classes is \['good'\]; give two or more"),
+        (["a", "b", "a"], {}, r"give two or more different names"),
+        (["a", None], {}, r"classes\[1\] is None, not a class name or number"),
+        (None, {}, r"classes is None; give a string or a list"),
+        (["a", "b"], {"head": "big"}, r"head is 'big', not one of mlp, relu, linear, native"),
+        (["a", "b"], {"pooling": "max"}, r"pooling is 'max', not one of cls, pooler, mean"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(folder, classes, options, message):
+    with pytest.raises(InputError, match=message):
+        TextClassifier.pretrained(str(folder), classes, max_length=20, **options)
+
+
 def test_more_tokens_than_positions_are_refused(folder):
     with pytest.raises(InputError, match="max_length is 128; this model takes 3 to 40"):
         TextClassifier.pretrained(str(folder), ["a", "b"])
@@ -90,6 +107,7 @@ BAD = {
     "None": ([None, "bad", "good"], r"labels\[0\] is None, not a class name or number"),
     "a gap in a column": (["good", float("nan"), 1], r"labels\[1\] is nan, not a class"),
     "a fraction": ([0.5, 0, 1], r"labels\[0\] is 0\.5, not a class"),
+    "two columns": (np.array([[0, 1]] * 3), r"labels\[0\] is array\(\[0, 1\]\), not a class"),
     "a list": ([["good"], "bad", "bad"], r"labels\[0\] is \['good'\], not a class"),
     "an unknown name": (["good", "bad", "so"], r"labels\[2\]: the label 'so' is none of .* 2"),
     "an unknown number": ([0, 1, 2], r"labels\[2\]: the label '2' is none of .* 2 classes"),

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from minibert.data.columns import Columns
 from minibert.data.readers import Row
 from minibert.errors import InputError, Interrupted
 from minibert.inference.formats import WINDOW, prediction_record
-from minibert.inference.writers import open_writer, whole_windows
+from minibert.inference.writers import PredictionWriter, open_writer, whole_windows
 
 CLASSES = ("bad", "good")
 # Quotes, line ends and tabs: a line of the file is not always a prediction.
@@ -58,6 +59,11 @@ def write(
     return needed
 
 
+def opened(output: Path) -> AbstractContextManager[PredictionWriter]:
+    """A writer of a new file."""
+    return open_writer(str(output), CLASSES, safe=False, resume=False)
+
+
 def growing(output: Path) -> Path:
     return output.with_name(f".{output.name}.new")
 
@@ -77,7 +83,7 @@ def output(request, tmp_path) -> Path:
 
 
 def test_the_file_appears_when_it_is_complete(output):
-    with open_writer(str(output), CLASSES, safe=False, resume=False) as writer:
+    with opened(output) as writer:
         writer.write(0, WINDOWS[0])
         assert not output.exists() and growing(output).stat().st_size > 10_000
     assert output.exists() and not growing(output).exists()
@@ -91,9 +97,7 @@ def test_the_file_appears_when_it_is_complete(output):
 
 def test_an_older_file_is_replaced_at_the_end(output):
     output.write_text("older")
-    with pytest.raises(ZeroDivisionError), open_writer(
-        str(output), CLASSES, safe=False, resume=False
-    ) as writer:
+    with pytest.raises(ZeroDivisionError), opened(output) as writer:
         assert writer.is_empty()
         raise ZeroDivisionError
     assert output.read_text() == "older" and not growing(output).exists()
@@ -172,26 +176,25 @@ def test_a_table_is_not_continued_as_a_safe_one(tmp_path):
 
 
 def test_an_error_says_where_the_predictions_are(output):
-    with pytest.raises(InputError, match=r"line 5: bad; the predictions so far are in .*\.new"):
-        with open_writer(str(output), CLASSES, safe=False, resume=False) as writer:
-            writer.write(0, WINDOWS[0])
-            raise InputError("line 5: bad")
-    assert whole_windows(open(growing(output), "rb"), output.suffix)
+    message = r"line 5: bad; the predictions so far are in .*\.new"
+    with pytest.raises(InputError, match=message), opened(output) as writer:
+        writer.write(0, WINDOWS[0])
+        raise InputError("line 5: bad")
+    with open(growing(output), "rb") as file:
+        assert len(whole_windows(file, output.suffix)) == 1
 
 
 def test_an_interrupt_says_how_to_continue(output):
-    with pytest.raises(Interrupted) as caught:
-        with open_writer(str(output), CLASSES, safe=False, resume=False) as writer:
-            writer.write(0, WINDOWS[0])
-            raise Interrupted(signal.SIGINT)
+    with pytest.raises(Interrupted) as caught, opened(output) as writer:
+        writer.write(0, WINDOWS[0])
+        raise Interrupted(signal.SIGINT)
     assert "continue with --resume-output" in str(caught.value)
     assert growing(output).exists()
 
 
 def test_an_error_before_the_first_window_leaves_nothing(output):
-    with pytest.raises(InputError, match="^no text column$"):
-        with open_writer(str(output), CLASSES, safe=False, resume=False):
-            raise InputError("no text column")
+    with pytest.raises(InputError, match=r"^no text column$"), opened(output):
+        raise InputError("no text column")
     assert list(output.parent.iterdir()) == []
 
 
@@ -208,7 +211,7 @@ def test_a_link_in_the_place_of_the_growing_file_is_not_followed(output):
 
 
 def test_a_file_that_another_run_writes_is_refused(output):
-    with open_writer(str(output), CLASSES, safe=False, resume=False) as writer:
+    with opened(output) as writer:
         writer.write(0, WINDOWS[0])
         with pytest.raises(InputError, match="another run is writing it"):
             write(output, resume=True)

@@ -19,7 +19,7 @@ from minibert.data.tokenizer import Tokenizer
 from minibert.errors import InputError, printable
 from minibert.hub import find_model
 from minibert.model.classifier import Classifier
-from minibert.model.config import HeadConfig
+from minibert.model.config import HEADS, POOLINGS, HeadConfig
 from minibert.model.encoder import Encoder
 
 
@@ -70,9 +70,16 @@ class TextClassifier:
         """Load a pretrained encoder, by folder or hub id, under a new head for these classes.
 
         `head` is mlp, relu, linear or native; `pooling` is cls, pooler or mean (default: cls, or
-        the native head's own). Texts are cut at `max_length` tokens. The head's weights are drawn
-        from torch's random state. Raises InputError for a checkpoint that cannot be used.
+        the pooling of the native head). Texts are cut at `max_length` tokens. The head's weights
+        are drawn from torch's random state. Raises InputError for a checkpoint that cannot be used,
+        and for arguments out of range.
         """
+        names = as_names(classes, "classes")
+        if len(set(names)) < max(2, len(names)):
+            raise InputError(f"classes is {_shown(classes)}; give two or more different names")
+        for option, value, choices in (("head", head, HEADS), ("pooling", pooling, POOLINGS)):
+            if value is not None and value not in choices:
+                raise InputError(f"{option} is {value!r}, not one of {', '.join(choices)}")
         folder = find_model(name, revision=revision)
         config = read_encoder_config(folder)
         native = FAMILIES[config.family].native_pooling if head == "native" else "cls"
@@ -80,7 +87,7 @@ class TextClassifier:
             raise InputError(
                 f"max_length is {max_length}; this model takes 3 to {config.positions}"
             )
-        requested = HeadConfig(head, pooling or native, tuple(classes), max_length)
+        requested = HeadConfig(head, pooling or native, tuple(names), max_length)
         return cls(load_classifier(folder, requested), Tokenizer.from_folder(folder, config))
 
     @classmethod
@@ -115,7 +122,7 @@ class TextClassifier:
         texts = as_texts(texts, "texts")
         numbers = None
         if labels is not None:
-            examples = Examples("labels", texts, labels=as_labels(labels))
+            examples = Examples("labels", texts, labels=as_names(labels, "labels"))
             check_lengths(texts, examples.labels, "labels")
             examples.places = [f"labels[{number}]" for number in range(len(texts))]
             numbers = class_ids(examples, self.classes, numbers=True)
@@ -165,17 +172,17 @@ def as_texts(values: str | Iterable[str], name: str) -> list[str]:
     return [str(text) for text in texts]  # numpy has a string type of its own
 
 
-def as_labels(values: str | Iterable[Any]) -> list[str]:
-    """Return labels as strings; numbers become decimal digits. Raises InputError for others."""
-    labels = []
-    for number, value in enumerate(as_list(values, "labels")):
-        label = value.item() if hasattr(value, "item") else value  # a number of numpy or torch
+def as_names(values: str | Iterable[Any], name: str) -> list[str]:
+    """Return class names or numbers as strings. Raises InputError for other values."""
+    names = []
+    for number, value in enumerate(as_list(values, name)):
+        label = value.item() if getattr(value, "ndim", None) == 0 else value  # of numpy or torch
         if isinstance(label, float) and label.is_integer():
             label = int(label)
         if not isinstance(label, str | int):
-            raise InputError(f"labels[{number}] is {_shown(value)}, not a class name or number")
-        labels.append(str(label))
-    return labels
+            raise InputError(f"{name}[{number}] is {_shown(value)}, not a class name or number")
+        names.append(str(label))
+    return names
 
 
 def as_list(values: Any, name: str) -> list[Any]:
