@@ -11,9 +11,10 @@ import torch
 from benchmarks import parts
 from benchmarks.growth import growth
 from benchmarks.workload import SIZES, read_corpus
-from minibert.commands.options import Flags
+from minibert.commands.options import Parser
+from minibert.commands.process import run_command
 from minibert.device import choose_compute
-from minibert.errors import InputError, run_command
+from minibert.errors import InputError
 from minibert.files import write_json
 
 PARTS = {
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
 
 def read_flags(argv: Sequence[str]) -> Namespace:
     """Read the command line."""
-    parser = Flags(prog="python -m benchmarks", description=__doc__)
+    parser = Parser(prog="python -m benchmarks", description=__doc__)
     add = parser.add_argument
     known = [*PARTS, "quick"]
     add("parts", nargs="*", metavar="PART", help=f"{', '.join(known)} (default: all, not quick)")

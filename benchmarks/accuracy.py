@@ -3,32 +3,31 @@
 python -m benchmarks.accuracy --seeds 3 [options of train.py but --freeze]
 """
 
-import copy
 import statistics
 import sys
-import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from minibert.checkpoint.load import load_classifier, read_encoder_config
-from minibert.commands.options import Flags, RunSettings, add_options
-from minibert.data.datasets import labelled, tokenize
-from minibert.data.examples import class_names
+from minibert.checkpoint.config_file import read_encoder_config
+from minibert.checkpoint.load import load_classifier
+from minibert.commands.options import Parser, RunOptions, Settings, add_options
+from minibert.commands.process import run_command
+from minibert.commands.train import choose_head
+from minibert.data.datasets import TokenizedSplits, build_datasets, tokenize_splits
+from minibert.data.options import DataOptions
 from minibert.data.splits import Splits, read_splits
-from minibert.data.tokenizer import TokenIds, Tokenizer
+from minibert.data.tokenizer import Tokenizer
 from minibert.device import choose_compute
-from minibert.errors import InputError, run_command
+from minibert.errors import InputError
 from minibert.evaluation.metrics import score
 from minibert.hub import find_model
-from minibert.inference.predictor import predict_batches
-from minibert.model.config import HeadConfig
-from minibert.runs import RunFolder
+from minibert.inference.batched import prepare_for_inference
 from minibert.training.loop import fit
+from minibert.training.options import TrainingOptions
 
 
 class TransformersEncoder(nn.Module):
@@ -39,6 +38,11 @@ class TransformersEncoder(nn.Module):
         from transformers import AutoModel
 
         self.model = AutoModel.from_pretrained(folder)
+
+    @property
+    def embeddings(self) -> nn.Module:
+        """The embeddings, which minibert may freeze."""
+        return self.model.embeddings
 
     @property
     def pooler(self) -> nn.Linear | None:
@@ -54,7 +58,7 @@ class TransformersEncoder(nn.Module):
         *,
         first_only: bool,
     ) -> Tensor:
-        """(B, S) ids -> (B, S, D); it cannot leave out the other tokens of the last layer."""
+        """(B, S) ids -> (B, S, D); it always computes all tokens of the last layer."""
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids
@@ -63,75 +67,57 @@ class TransformersEncoder(nn.Module):
 
 def main(argv: Sequence[str]) -> None:
     """Train both encoders with each seed and print every test accuracy, then the means."""
-    parser = Flags(prog="benchmarks.accuracy", description=__doc__)
+    parser = Parser(prog="benchmarks.accuracy", description=__doc__)
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each")
-    add_options(parser)
-    given = vars(parser.parse_args(argv))
-    seeds = given.pop("seeds")
-    settings = RunSettings(**given)
-    folder = find_model(settings.model, revision=settings.revision)
+    for kind in (RunOptions, DataOptions, TrainingOptions):
+        add_options(parser, kind)
+    values = vars(parser.parse_args(argv))
+    seeds = values.pop("seeds")
+    settings = Settings.from_dict(values)
+    training = settings.training
+    if training.freeze or training.freeze_layers or training.freeze_embeddings:
+        raise InputError("this benchmark trains the whole encoder; drop the --freeze flags")
+    folder = find_model(settings.run.model, revision=settings.run.revision)
     config = read_encoder_config(folder)
-    if settings.freeze or settings.freeze_layers or settings.freeze_embeddings:
-        raise InputError("this benchmark trains the whole encoder; leave out the --freeze flags")
-    print(choose_compute(settings.device, settings.precision))
-    parts = read_splits(settings)
-    if parts.test is None:
-        raise InputError("there is no test part to score; give --test")
-    max_length, rows = tokenize(
-        parts,
+    print(choose_compute(settings.run.device, settings.run.precision))
+    splits = read_splits(settings.data)
+    if splits.test is None:
+        raise InputError("there is no test split to score; give --test")
+    tokenized = tokenize_splits(
+        splits,
         Tokenizer.from_folder(folder, config),
-        longest=settings.max_length,
+        max_length=settings.data.max_length,
         positions=config.positions,
     )
-    found: dict[str, list[float]] = {"minibert": [], "transformers": []}
+    accuracies: dict[str, list[float]] = {"minibert": [], "transformers": []}
     for seed in range(seeds):
-        for encoder, accuracies in found.items():
-            seeded = replace(settings, seed=seed)
-            accuracy = test_accuracy(encoder, folder, parts, rows, seeded, max_length)
-            accuracies.append(accuracy)
+        for encoder in accuracies:
+            seeded = Settings.from_dict({**settings.to_dict(), "seed": seed})
+            accuracy = test_accuracy(encoder, folder, splits, tokenized, seeded)
+            accuracies[encoder].append(accuracy)
             print(f"seed {seed}, {encoder}: test accuracy {100 * accuracy:.2f}%", flush=True)
-    for encoder, accuracies in found.items():
-        spread = statistics.stdev(accuracies) if seeds > 1 else float("nan")
-        mean = statistics.mean(accuracies)
+    for encoder, values_of_seeds in accuracies.items():
+        spread = statistics.stdev(values_of_seeds) if seeds > 1 else float("nan")
+        mean = statistics.mean(values_of_seeds)
         print(f"{encoder}: {100 * mean:.2f}% (sd {100 * spread:.2f}, {seeds} seeds)")
 
 
 def test_accuracy(
-    encoder: str,
-    folder: Path,
-    parts: Splits,
-    rows: dict[str, list[TokenIds]],
-    settings: RunSettings,
-    max_length: int,
+    encoder: str, folder: Path, splits: Splits, tokenized: TokenizedSplits, settings: Settings
 ) -> float:
     """Train with one encoder and return the test accuracy of the best epoch."""
-    runtime = choose_compute(settings.device, settings.precision)
-    torch.manual_seed(settings.seed)
-    wanted = HeadConfig(
-        settings.head, settings.pooling or "cls", class_names(parts.train), max_length
-    )
-    checkpoint = load_classifier(folder, wanted)
-    texts = labelled(rows, parts, wanted.labels, checkpoint.encoder)
-    model: Any = checkpoint.model
+    compute = choose_compute(settings.run.device, settings.run.precision)
+    torch.manual_seed(settings.training.seed)
+    config = read_encoder_config(folder)
+    head = choose_head(folder, config, splits.train, settings.run, tokenized.max_length)
+    model: Any = load_classifier(folder, head).model
+    datasets = build_datasets(tokenized, splits, head.labels, config)
     if encoder == "transformers":
         model.encoder = TransformersEncoder(folder)
-    model.to(runtime.device)
-    best: dict[str, Tensor] = {}
-    with tempfile.TemporaryDirectory() as place:
-        fit(
-            model,
-            texts["train"],
-            texts["validation"],
-            settings,
-            classes=wanted.labels,
-            run=RunFolder(Path(place)),
-            save_best=lambda: best.update(copy.deepcopy(model.state_dict())),
-            runtime=runtime,
-        )
-    model.load_state_dict(best)
-    model.eval()
-    logits = predict_batches(model, texts["test"], batch_size=settings.batch_size, runtime=runtime)
-    return score(logits, texts["test"].labels, wanted.labels).accuracy
+    fit(model, datasets["train"], datasets["validation"], settings.training, compute=compute)
+    ready = prepare_for_inference(model, compute)
+    logits = ready.logits(datasets["test"], batch_size=settings.training.batch_size)
+    return score(logits, datasets["test"].labels, head.labels).accuracy
 
 
 if __name__ == "__main__":

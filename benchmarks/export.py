@@ -26,7 +26,7 @@ def export(folder: str, file: Path) -> None:
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    # The graph of eager attention, traced by the older exporter, is the fastest in ONNX Compute,
+    # The graph of eager attention, traced by the older exporter, is the fastest in ONNX Runtime,
     # which fuses it when it loads; the newer exporter's is slower, and quantize_dynamic refuses it.
     # To OpenVINO they are alike.
     model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager")

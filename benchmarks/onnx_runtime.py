@@ -1,4 +1,4 @@
-"""ONNX Compute in the race, in fp32 and in int8."""
+"""ONNX Runtime in the race, in fp32 and in int8."""
 
 from concurrent.futures import ThreadPoolExecutor
 

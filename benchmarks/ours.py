@@ -1,71 +1,133 @@
 """minibert in the race, as its scripts run it."""
 
-import itertools
+import queue
 import sys
+import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
-import torch
-from minibert.training.epoch import optimizer_steps, train_steps
+from torch import Tensor
 
+import minibert
 from benchmarks.task import BATCH, EPOCHS, Answerer, Repetition, Task, run_whole
-from minibert.checkpoint.load import Checkpoint, load_classifier
-from minibert.commands.interrupts import DeferredInterrupt
-from minibert.commands.options import RunSettings
-from minibert.data.batches import Dataset, TextDataset
-from minibert.data.tokenizer import Tokenizer
-from minibert.device import Compute, choose_compute
-from minibert.inference.predictor import Predictor, encode_features
+from minibert.checkpoint.load import load_classifier
+from minibert.data.batches import TextDataset
+from minibert.device import choose_compute
+from minibert.inference.text_classifier import TextClassifier
+from minibert.model.classifier import Classifier
 from minibert.model.config import HeadConfig
-from minibert.training.loop import make_optimizer
-from minibert.training.state import Learner, Progress
+from minibert.training.loop import Callback, fit
+from minibert.training.options import TrainingOptions
+from minibert.training.state import TrainState
 
-MANY = 1000  # epochs: a length of training that no benchmark reaches
+MANY = 1000  # epochs: more than a benchmark trains
+
+
+class CorpusDataset(TextDataset):
+    """Some texts of a corpus, to be trained with the word rows that the whole corpus uses."""
+
+    corpus_ids: Tensor
+
+    def used_ids(self) -> Tensor:
+        """Return the token ids of the corpus, sorted."""
+        return self.corpus_ids
+
+
+class EpochByEpoch(Callback):
+    """Lets `fit` train one epoch per call of `next_epoch`; runs it in a thread of its own."""
+
+    def __init__(self, train: Callable[["EpochByEpoch"], object]) -> None:
+        super().__init__()
+        self.requests: queue.Queue[None] = queue.Queue()
+        self.results: queue.Queue[float | BaseException] = queue.Queue()
+        threading.Thread(target=self._run, args=[train], daemon=True).start()
+
+    def next_epoch(self) -> float:
+        """Return the seconds of all steps of an epoch."""
+        self.requests.put(None)
+        result = self.results.get()
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def on_start(self, state: TrainState) -> None:
+        """Wait for the first request."""
+        self._wait()
+
+    def validating(self, state: TrainState) -> AbstractContextManager:
+        """Stop the clock: validation is not part of the benchmark."""
+        self.seconds = time.perf_counter() - self.started
+        return super().validating(state)
+
+    def on_best(self, model: Classifier) -> None:
+        """Keep no weights."""
+
+    def on_epoch(self, state: TrainState) -> None:
+        """Report the epoch; wait for the next request."""
+        self.results.put(self.seconds)
+        self._wait()
+
+    def _wait(self) -> None:
+        self.requests.get()
+        self.started = time.perf_counter()
+
+    def _run(self, train: Callable[["EpochByEpoch"], object]) -> None:
+        try:
+            train(self)
+        except BaseException as error:
+            self.results.put(error)
 
 
 def training(task: Task) -> Callable[[int], Repetition]:
-    """Train the whole model; a repetition is the next epoch."""
-    checkpoint = load_classifier(Path(task.folder))
-    runtime = choose_compute(task.device, task.precision)
-    checkpoint.model.to(runtime.device)
-    train = epoch_trainer(checkpoint, task, runtime, freeze=False)
-
-    def repeat(count: int) -> Repetition:
-        texts = labelled_texts(checkpoint, task, count)
-        started = time.perf_counter()
-        train(texts)
-        return Repetition(time.perf_counter() - started, count)
-
-    return repeat
+    """Train the whole model; a repetition, the warm-up too, is the next epoch over all texts."""
+    classifier = TextClassifier.from_folder(Path(task.folder))
+    compute = choose_compute(task.device, task.precision)
+    config = classifier.checkpoint.encoder
+    rows, _ = classifier.tokenize(task.texts)
+    train = CorpusDataset(
+        rows,
+        np.array(task.labels),
+        pad_token_id=config.pad_token_id,
+        token_types=config.token_types > 1,
+    )
+    corpus, _ = classifier.tokenize(task.corpus or task.texts)
+    train.corpus_ids = classifier.dataset_of(corpus).used_ids()
+    options = TrainingOptions(epochs=MANY, batch_size=BATCH)
+    validation = labelled_texts(classifier, task, 1)
+    epochs = EpochByEpoch(
+        lambda callback: fit(
+            classifier.model, train, validation, options, compute=compute, callback=callback
+        )
+    )
+    return lambda count: Repetition(epochs.next_epoch(), len(train))
 
 
 def frozen(task: Task) -> Callable[[int], Repetition]:
-    """Let the encoder read each text once, then train a head EPOCHS times on what it made."""
-    stored = load_classifier(Path(task.folder)).head
-    wanted = HeadConfig("relu", stored.pooling, stored.labels, stored.max_length)
-    checkpoint = load_classifier(Path(task.folder), wanted)
-    runtime = choose_compute(task.device, task.precision)
-    checkpoint.model.to(runtime.device)
-    train = epoch_trainer(checkpoint, task, runtime, freeze=True)
+    """Encode each text once, then train a head on its features for EPOCHS epochs."""
+    folder = Path(task.folder)
+    classifier = TextClassifier.from_folder(folder)
+    stored = classifier.checkpoint.head
+    head = HeadConfig("relu", stored.pooling, stored.labels, stored.max_length)
+    model = load_classifier(folder, head).model
+    compute = choose_compute(task.device, task.precision)
+    options = TrainingOptions(epochs=EPOCHS, batch_size=BATCH, freeze=True)
+    validation = labelled_texts(classifier, task, 1)
 
     def repeat(count: int) -> Repetition:
-        texts = labelled_texts(checkpoint, task, count)
+        train = labelled_texts(classifier, task, count)
         started = time.perf_counter()
-        features = encode_features(checkpoint.model, texts, batch_size=BATCH, runtime=runtime)
-        for _ in range(EPOCHS):
-            train(features)
+        fit(model, train, validation, options, compute=compute)
         return Repetition(time.perf_counter() - started, EPOCHS * count)
 
     return repeat
 
 
 def answerer(task: Task) -> Answerer:
-    """Return the answering of texts with probabilities."""
-    predictor = Predictor.open(task.folder, device=task.device, precision=task.precision)
-    return predictor.probabilities
+    """Return what turns texts into probabilities."""
+    return minibert.load(task.folder, device=task.device, precision=task.precision).predict_proba
 
 
 def start(task: Task) -> Callable[[int], Repetition]:
@@ -74,44 +136,7 @@ def start(task: Task) -> Callable[[int], Repetition]:
     return lambda count: run_whole([*command, task.texts[0]])
 
 
-def labelled_texts(checkpoint: Checkpoint, task: Task, count: int) -> TextDataset:
+def labelled_texts(classifier: TextClassifier, task: Task, count: int) -> TextDataset:
     """Tokenize the first texts of the task."""
-    config = checkpoint.encoder
-    rows = Tokenizer.from_folder(Path(task.folder), config).encode(task.texts[:count])
-    return TextDataset(
-        rows,
-        np.array(task.labels[:count]),
-        pad_token_id=config.pad_token_id,
-        types=config.token_types > 1,
-    )
-
-
-def whole_corpus(checkpoint: Checkpoint, task: Task) -> TextDataset:
-    """Tokenize the data set that the task's texts are a part of."""
-    config = checkpoint.encoder
-    rows = Tokenizer.from_folder(Path(task.folder), config).encode(task.corpus or task.texts)
-    return TextDataset(rows, None, pad_token_id=config.pad_token_id, types=False)
-
-
-def epoch_trainer(
-    checkpoint: Checkpoint, task: Task, runtime: Compute, *, freeze: bool
-) -> Callable[[Dataset], object]:
-    """Return what trains one more epoch with the defaults of train.py."""
-    settings = RunSettings(head="native", epochs=MANY, batch_size=BATCH, freeze=freeze)
-    model = checkpoint.model
-    optimizer, words = make_optimizer(model, whole_corpus(checkpoint, task), settings)
-    weights = torch.ones(len(checkpoint.head.labels), device=runtime.device)
-    module = model.head if freeze else model
-    learner = Learner(module, optimizer, runtime.scaler(), runtime)
-    epochs = itertools.count()
-    never = DeferredInterrupt(patient=True)
-
-    def train(part: Dataset) -> None:
-        epoch = next(epochs)
-        progress = Progress(epoch, epoch * optimizer_steps(len(part), settings))
-        with words.in_place() if words else nullcontext():
-            train_steps(learner, part, weights, settings, progress, never)
-        if words:
-            words.settle(optimizer)
-
-    return train
+    rows, _ = classifier.tokenize(task.texts[:count])
+    return classifier.dataset_of(rows, np.array(task.labels[:count]))

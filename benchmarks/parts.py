@@ -147,13 +147,13 @@ def answering_peers(setup: Setup) -> list[Peer]:
     peers = [
         Peer("minibert bf16", "ours", "bf16"),
         Peer("minibert int8", "ours", "int8"),
-        Peer("ONNX Compute int8", "onnx_runtime", "int8"),
+        Peer("ONNX Runtime int8", "onnx_runtime", "int8"),
         Peer("OpenVINO bf16", "open_vino", "bf16"),
     ]
     if not setup.small:
         peers += [
             Peer("minibert fp32", "ours", "fp32"),
-            Peer("ONNX Compute fp32", "onnx_runtime", "fp32"),
+            Peer("ONNX Runtime fp32", "onnx_runtime", "fp32"),
             Peer("OpenVINO fp32", "open_vino", "fp32"),
             Peer("pipeline()", "pipelines", "fp32"),
         ]

@@ -8,13 +8,17 @@ from pathlib import Path
 import torch
 
 from benchmarks.task import LONGEST, ROOT
-from minibert.checkpoint.load import load_classifier, read_encoder_config, save_config, save_weights
+from minibert.checkpoint.config_file import read_encoder_config, write_config
+from minibert.checkpoint.families import FAMILIES
+from minibert.checkpoint.load import load_classifier
+from minibert.checkpoint.save import save_weights
 from minibert.data.examples import class_ids, class_names, load_examples
 from minibert.data.tokenizer import Tokenizer
 from minibert.errors import InputError
 from minibert.hub import MINILM, find_model
-from minibert.model.config import EncoderConfig, HeadConfig, native_pooling
-from minibert.model.encoder import Classifier, Encoder, Head, initialize
+from minibert.model.classifier import Classifier, Head
+from minibert.model.config import EncoderConfig, HeadConfig
+from minibert.model.encoder import Encoder, initialize
 
 SST2 = ROOT.parent / "shared" / "data" / "sst2"
 REVIEWS = ROOT / "examples" / "reviews.csv"
@@ -38,7 +42,7 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Labelled:
-    """TextDataset, their class numbers, and their lengths in tokens."""
+    """Texts, their class numbers, and their lengths in tokens."""
 
     texts: list[str]
     labels: list[int]
@@ -55,7 +59,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Corpus:
-    """TextDataset to train on and texts to answer."""
+    """Texts to train on and texts to answer."""
 
     source: str
     classes: tuple[str, ...]
@@ -72,14 +76,14 @@ def checkpoint(place: Path, size: str, classes: tuple[str, ...]) -> tuple[Path, 
         return folder, config
     folder.mkdir()
     torch.manual_seed(0)
-    head = HeadConfig("native", native_pooling(config.family), classes, config.positions)
+    head = HeadConfig("native", FAMILIES[config.family].native_pooling, classes, config.positions)
     if size == "minilm":
         model = load_classifier(minilm, head).model
     else:
         encoder = Encoder(config)
         initialize(encoder, config.initializer_range)
         model = Classifier(encoder, Head(config, head), pooling=head.pooling)
-    save_config(folder, config, head)
+    write_config(folder, config, head)
     save_weights(folder, model, config, head)
     Tokenizer.from_folder(minilm, config).save(folder)
     return folder, config

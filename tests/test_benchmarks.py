@@ -1,4 +1,4 @@
-"""The speed benchmark's figures are right, and its contestants answer, fail and are left out alone.
+"""The speed benchmark: its figures, its contestants in turn, one that fails, one that is absent.
 
 Run: pytest tests/test_benchmarks.py
 """
