@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_PLACES = {
+_MODULES = {
     "load": "inference.predictor",
     "Predictor": "inference.predictor",
     "TextClassifier": "inference.text_classifier",
     "fit": "training.loop",
-    "Callback": "training.loop",
-    "TrainResult": "training.loop",
+    "Callback": "training.callback",
+    "TrainResult": "training.state",
     "TrainingOptions": "training.options",
     "ProgressBar": "training.progress",
     "load_encoder": "inference.text_classifier",
@@ -36,7 +36,7 @@ _PLACES = {
     "choose_compute": "device",
     "InputError": "errors",
 }
-__all__ = list(_PLACES)
+__all__ = list(_MODULES)
 
 if TYPE_CHECKING:
     from minibert.data.tokenizer import Tokenizer as Tokenizer
@@ -47,17 +47,17 @@ if TYPE_CHECKING:
     from minibert.inference.text_classifier import TextClassifier as TextClassifier
     from minibert.inference.text_classifier import load_encoder as load_encoder
     from minibert.model.encoder import Encoder as Encoder
-    from minibert.training.loop import Callback as Callback
-    from minibert.training.loop import TrainResult as TrainResult
+    from minibert.training.callback import Callback as Callback
     from minibert.training.loop import fit as fit
     from minibert.training.options import TrainingOptions as TrainingOptions
     from minibert.training.progress import ProgressBar as ProgressBar
+    from minibert.training.state import TrainResult as TrainResult
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'minibert' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"minibert.{_PLACES[name]}"), name)
+    return getattr(importlib.import_module(f"minibert.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -16,9 +16,10 @@ from minibert.device import Compute
 from minibert.errors import InputError
 from minibert.inference.batched import prepare_for_inference
 from minibert.model.classifier import Classifier
-from minibert.training.loop import Callback, TrainResult, fit
+from minibert.training.callback import Callback
+from minibert.training.loop import fit
 from minibert.training.options import TrainingOptions
-from minibert.training.state import TrainState, load_state, save_state
+from minibert.training.state import TrainResult, TrainState, load_state, save_state
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

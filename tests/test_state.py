@@ -37,6 +37,7 @@ COUNTS = {
     "texts": 3,
     "epoch_seconds": 0.5,
     "seconds": 3.5,
+    "lr": 0.02,
     "best_epoch": 1,
     "best_figure": 0.75,
 }
@@ -211,7 +212,7 @@ def test_a_state_that_cannot_be_written_leaves_the_older_ones(tmp_path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(InputError, match=r"00002.safetensors: cannot be .*No space .* is unchanged"):
+    with pytest.raises(InputError, match=r"cannot be .*No space .* is unchanged"):
         save_state(tmp_path, new_state(step=2))
     assert names(tmp_path) == ["resume-00000001.safetensors"]
     assert state_files(tmp_path)[0].read_bytes() == before

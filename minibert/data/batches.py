@@ -52,6 +52,7 @@ class Dataset(Protocol):
 
     lengths: np.ndarray  # tokens per row, int64 (N,)
     labels: Tensor  # class numbers, int64 (N,)
+    has_labels: bool
     places: Sequence[str] | None  # file and line of each row, for error messages
 
     def __len__(self) -> int:
@@ -85,6 +86,7 @@ class TextDataset:
     ) -> None:
         self.rows = rows
         self.lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        self.has_labels = labels is not None
         self.labels = torch.zeros(len(rows), dtype=torch.int64)
         if labels is not None:
             self.labels = torch.from_numpy(labels)
@@ -125,7 +127,7 @@ class FeatureDataset:
         self, values: Tensor, labels: Tensor, *, places: Sequence[str] | None = None
     ) -> None:
         self.values = values
-        self.labels = labels
+        self.labels, self.has_labels = labels, True
         self.lengths = np.ones(len(values), dtype=np.int64)
         self.places = places
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from torch import Tensor
 from tqdm import tqdm
 
-from minibert.training.loop import Callback
+from minibert.training.callback import Callback
 from minibert.training.state import TrainState
 
 PLAIN_LINES = 10  # per run

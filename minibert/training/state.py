@@ -22,7 +22,9 @@ from minibert.files import write_atomic
 from minibert.training.options import TrainingOptions
 
 FORMAT = "2"  # of the state file
-COUNTERS = ("epoch", "step", "texts", "epoch_seconds", "seconds", "best_epoch", "best_figure")
+COUNTERS = (
+    *("epoch", "step", "texts", "epoch_seconds", "seconds", "lr", "best_epoch", "best_figure"),
+)
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,20 @@ class EpochRecord:
     texts_per_second: float
 
 
+@dataclass(frozen=True)
+class TrainResult:
+    """What `fit` returns."""
+
+    history: tuple[EpochRecord, ...]  # the figures of each epoch
+    best_epoch: int  # counted from 1
+    steps: int  # of the optimizer
+    seconds: float  # of all steps
+    encoding_seconds: float  # of a frozen encoder
+
+
 @dataclass
 class TrainState:
-    """What trains, and what it has done. A step depends on this and on torch's random state."""
+    """Model, optimizer, scaler, counters: with torch's random state, all that a step depends on."""
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
@@ -108,6 +121,11 @@ class TrainState:
             self.best_epoch, self.best_figure = self.epoch, figure
         return best
 
+    def result(self, encoding_seconds: float) -> TrainResult:
+        """Return what `fit` returns."""
+        history = tuple(self.history)
+        return TrainResult(history, self.best_epoch, self.step, self.seconds, encoding_seconds)
+
     def counters(self) -> dict[str, Any]:
         """Return the numbers that the state file has."""
         return {name: getattr(self, name) for name in COUNTERS}
@@ -146,13 +164,14 @@ def save_state(folder: Path, state: TrainState) -> None:
 def load_state(file: Path, state: TrainState) -> None:
     """Set `state` and torch's random state to those in a file.
 
-    Raises InputError for a damaged file, or one of another version; it says what else is there.
+    Raises InputError for a damaged file, naming an older state if there is one, and for a file of
+    another version.
     """
     try:
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        if metadata.get("format", "1") != FORMAT and "progress" in metadata:
+        if metadata.get("format") != FORMAT and metadata.keys() & {"format", "progress"}:
             raise InputError(
                 f"--resume {file.parent}: the state {file.name} is of another version of minibert; "
                 "start a new run"
