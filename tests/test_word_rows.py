@@ -212,7 +212,13 @@ def test_training_resumes_in_an_epoch_with_the_decay_of_the_unused_rows(tmp_path
 
     models = [model_without_dropout(), model_without_dropout(seed=9)]
     for model in models:
-        fit(model, dataset, dataset, options, compute=Compute(CPU), callback=Saver(tmp_path))
+        saver = Saver(tmp_path)
+        fit(
+            *(model, dataset, dataset, options),
+            compute=Compute(CPU),
+            callback=saver,
+            keep_best=False,
+        )
     for name, value in models[0].state_dict().items():
         assert torch.equal(models[1].state_dict()[name], value), name
 

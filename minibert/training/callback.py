@@ -21,7 +21,7 @@ class Callback:
     """
 
     def on_start(self, state: TrainState) -> None:
-        """Before the first step. May set `state` to a saved one."""
+        """Before the first step. May set `state` to a saved one, which has no best weights."""
 
     def on_step(self, state: TrainState, loss: Tensor, lr: float) -> None:
         """After each optimizer step, with its mean loss and highest learning rate."""
