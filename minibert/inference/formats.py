@@ -18,6 +18,9 @@ Formatter = Callable[[list[Record]], str]  # a window of records to the text tha
 
 KEYS = ("text", "pair", "label", "probability", "probabilities", "error")
 
+QUOTED = re.compile(r'[,"\r\n]')  # what a cell of a CSV is quoted for
+LINE_ENDS = re.compile(r"[\t\r\n]")  # what a cell of a TSV cannot have
+
 # Cells that a spreadsheet may run (OWASP, "CSV Injection"), also after white space or quotes, which
 # it may drop, and with full-width signs.
 FORMULA = re.compile(r"""["\s\0]*[=+\-@＝＋－＠\t\r\n\0]""")
@@ -97,21 +100,20 @@ class TableFormatter:
 
     def _line(self, values: Sequence[Any]) -> str:
         if self.tabs:
-            return "\t".join(map(self._cell, values)) + "\n"
+            return "\t".join(LINE_ENDS.sub(" ", self._cell(x)) for x in values) + "\n"
         return ",".join(map(self._quoted_cell, values)) + "\r\n"
 
     def _cell(self, value: Any) -> str:
         text = "" if value is None else str(value)
-        if self.safe and isinstance(value, str) and is_formula(text):
-            text = f"'{text}"
-        return re.sub(r"[\t\r\n]", " ", text) if self.tabs else text
+        return f"'{text}" if self.safe and isinstance(value, str) and is_formula(text) else text
 
     def _quoted_cell(self, value: Any) -> str:
+        if isinstance(value, Number):
+            return str(value)
         text = self._cell(value)
         # Some spreadsheets separate cells by semicolons. In a safe table, a text that has one must
         # not become a new cell, so every text is quoted.
-        quoted = self.safe and not isinstance(value, Number)
-        if quoted or re.search(r'[,"\r\n]', text):
+        if self.safe or QUOTED.search(text):
             return '"' + text.replace('"', '""') + '"'
         return text
 

@@ -14,7 +14,7 @@ from minibert.device import choose_compute
 from minibert.errors import InputError
 from minibert.hub import find_model
 from minibert.inference.batched import prepare_for_inference
-from minibert.inference.text_classifier import TextClassifier, as_texts
+from minibert.inference.text_classifier import TextClassifier
 
 Texts = str | Iterable[str]  # a single string is one text; lists, pandas and numpy columns are N
 
@@ -126,7 +126,6 @@ class Predictor:
         texts are cut at `max_length` tokens and counted in `truncated`. Raises InputError for
         values that are not strings.
         """
-        texts = as_texts(texts, "texts")
         rows, truncated = self.classifier.tokenize(texts, pairs, max_length=self.max_length)
         if not rows:
             return torch.empty(0, len(self.classes))
