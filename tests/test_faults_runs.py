@@ -1,4 +1,4 @@
-"""Proves that runs survive: killed, stopped, short of disk, locked out, they lose nothing.
+"""Runs that are killed, stopped, short of disk or locked out lose nothing.
 
 Run: pytest tests/test_faults_runs.py -m faults
 """
@@ -11,7 +11,6 @@ import re
 import resource
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -21,15 +20,17 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import ROOT, WORDS, write_checkpoint
+from helpers import ROOT, WORDS, start_script, write_checkpoint
 from safetensors.torch import load, load_file
 
-from minibert.commands.options import RunSettings
+from minibert.commands.options import Settings
+from minibert.data.columns import Columns
 from minibert.device import Compute
 from minibert.errors import InputError
 from minibert.files import write_json
-from minibert.runs import RunFolder, locked
-from minibert.training.state import Learner, Progress, state_files
+from minibert.runs import Metadata, RunFolder, locked
+from minibert.training.options import TrainingOptions
+from minibert.training.state import TrainState, state_files
 
 pytestmark = pytest.mark.faults
 
@@ -59,11 +60,6 @@ def place(tmp_path_factory) -> Path:
     return folder
 
 
-def heed_signals() -> None:
-    """A shell lets background jobs ignore Ctrl-C, and children inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 # A train.py that dies when a file of the first word's name is written, but not yet in its place.
 DYING = f"""
 import os, runpy, signal, sys
@@ -81,16 +77,11 @@ runpy.run_path({str(ROOT / "train.py")!r}, run_name="__main__")
 def start(
     place: Path,
     *words: Any,
-    before: Callable[[], None] = heed_signals,
-    script: tuple[str, ...] = (str(ROOT / "train.py"),),
+    script: str | list[str] = "train.py",
+    **options: Any,
 ) -> subprocess.Popen:
-    """Start train.py as a process of its own."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *script, *map(str, words)]
-    pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    return subprocess.Popen(
-        command, cwd=place, env=environment, text=True, preexec_fn=before, **pipes
-    )
+    """Start train.py, or another script, as a process."""
+    return start_script(script, *map(str, words), cwd=place, stdout=subprocess.DEVNULL, **options)
 
 
 def ended(process: subprocess.Popen) -> tuple[int, list[str]]:
@@ -177,10 +168,8 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "kills"), [("fp32", 6), ("bf16", 4), ("frozen", 3)])
-def test_a_run_killed_time_and_again_ends_in_the_bytes_of_one_never_stopped(
-    place, whole, name, kills
-):
-    """At random steps and moments after them, each process going on from where the last was."""
+def test_a_run_killed_again_and_again_ends_with_the_same_bytes(place, whole, name, kills):
+    """At random steps and moments after them; each process resumes the one before."""
     chance = random.Random(name)
     run, words = place / f"{name}-killed", (*RUNS[name], "--out", f"{name}-killed")
     killed = 0
@@ -201,9 +190,7 @@ def test_a_run_killed_time_and_again_ends_in_the_bytes_of_one_never_stopped(
 
 
 @pytest.mark.parametrize(("name", "seed"), [("fp32", 0), ("bf16", 1)])
-def test_a_run_killed_within_its_saves_ends_in_the_bytes_of_one_never_stopped(
-    place, whole, name, seed
-):
+def test_a_run_killed_while_it_saves_ends_with_the_same_bytes(place, whole, name, seed):
     chance = random.Random(seed)
     run, words = place / f"{name}-cut", (*RUNS[name], "--out", f"{name}-cut")
     for name_of_file in ("model.safetensors", "history.csv", "resume", "metrics.json"):
@@ -213,7 +200,7 @@ def test_a_run_killed_within_its_saves_ends_in_the_bytes_of_one_never_stopped(
             assert wait_for(process, lambda least=after: steps_saved(run) >= least)
             assert kill_within_a_save(process, run, "resume-*.safetensors")
         else:
-            process = start(place, *words, script=("-c", DYING, name_of_file))
+            process = start(place, *words, script=["-c", DYING, name_of_file])
             assert ended(process)[0] == -signal.SIGKILL
             assert (run / f".{name_of_file}.new").exists()
         assert_readable(run)
@@ -227,7 +214,7 @@ def test_one_seed_gives_the_same_bytes_in_bf16_too(place, whole):
     assert_same_run(place / "bf16-again", whole("bf16"))
 
 
-def test_who_reads_while_a_run_saves_never_finds_half_a_file(place):
+def test_a_reader_never_finds_half_a_file_while_a_run_saves(place):
     run, reads = place / "read", 0
     process = start(place, *RUNS["fp32"], "--save-every", 1, "--out", run)
     while process.poll() is None:
@@ -244,14 +231,14 @@ def test_who_reads_while_a_run_saves_never_finds_half_a_file(place):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(place, whole, number, status):
+def test_a_signal_ends_the_step_saves_and_says_how_to_resume(place, whole, number, status):
     run = place / f"stopped-{status}"
     words = [word for word in RUNS["fp32"] if word not in ("--save-every", 3)]
     process = start(place, *words, "--out", run.name)
     assert wait_for(process, (run / "history.csv").exists)
     time.sleep(0.03)
     process.send_signal(number)
-    hint = f"go on with: python train.py --resume {run.name}"
+    hint = f"resume with: python train.py --resume {run.name}"
     assert ended(process) == (status, [f"stopped by {number.name}; {hint}"])
     assert steps_saved(run) > 0 and not (run / "run.lock").exists()
     train(place, "--resume", run.name)
@@ -266,13 +253,7 @@ def test_a_signal_before_any_run_is_there_leaves_no_traceback(place, whole, scri
     os.mkfifo(pipe)
     model = whole("fp32") if script != "train.py" else "distilbert"
     words = ["--model", model, "--input" if script == "predict.py" else "--data", pipe]
-    process = subprocess.Popen(
-        [sys.executable, ROOT / script, *words],
-        cwd=place,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start(place, *words, script=script)
     with open(pipe, "w"):  # waits for the script to open it, and keeps it open
         time.sleep(0.2)
         process.terminate()
@@ -282,7 +263,7 @@ def test_a_signal_before_any_run_is_there_leaves_no_traceback(place, whole, scri
 # --- two runs, one folder
 
 
-def test_a_second_run_in_a_folder_is_refused_and_a_dead_one_s_lock_is_not_heeded(place, whole):
+def test_a_second_run_in_a_folder_is_refused_and_a_dead_process_s_lock_ignored(place, whole):
     run = place / "shared"
     process = start(place, *RUNS["fp32"], "--out", run.name)
     assert wait_for(process, lambda: steps_saved(run))
@@ -301,7 +282,7 @@ def test_a_second_run_in_a_folder_is_refused_and_a_dead_one_s_lock_is_not_heeded
     assert_same_run(run, whole("fp32"))
 
 
-def test_of_many_that_begin_at_once_one_at_a_time_holds_the_lock(tmp_path):
+def test_one_of_many_threads_at_a_time_holds_the_lock(tmp_path):
     """Each removes the file as it leaves, so that others hold a file that is no longer there."""
     inside, most, refused, errors = 0, 0, 0, []
 
@@ -344,14 +325,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def test_a_full_disk_is_one_error_and_the_old_states_are_intact(place, whole):
+def test_a_full_disk_is_one_error_and_keeps_the_old_states(place, whole):
     run = place / "full"
     process = start(place, *RUNS["fp32"], "--out", run.name)
     assert wait_for(process, lambda: steps_saved(run) >= 9)
     kill(process)
     before = contents(run)
     size = state_files(run)[-1].stat().st_size
-    status, lines = ended(start(place, "--resume", run.name, before=sized(size - 1000)))
+    status, lines = ended(start(place, "--resume", run.name, preexec_fn=sized(size - 1000)))
     assert status == 2 and len(lines) == 1
     assert re.fullmatch(
         r"error: .*/resume-\d+.safetensors: cannot be written \(.*File too large.*\); "
@@ -393,10 +374,11 @@ def as_nobody(folder: Path, work: Callable[[], object]) -> str:
 
 
 def test_a_read_only_folder_is_one_error_and_stays_as_it_was(no_rights):
-    module = torch.nn.Linear(2, 2)
-    runtime = Compute(torch.device("cpu"))
-    learner = Learner(module, torch.optim.AdamW(module.parameters()), runtime.scaler(), runtime)
-    run = RunFolder.create(no_rights, RunSettings(), {"columns": {}, "digests": {}})
+    module, compute = torch.nn.Linear(2, 2), Compute(torch.device("cpu"))
+    optimizer = torch.optim.AdamW(module.parameters())
+    state = TrainState(module, optimizer, compute.scaler(), compute.device, TrainingOptions(), 8, 2)
+    metadata = Metadata(Columns("text"), {}, {"device": "cpu", "precision": "fp32"})
+    run = RunFolder.create(no_rights, Settings.from_dict({}).to_dict(), metadata)
     write_json(run.path / "other.json", {"a": 1})
     before = contents(run.path)
 
@@ -405,7 +387,7 @@ def test_a_read_only_folder_is_one_error_and_stays_as_it_was(no_rights):
             pass
 
     for work in (
-        lambda: run.save_state(Progress(step=3), learner),
+        lambda: run.save_state(state),
         lambda: write_json(run.path / "other.json", {"a": 2}),
         lock,
     ):
@@ -416,7 +398,7 @@ def test_a_read_only_folder_is_one_error_and_stays_as_it_was(no_rights):
 # --- damaged
 
 
-def test_a_damaged_state_names_the_older_one_which_leads_to_the_same_bytes(place, whole):
+def test_a_damaged_state_names_the_older_one_which_resumes_to_the_same_bytes(place, whole):
     run = place / "damaged"
     process = start(place, *RUNS["fp32"], "--out", run.name)
     assert wait_for(process, lambda: steps_saved(run) >= 20)
@@ -426,7 +408,7 @@ def test_a_damaged_state_names_the_older_one_which_leads_to_the_same_bytes(place
     status, (line,) = ended(start(place, "--resume", run.name))
     assert status == 2
     assert f"the state {newest.name} is damaged" in line
-    assert line.endswith(f"; delete it to go on from {older.name}")
+    assert line.endswith(f"; delete it to continue from {older.name}")
     newest.unlink()
     train(place, "--resume", run.name)
     assert_same_run(run, whole("fp32"))

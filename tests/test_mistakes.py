@@ -1,25 +1,27 @@
-"""Proves that a mistake costs one line, where it is and what to do, and touches nothing.
+"""A user's mistake is one line that says where it is and what to do, and changes no file.
 
 Each row of MISTAKES is a command and what its one line must say. Run: pytest tests/test_mistakes.py
 """
 
 import json
 import os
-import runpy
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from helpers import ROOT, write_checkpoint
+from helpers import write_checkpoint
 
-from minibert.errors import run_command
+from minibert.commands import arguments, evaluate, predict, train
+from minibert.commands.process import run_command
 from minibert.model.config import HeadConfig
 
-SCRIPTS = ("train", "eval", "predict")
-MAINS = {name: runpy.run_path(str(ROOT / f"{name}.py"))["main"] for name in SCRIPTS}
+MAINS = {
+    "train": lambda argv: train.main(arguments.parse_train(argv)),
+    "eval": lambda argv: evaluate.main(arguments.parse_evaluate(argv)),
+    "predict": lambda argv: predict.main(arguments.parse_predict(argv)),
+}
 
 GOOD = "text,label\n" + "".join(f"good film {i},yes\nbad food {i},no\n" for i in range(12))
 DATA = {
@@ -65,9 +67,8 @@ PREDICT = "predict --model classifier"
 def place(tmp_path_factory) -> Iterator[Path]:
     """A folder with every mistaken file and folder that MISTAKES names."""
     folder = tmp_path_factory.mktemp("mistakes")
-    before, threads = Path.cwd(), torch.get_num_threads()
+    before = Path.cwd()
     os.chdir(folder)
-    torch.set_num_threads(1)
     for name, content in DATA.items():
         Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
     (folder / "nothing_in_it").mkdir()
@@ -75,7 +76,6 @@ def place(tmp_path_factory) -> Iterator[Path]:
     write_models()
     write_runs()
     yield folder
-    torch.set_num_threads(threads)
     os.chdir(before)
 
 
@@ -236,12 +236,12 @@ MISTAKES: list[tuple[str, list[str]]] = [
     ("train --resume changed_words", ["changed_words: the model other_words has changed"]),
     ("train --resume changed_data", ["--resume changed_data", "changed.csv", "has changed since"]),
     ("train --resume data_gone", ["gone.csv: no such file"]),
-    ("train --resume half_state --epochs 9", ["--resume takes the run's own", "--epochs"]),
+    ("train --resume half_state --epochs 9", ["--resume uses the run's own", "--epochs"]),
     ("train --resume half_state --out new", ["leave out --out"]),
     (f"{TRAIN} --precision int8", ["--precision", "int8", "bf16"]),
     # eval.py
     ("eval", ["no finished run", "runs", "train.py", "--model"]),
-    ("eval --model classifier", ["classifier: has no test part", "--data"]),
+    ("eval --model classifier", ["classifier: has no test split", "--data"]),
     ("eval --model encoder --data good.csv", ["encoder", "no classification head", "train.py"]),
     ("eval --model finished --bad-rows drop", ["go with --data"]),
     (f"{EVAL} gone.csv", ["gone.csv: no such file"]),
@@ -328,7 +328,8 @@ def test_a_process_ends_so_too(place, run_script, command, says):
 def test_dropped_rows_are_counted_and_named(place, tmp_path, capsys):
     words = f"{ENCODER} --data short.csv --bad-rows drop --epochs 1 --device cpu --out"
     MAINS["train"]([*words.split(), str(tmp_path / "run")])
-    assert "left out 1 bad rows: short.csv, line 26: has 1 field" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "dropped 1 bad" in output and "short.csv, line 26: has 1 field" in output
     assert (tmp_path / "run" / "metrics.json").exists()
 
 

@@ -1,0 +1,75 @@
+"""What is set before torch is imported, and how a command ends.
+
+Run: pytest tests/test_process.py
+"""
+
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, start_script
+
+PRINT_ENVIRONMENT = f"""
+import os, sys
+sys.path.insert(0, {str(ROOT)!r})
+from minibert.commands.process import prepare_process
+prepare_process()
+print([os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")])
+print("torch" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, [None, "10000"]),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, ["ACTIVE", None]),
+        ({"GOMP_SPINCOUNT": "7"}, [None, "7"]),
+        ({"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}, ["PASSIVE", "0"]),
+    ],
+)
+def test_openmp_threads_spin_shortly_unless_the_user_says_otherwise(
+    tmp_path: Path, monkeypatch, environment, expected
+):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    process = start_script(["-c", PRINT_ENVIRONMENT], cwd=tmp_path, env=environment)
+    output, errors = process.communicate(timeout=60)
+    assert output.splitlines() == [str(expected), "False"], errors
+
+
+def run(place: Path, statement: str) -> tuple[int, str, str]:
+    """Run a command that consists of one statement."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from minibert.commands.process import run_command
+from minibert.errors import InputError, Interrupted
+def main(argv):
+    {statement}
+sys.exit(run_command(main))
+"""
+    process = start_script(["-c", script], cwd=place)
+    output, errors = process.communicate(timeout=60)
+    return process.returncode, output, errors
+
+
+@pytest.mark.parametrize(
+    ("statement", "status", "line"),
+    [
+        ("raise InputError('a file\\nin two lines')", 2, "error: a file\\nin two lines\n"),
+        ("raise OSError(28, 'No space left')", 2, "error: [Errno 28] No space left\n"),
+        ("raise Interrupted(15)", 143, "stopped by SIGTERM\n"),
+        ("raise Interrupted(2, 'resume it')", 130, "stopped by SIGINT; resume it\n"),
+        ("import warnings; warnings.warn('a\\nb')", 0, "warning: a\\nb\n"),
+        ("print('done')", 0, ""),
+    ],
+)
+def test_a_command_ends_with_one_line_and_an_exit_status(tmp_path, statement, status, line):
+    found, output, errors = run(tmp_path, statement)
+    assert (found, errors) == (status, line)
+    assert output == ("done\n" if "print" in statement else "")
+
+
+def test_a_bug_keeps_its_traceback(tmp_path):
+    status, _, errors = run(tmp_path, "1 / 0")
+    assert status == 1 and "Traceback" in errors and "ZeroDivisionError" in errors
