@@ -8,7 +8,9 @@ Example:
     >>> classifier = minibert.TextClassifier.pretrained("all-MiniLM-L6-v2", ["neg", "pos"])
     >>> data = classifier.dataset(texts, labels)
     >>> options = minibert.TrainingOptions(epochs=2, encoder_lr=1e-4, head_lr=1e-3)
-    >>> result = minibert.fit(classifier.model, data, data, options)
+    >>> result = minibert.fit(classifier.model, data, data, options)  # a TrainResult
+    >>> len(result.history)
+    2
     >>> predictor = minibert.Predictor(classifier)
     >>> predictor.predict_proba(["a lovely film"]).shape
     (1, 2)

@@ -42,6 +42,10 @@ def choose_compute(device: str = "auto", precision: str = "auto") -> Compute:
     """Return the device and precision for the options --device and --precision.
 
     Raises InputError for a device or precision that this machine does not have.
+
+    Example:
+        >>> print(choose_compute("cpu", "fp32"))
+        precision: fp32 (as requested); device: cpu, ...
     """
     if precision not in ("auto", *DTYPES):
         raise InputError(f"--precision {precision}: is not one of auto, {', '.join(DTYPES)}")

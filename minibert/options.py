@@ -1,5 +1,6 @@
 """Options as fields of a dataclass: default, unit, range and help text in one place."""
 
+import argparse
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -92,4 +93,9 @@ def _kind(field: Any) -> tuple[Any, str]:
 
 def length(text: str) -> int | None:
     """Parse --max-length: a number of tokens, or auto (None)."""
-    return None if text == "auto" else int(text)
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto") from None

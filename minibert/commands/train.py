@@ -55,7 +55,7 @@ def main(arguments: TrainArguments) -> None:
     print(*session.notes(classifier), compute, sep="\n")
 
     with session.open(classifier, splits, folder) as run:
-        tokenizer.save(run.folder.path)
+        tokenizer.save(run.folder.path, class_prefix=FAMILIES[config.family].class_prefix)
         write_config(run.folder.path, config, head)
         training = train(classifier, datasets, settings.training, compute, run)
         best = load_classifier(run.folder.path).model

@@ -150,8 +150,8 @@ def training_order(
     rows = random.permutation(len(lengths))
     window = batch_size * max(1, min(WINDOW_BATCHES, len(rows) // (MIN_WINDOWS * batch_size)))
     for start in range(0, len(rows), window):
-        part = rows[start : start + window]
-        rows[start : start + window] = part[np.argsort(lengths[part], kind="stable")]
+        chosen = rows[start : start + window]
+        rows[start : start + window] = chosen[np.argsort(lengths[chosen], kind="stable")]
     batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     return [batches[i] for i in random.permutation(len(batches))]
 

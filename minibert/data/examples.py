@@ -87,7 +87,7 @@ def label_of(row: Row, column: str) -> str:
         raise ValueError(f"column {column}: has no label")
     if not isinstance(value, str) or CONTROL_CHARACTERS.search(value.strip()):
         raise ValueError(f"column {column}: holds {printable(repr(value), 40)}, not a label")
-    # pandas writes 1.0 where a column of whole numbers has a gap.
+    # pandas writes 1.0 for 1 if a column of whole numbers has a gap.
     return re.sub(r"^(-?\d+)\.0+$", r"\1", value.strip())
 
 
@@ -99,9 +99,10 @@ def load_examples(
     encoding: str = "utf-8",
     bad_rows: str = "error",
 ) -> Examples:
-    """Read labelled files. `requested` and `default` are choose_columns'.
+    """Read labelled files as one split.
 
-    Raises InputError for a bad row, or with bad_rows="drop" drops the row and notes its place.
+    `requested` and `default` choose the columns, see choose_columns. Raises InputError for a bad
+    row; with bad_rows="drop", drops it and notes its place instead.
     """
     examples = Examples(source=", ".join(str(path) for path in paths))
     for path in paths:
@@ -118,11 +119,10 @@ def load_examples(
                 try:
                     _append(examples, row, columns, place)
                 except ValueError as error:
-                    if bad_rows == "error":
-                        raise InputError(
-                            f"{place}: {error}; fix it, or drop such rows with --bad-rows drop"
-                        ) from None
                     examples.dropped.append(f"{place}: {error}")
+                    if bad_rows == "error":
+                        advice = "fix it, or drop such rows with --bad-rows drop"
+                        raise InputError(f"{place}: {error}; {advice}") from None
     if not len(examples):
         bad = examples.dropped
         problem = f"all {len(bad):,} rows are bad ({bad[0]})" if bad else "has a header and no rows"

@@ -1,5 +1,6 @@
 """Limits that keep a hostile or broken file from taking all memory, in one place."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
@@ -9,6 +10,8 @@ from minibert.errors import InputError, printable
 # Characters of a line or field: some 20 books. A lost quote or a file without line ends stops here.
 LINE_LIMIT = 2**24
 FIELDS_LIMIT = 10_000  # columns of a header, fields of a JSON object
+TOKENIZER_LIMIT = 24 * 2**20  # bytes; the largest vocabularies, of 500,000 tokens, take 17 MB
+GROWTH_LIMIT = 100  # characters that a tokenizer's normalizer may make of one
 SURROGATE = re.compile("[\ud800-\udfff]")
 UTF16_MARKS = ("\udcff\udcfe", "\udcfe\udcff")  # the bytes FF FE and FE FF, which are not UTF-8
 
@@ -72,3 +75,9 @@ def character_problem(fields: Mapping[str, Any], encoding: str) -> str | None:
             )
             return f"column {printable(name)}, character {bad.start() + 1}: holds {problem}"
     return None
+
+
+def normalizer_growth(normalizer: Mapping[str, Any]) -> int:
+    """Return into how many characters a normalizer of tokenizer.json can turn one."""
+    alone = max(len(normalizer.get("content", "")), len(normalizer.get("prepend", "")), 1)
+    return alone * math.prod(map(normalizer_growth, normalizer.get("normalizers", [])))

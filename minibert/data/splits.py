@@ -29,7 +29,7 @@ class Splits:
         return {name: split for name, split in splits.items() if split is not None}
 
     def fingerprints(self) -> dict[str, str]:
-        """Return a digest of each split, by which a resumed run notices changed data."""
+        """Return a digest of each split, from which a resumed run notices changed data."""
         return {name: split.fingerprint() for name, split in self.named().items()}
 
 

@@ -41,9 +41,13 @@ def load(
     Raises InputError for a model that cannot be used, and for options out of range.
 
     Example:
-        >>> predictor = load("runs/reviews")  # doctest: +SKIP
-        >>> predictor.predict(["a lovely film", "a dull one"])  # doctest: +SKIP
-        ['positive', 'negative']
+        >>> import tempfile
+        >>> classifier = TextClassifier.pretrained("all-MiniLM-L6-v2", ["bad", "good"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     classifier.save(folder)
+        ...     predictor = load(folder)  # or a finished run, or a hub id
+        >>> predictor.predict(["a lovely film", "a dull one"])
+        ['...', '...']
     """
     options: dict[str, Any] = {
         "batch_size": batch_size,

@@ -1,8 +1,7 @@
 """A classifier with its tokenizer: from a checkpoint, to datasets, into a folder."""
 
-import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,12 @@ from minibert.checkpoint.load import load_encoder as load_encoder_folder
 from minibert.checkpoint.save import save_weights
 from minibert.data.batches import TextDataset, TokenIds
 from minibert.data.examples import Examples, class_ids
-from minibert.data.tokenizer import SURROGATE, Tokenizer
+from minibert.data.limits import SURROGATE
+from minibert.data.tokenizer import Tokenizer
 from minibert.errors import InputError, printable
 from minibert.hub import find_model
 from minibert.model.classifier import Classifier
-from minibert.model.config import HeadConfig
+from minibert.model.config import HEADS, POOLINGS, HeadConfig
 from minibert.model.encoder import Encoder
 
 
@@ -55,9 +55,6 @@ class TextClassifier:
 
     checkpoint: Checkpoint
     tokenizer: Tokenizer
-    _lock: threading.Lock = field(
-        default_factory=threading.Lock, init=False, repr=False, compare=False
-    )
 
     @classmethod
     def pretrained(
@@ -73,9 +70,16 @@ class TextClassifier:
         """Load a pretrained encoder, by folder or hub id, under a new head for these classes.
 
         `head` is mlp, relu, linear or native; `pooling` is cls, pooler or mean (default: cls, or
-        the native head's own). Texts are cut at `max_length` tokens. The head's weights are drawn
-        from torch's random state. Raises InputError for a checkpoint that cannot be used.
+        the pooling of the native head). Texts are cut at `max_length` tokens. The head's weights
+        are drawn from torch's random state. Raises InputError for a checkpoint that cannot be used,
+        and for arguments out of range.
         """
+        names = as_names(classes, "classes")
+        if len(set(names)) < max(2, len(names)):
+            raise InputError(f"classes is {_shown(classes)}; give two or more different names")
+        for option, value, choices in (("head", head, HEADS), ("pooling", pooling, POOLINGS)):
+            if value is not None and value not in choices:
+                raise InputError(f"{option} is {value!r}, not one of {', '.join(choices)}")
         folder = find_model(name, revision=revision)
         config = read_encoder_config(folder)
         native = FAMILIES[config.family].native_pooling if head == "native" else "cls"
@@ -83,7 +87,7 @@ class TextClassifier:
             raise InputError(
                 f"max_length is {max_length}; this model takes 3 to {config.positions}"
             )
-        requested = HeadConfig(head, pooling or native, tuple(classes), max_length)
+        requested = HeadConfig(head, pooling or native, tuple(names), max_length)
         return cls(load_classifier(folder, requested), Tokenizer.from_folder(folder, config))
 
     @classmethod
@@ -118,7 +122,7 @@ class TextClassifier:
         texts = as_texts(texts, "texts")
         numbers = None
         if labels is not None:
-            examples = Examples("labels", texts, labels=as_labels(labels))
+            examples = Examples("labels", texts, labels=as_names(labels, "labels"))
             check_lengths(texts, examples.labels, "labels")
             examples.places = [f"labels[{number}]" for number in range(len(texts))]
             numbers = class_ids(examples, self.classes, numbers=True)
@@ -137,9 +141,8 @@ class TextClassifier:
             pairs = as_texts(pairs, "pairs")
             check_lengths(texts, pairs, "pairs")
         max_length = max_length or self.checkpoint.head.max_length
-        with self._lock:  # while it cuts, the tokenizer is in another state
-            rows = self.tokenizer.encode(texts, pairs)
-            return rows, self.tokenizer.truncate(rows, texts, pairs, max_length=max_length)
+        rows = self.tokenizer.encode(texts, pairs)
+        return rows, self.tokenizer.truncate(rows, texts, pairs, max_length=max_length)
 
     def dataset_of(self, rows: Sequence[TokenIds], labels: np.ndarray | None = None) -> TextDataset:
         """Return a dataset of token ids and class numbers (N,)."""
@@ -152,12 +155,10 @@ class TextClassifier:
         """Write a Hugging Face folder: config.json, model.safetensors, the tokenizer's files."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.tokenizer.save(folder)
+        prefix = FAMILIES[self.checkpoint.encoder.family].class_prefix
+        self.tokenizer.save(folder, class_prefix=prefix)
         write_config(folder, self.checkpoint.encoder, self.checkpoint.head)
         save_weights(folder, self.model, self.checkpoint.encoder, self.checkpoint.head)
-
-    def __reduce__(self) -> tuple:
-        return TextClassifier, (self.checkpoint, self.tokenizer)  # a lock cannot be copied
 
 
 def as_texts(values: str | Iterable[str], name: str) -> list[str]:
@@ -171,17 +172,17 @@ def as_texts(values: str | Iterable[str], name: str) -> list[str]:
     return [str(text) for text in texts]  # numpy has a string type of its own
 
 
-def as_labels(values: str | Iterable[Any]) -> list[str]:
-    """Return labels as strings; numbers become decimal digits. Raises InputError for others."""
-    labels = []
-    for number, value in enumerate(as_list(values, "labels")):
-        label = value.item() if hasattr(value, "item") else value  # a number of numpy or torch
+def as_names(values: str | Iterable[Any], name: str) -> list[str]:
+    """Return class names or numbers as strings. Raises InputError for other values."""
+    names = []
+    for number, value in enumerate(as_list(values, name)):
+        label = value.item() if getattr(value, "ndim", None) == 0 else value  # of numpy or torch
         if isinstance(label, float) and label.is_integer():
             label = int(label)
         if not isinstance(label, str | int):
-            raise InputError(f"labels[{number}] is {_shown(value)}, not a class name or number")
-        labels.append(str(label))
-    return labels
+            raise InputError(f"{name}[{number}] is {_shown(value)}, not a class name or number")
+        names.append(str(label))
+    return names
 
 
 def as_list(values: Any, name: str) -> list[Any]:

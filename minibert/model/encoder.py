@@ -123,7 +123,13 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Token ids to one vector per token. Holds the pooler's weights if the checkpoint has them."""
+    """Token ids to one vector per token. Holds the pooler's weights if the checkpoint has them.
+
+    Example:
+        >>> config = EncoderConfig("bert", 99, width=12, layers=2, heads=3, feed_forward=48)
+        >>> Encoder(config)(torch.tensor([[2, 7, 5, 3]])).shape
+        torch.Size([1, 4, 12])
+    """
 
     def __init__(self, config: EncoderConfig, *, pooler: bool = False) -> None:
         super().__init__()

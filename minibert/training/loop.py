@@ -35,6 +35,11 @@ class Callback:
 
     From `on_start` to `close`, except in `validating` and `on_best`, the model embeds only the
     tokens of the training texts.
+
+    Example:
+        >>> class Losses(Callback):
+        ...     def on_step(self, state, loss, lr):
+        ...         print(f"step {state.step}: loss {float(loss):.3f}")
     """
 
     def __init__(self) -> None:
@@ -90,7 +95,7 @@ def fit(
     The model ends with the weights of the epoch whose validation figure is the best, on the device
     of `compute` (default: the best of this machine). Batches depend on `options.seed`, dropout on
     torch's random state. Nothing is printed or written; `callback` sees every step. Raises
-    InputError for a loss or gradient that is not finite.
+    InputError for a loss or gradient that is not finite. `help(minibert)` shows an example.
     """
     options, compute = options or TrainingOptions(), compute or choose_compute()
     callback = callback or Callback()

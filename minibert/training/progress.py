@@ -21,6 +21,9 @@ class ProgressBar(Callback):
     """Shows speed, time left in the epoch, loss and learning rate on standard error.
 
     After each epoch it prints the epoch's figures on standard output.
+
+    Example:
+        >>> bar = ProgressBar()  # for fit(model, train, validation, callback=bar)
     """
 
     def __init__(self) -> None:
@@ -30,17 +33,16 @@ class ProgressBar(Callback):
 
     def on_step(self, state: TrainState, loss: Tensor, lr: float) -> None:
         """Show a step, but not every one: reading the loss makes a GPU wait."""
-        if self.bar is None and sys.stderr.isatty():
-            self.bar = tqdm(total=state.texts_per_epoch, initial=state.texts, leave=False)
-        if not self._is_due(state):
+        in_terminal = sys.stderr.isatty()
+        if not self._is_due(state, in_terminal):
             return
         rate = state.texts / max(state.epoch_seconds, 1e-9)
         left = (state.texts_per_epoch - state.texts) / rate
         parts = [f"{rate:,.0f} texts/s", f"{_clock(left)} left"]
         parts += [f"loss {float(loss):.4f}", f"lr {lr:.2e}"]
         title = f"epoch {state.epoch + 1}/{state.options.epochs}"
-        if self.bar is not None:
-            self._update(self.bar, title, parts, state.texts)
+        if in_terminal:
+            self._draw(state, title, parts)
         else:
             step = state.step - state.epoch * state.steps_per_epoch
             place = f"{title}, step {step}/{state.steps_per_epoch}"
@@ -67,8 +69,8 @@ class ProgressBar(Callback):
             self.bar.close()
         self.bar = None
 
-    def _is_due(self, state: TrainState) -> bool:
-        if self.bar is None:
+    def _is_due(self, state: TrainState, in_terminal: bool) -> bool:
+        if not in_terminal:
             every = math.ceil(state.steps_per_epoch * state.options.epochs / PLAIN_LINES)
             return state.step % every == 0
         now = time.perf_counter()
@@ -77,15 +79,21 @@ class ProgressBar(Callback):
         self.shown = now
         return True
 
-    def _update(self, bar: tqdm, title: str, parts: list[str], texts: int) -> None:
+    def _draw(self, state: TrainState, title: str, parts: list[str]) -> None:
+        """Draw the bar with as many of the parts, the first first, as the terminal has room for."""
         columns = _terminal_columns()
         room = columns - len(f"{title} 100%|| ") - MIN_BAR
         while len(parts) > 1 and len(", ".join(parts)) > room:
             parts = parts[:-1]
-        bar.bar_format = f"{title} {{percentage:3.0f}}%|{{bar}}| {', '.join(parts)}"
-        bar.ncols = columns
-        bar.update(texts - bar.n)
-        bar.refresh()
+        layout = f"{title} {{percentage:3.0f}}%|{{bar}}| {', '.join(parts)}"
+        if self.bar is None:
+            done, total = state.texts, state.texts_per_epoch
+            self.bar = tqdm(
+                initial=done, total=total, bar_format=layout, ncols=columns, leave=False
+            )
+            return
+        self.bar.n, self.bar.bar_format, self.bar.ncols = state.texts, layout, columns
+        self.bar.refresh()
 
 
 def _terminal_columns() -> int:

@@ -1,0 +1,279 @@
+"""A run's folder while it trains: signals, saved states, and what a resumed run compares.
+
+Run: pytest tests/test_session.py
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import random_texts, start_script, write_checkpoint
+from hub_server import Hub, files_of
+
+from minibert.commands.interrupts import SignalHandler
+from minibert.commands.options import RunOptions, Settings
+from minibert.commands.session import RunCallback
+from minibert.data.batches import Batch, TextDataset
+from minibert.data.columns import Columns
+from minibert.device import Compute
+from minibert.errors import Interrupted
+from minibert.inference.text_classifier import TextClassifier
+from minibert.model.config import HeadConfig
+from minibert.runs import Metadata, RunFolder
+from minibert.training.loop import TrainResult, fit
+from minibert.training.options import TrainingOptions
+from minibert.training.state import EpochRecord, state_files
+
+CPU = Compute(torch.device("cpu"))
+# 14 texts: 3 epochs of 4 steps.
+OPTIONS = TrainingOptions(
+    batch_size=4, epochs=3, encoder_lr=1e-2, head_lr=3e-2, schedule="cosine", weight_decay=0.3
+)
+
+
+class SignalInBatch(TextDataset):
+    """Texts whose n-th batch meets a signal."""
+
+    def __init__(self, count: int, *, seed: int, batch: int, number: int) -> None:
+        texts = random_texts(count, seed=seed)
+        super().__init__(texts.rows, texts.labels.numpy(), pad_token_id=0, token_types=False)
+        self.left, self.number = batch, number
+
+    def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.number)
+        return super().batch(rows)
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Python's own handler of Ctrl-C, also if pytest is a background job."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def classifier_folder(family: str, tmp_path: Path) -> Path:
+    head = HeadConfig("mlp", "cls", ("a", "b", "c"), 40)
+    return write_checkpoint(tmp_path / "model", family, head=head)
+
+
+def new_run(path: Path) -> RunFolder:
+    metadata = Metadata(Columns("text"), {}, {"device": "cpu", "precision": "fp32"})
+    return RunFolder.create(path, Settings.from_dict({}).to_dict(), metadata)
+
+
+def run_fit(
+    folder: Path,
+    model: Path,
+    *,
+    train: TextDataset | None = None,
+    validation: TextDataset | None = None,
+    options: RunOptions | None = None,
+) -> TrainResult:
+    """Train in a run folder, new or resumed, as train.py does."""
+    run = RunFolder(folder) if folder.exists() else new_run(folder)
+    classifier = TextClassifier.from_folder(model)
+    torch.manual_seed(5)
+    with SignalHandler() as signals:
+        callback = RunCallback(run, classifier, options or RunOptions(), signals)
+        return fit(
+            classifier.model,
+            train or random_texts(14),
+            validation or random_texts(7, seed=1),
+            OPTIONS,
+            compute=CPU,
+            callback=callback,
+        )
+
+
+def without_times(history: tuple[EpochRecord, ...]) -> list[EpochRecord]:
+    return [dataclasses.replace(record, seconds=0, texts_per_second=0) for record in history]
+
+
+def assert_resumes_to_the_same_bytes(folder: Path, model: Path) -> None:
+    """A resumed run ends as one that never stops."""
+    resumed = run_fit(folder, model)
+    whole = run_fit(folder.with_name("whole"), model)
+    assert without_times(resumed.history) == without_times(whole.history)
+    for name in ("model.safetensors", "resume-00000012.safetensors"):
+        if name.startswith("model"):
+            assert (folder / name).read_bytes() == (folder.with_name("whole") / name).read_bytes()
+        assert (folder / name).exists()
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 6, 12])
+def test_a_signal_ends_the_step_and_the_run_resumes_to_the_same_bytes(
+    classifier_folder, tmp_path, step
+):
+    """In the first step, inside an epoch, in an epoch's last step, in the very last step."""
+    train = SignalInBatch(14, seed=0, batch=step, number=signal.SIGTERM)
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"):
+        run_fit(tmp_path / "run", classifier_folder, train=train)
+    (state,) = state_files(tmp_path / "run")
+    assert state.name == f"resume-{step:08d}.safetensors"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert_resumes_to_the_same_bytes(tmp_path / "run", classifier_folder)
+
+
+def test_a_signal_stops_the_validation_and_the_epoch_s_training_is_saved(
+    classifier_folder, tmp_path
+):
+    """Each validation is two batches: the signal comes in the second one."""
+    validation = SignalInBatch(7, seed=1, batch=3, number=signal.SIGINT)
+    with pytest.raises(Interrupted, match="stopped by SIGINT"):
+        run_fit(tmp_path / "run", classifier_folder, validation=validation)
+    (state,) = state_files(tmp_path / "run")
+    assert state.name == "resume-00000008.safetensors"
+    assert (tmp_path / "run" / "history.csv").read_text().count("\n") == 2  # header, one epoch
+    assert_resumes_to_the_same_bytes(tmp_path / "run", classifier_folder)
+
+
+@pytest.mark.parametrize("step", [1, 3, 7, 8])
+def test_a_run_killed_between_saved_steps_resumes_to_the_same_bytes(
+    classifier_folder, tmp_path, step
+):
+    options = RunOptions(save_every=3, keep_states=9)
+    run_fit(tmp_path / "run", classifier_folder, options=options)
+    files = state_files(tmp_path / "run")
+    assert [int(file.stem[-8:]) for file in files] == [3, 4, 6, 8, 9, 12]
+    for file in files:
+        if int(file.stem[-8:]) > step + 2:
+            file.unlink()
+    assert_resumes_to_the_same_bytes(tmp_path / "run", classifier_folder)
+
+
+def test_a_resumed_run_prints_where_it_continues(classifier_folder, tmp_path, capsys):
+    train = SignalInBatch(14, seed=0, batch=6, number=signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        run_fit(tmp_path / "run", classifier_folder, train=train)
+    assert "resuming" not in capsys.readouterr().out
+    run_fit(tmp_path / "run", classifier_folder)
+    output = capsys.readouterr().out
+    assert output.startswith("resuming after step 6, with 1 of 3 epochs finished\nepoch 2/3: ")
+
+
+# --- what a resumed run reads, through train.py
+
+FLAGS = "--epochs 30 --batch-size 4 --save-every 1 --max-length 40 --device cpu --precision fp32"
+
+
+def train(place: Path, *argv: str | Path, stop: bool = False, **env: str) -> tuple[int, str, str]:
+    """Run train.py; stop it by Ctrl-C after its first saved state if asked."""
+    process = start_script("train.py", *argv, cwd=place, env=env)
+    if stop:
+        run = place / "run"
+        while process.poll() is None and not state_files(run):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=120)
+    return process.returncode, output, errors
+
+
+@pytest.fixture(scope="module")
+def stopped_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a model folder that was stopped."""
+    place = tmp_path_factory.mktemp("stopped")
+    write_checkpoint(place / "checkpoint")
+    lines = [f"the film {i} was good,yes\nthe film {i} was bad,no\n" for i in range(30)]
+    (place / "reviews.csv").write_text("text,label\n" + "".join(lines))
+    argv = ["--model", "checkpoint", "--data", "reviews.csv", "--out", "run", *FLAGS.split()]
+    status, _, errors = train(place, *argv, stop=True)
+    assert status == 130, errors
+    assert errors.splitlines()[-1].endswith("resume with: python train.py --resume run")
+    return place / "run"
+
+
+@pytest.fixture
+def stopped(stopped_run: Path, tmp_path: Path) -> Path:
+    """A copy of it, to change."""
+    return Path(shutil.copytree(stopped_run, tmp_path / "run"))
+
+
+def edit_settings(run: Path, **changes: object) -> None:
+    file = run / "settings.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def test_a_run_whose_model_folder_moved_says_how_to_continue(stopped, stopped_run, tmp_path):
+    moved = stopped_run.parent / "checkpoint"
+    edit_settings(stopped, model="/gone/checkpoint", epochs=1)  # as if it had been there
+    status, _, errors = train(tmp_path, "--resume", "run")
+    assert status == 2 and errors.count("\n") == 1
+    assert errors.startswith("error: --resume run: the model folder /gone/checkpoint is not there")
+    assert 'set "model" in run/settings.json to where it is now' in errors
+
+    edit_settings(stopped, model=str(moved))
+    status, output, errors = train(tmp_path, "--resume", "run")
+    assert status == 0, errors
+    assert "resuming after step " in output
+    assert "new (its weights are random)" not in output and "as requested" not in output
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"environment": {}}, "settings.json: is damaged (columns, digests or environment"),
+        ({"environment": {"device": "cpu", "precision": "fp7"}}, "--precision is 'fp7', not one"),
+        ({"environment": {"device": "none", "precision": "fp32"}}, "--device none: not on this"),
+        ({"epochs": "many"}, "settings.json: is not the settings of a run"),
+        ({"split": None}, "settings.json: is not the settings of a run"),
+        ({"colour": "red"}, "settings.json: is not the settings of a run"),
+        ({"digests": {}}, "has changed since; start a new run"),
+    ],
+)
+def test_edited_settings_are_one_line(stopped, tmp_path, change, message):
+    edit_settings(stopped, **change)
+    status, _, errors = train(tmp_path, "--resume", "run")
+    assert status == 2 and errors.startswith("error: ") and errors.count("\n") == 1
+    assert message in errors
+
+
+def test_a_resumed_run_uses_the_hub_commit_that_it_started_with(reviews, checkpoint, tmp_path):
+    """Also after the hub has a newer one, and without the hub."""
+    hub = Hub()
+    environment = {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "hf_home"),
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+    commit = hub.add("model", "owner/tiny", files_of(checkpoint))
+    try:
+        argv = ["--model", "owner/tiny", "--data", "reviews.csv", "--out", "run", *FLAGS.split()]
+        status, _, errors = train(tmp_path, *argv, stop=True, **environment)
+        assert status == 130, errors
+        assert json.loads((tmp_path / "run" / "settings.json").read_text())["revision"] == commit
+        edit_settings(tmp_path / "run", epochs=1)
+        shutil.copytree(tmp_path / "run", tmp_path / "again")
+
+        other = write_checkpoint(tmp_path / "other", seed=5)
+        assert hub.add("model", "owner/tiny", files_of(other)) != commit
+        status, output, errors = train(tmp_path, "--resume", "run", **environment)
+        assert status == 0, errors
+        assert "resuming after step" in output
+    finally:
+        hub.stop()
+    status, _, errors = train(tmp_path, "--resume", "again", **environment)
+    assert status == 0, errors
+
+
+def test_a_local_folder_in_a_hub_cache_has_no_revision(reviews, tmp_path):
+    """--model may be the path of a snapshot."""
+    snapshot = write_checkpoint(tmp_path / "snapshots" / "0123abc")
+    argv = ["--model", snapshot, "--data", "reviews.csv", "--out", "run", *FLAGS.split()]
+    assert train(tmp_path, *argv, stop=True)[0] == 130
+    edit_settings(tmp_path / "run", epochs=1)
+    status, _, errors = train(tmp_path, "--resume", "run")
+    assert status == 0, errors
