@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -105,29 +105,41 @@ def load_examples(
     row; with bad_rows="drop", drops it and notes its place instead.
     """
     examples = Examples(source=", ".join(str(path) for path in paths))
+
+    def choose(names: list[str], path: Path) -> Columns:
+        examples.columns = choose_columns(names, str(path), requested, default=default)
+        examples.possible_pair = possible_pair(names, examples.columns, requested)
+        return examples.columns
+
     for path in paths:
         unit = "row" if file_format(path) == "parquet" else "line"
-        rows = read_rows(path, encoding=encoding)
-        columns = None
-        while window := list(itertools.islice(rows, FIRST_ROWS)):
-            if columns is None and (names := field_names(window)):
-                columns = choose_columns(names, str(path), requested, default=default)
-                examples.columns = columns
-                examples.possible_pair = possible_pair(names, columns, requested)
-            for row in window:
-                place = f"{path}, {unit} {row.line}"
-                try:
-                    _append(examples, row, columns, place)
-                except ValueError as error:
-                    examples.dropped.append(f"{place}: {error}")
-                    if bad_rows == "error":
-                        advice = "fix it, or drop such rows with --bad-rows drop"
-                        raise InputError(f"{place}: {error}; {advice}") from None
+        for row, columns in _rows_with_columns(path, encoding, choose):
+            place = f"{path}, {unit} {row.line}"
+            try:
+                _append(examples, row, columns, place)
+            except ValueError as error:
+                examples.dropped.append(f"{place}: {error}")
+                if bad_rows == "error":
+                    advice = "fix it, or drop such rows with --bad-rows drop"
+                    raise InputError(f"{place}: {error}; {advice}") from None
     if not len(examples):
         bad = examples.dropped
         problem = f"all {len(bad):,} rows are bad ({bad[0]})" if bad else "has a header and no rows"
         raise InputError(f"{examples.source}: {problem}; it needs labelled texts")
     return examples
+
+
+def _rows_with_columns(
+    path: Path, encoding: str, choose: Callable[[list[str], Path], Columns]
+) -> Iterator[tuple[Row, Columns | None]]:
+    """Yield a file's rows with its columns, chosen once there are readable rows (None before)."""
+    rows = read_rows(path, encoding=encoding)
+    columns = None
+    while window := list(itertools.islice(rows, FIRST_ROWS)):
+        if columns is None and (names := field_names(window)):
+            columns = choose(names, path)
+        for row in window:
+            yield row, columns
 
 
 def _append(examples: Examples, row: Row, columns: Columns | None, place: str) -> None:
