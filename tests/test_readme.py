@@ -99,3 +99,14 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     exec(compile(example, "README.md", "exec"), values)
     assert len(values["result"].history) == 5
     assert values["predictor"].classes == ("bad", "good")
+
+
+def test_each_test_in_the_table_of_faults_exists() -> None:
+    sources = {file.name: file.read_text() for file in (ROOT / "tests").glob("test_*.py")}
+    table = (ROOT / "tests" / "FAULTS.md").read_text(encoding="utf-8")
+    code = "\n".join(sources.values())
+    missing = [name for name in re.findall(r"`(test_\w+\.py)`", table) if name not in sources]
+    for name, cut in re.findall(r"`(test_\w+?)(\.\.\.)?`", table):
+        if not re.search(rf"^def {name}{'' if cut else r'[(]'}", code, re.MULTILINE):
+            missing.append(name)
+    assert missing == []
