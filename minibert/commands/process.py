@@ -29,16 +29,16 @@ def prepare_process() -> None:
     """Set what must be set before torch is imported."""
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         # Between two operations the threads of GNU OpenMP spin for milliseconds. On a busy machine
-        # that takes time from threads with work: on 2 cores, an epoch took 180 s instead of 20 s.
-        # A short spin costs nothing on an idle machine (AMD EPYC, 2 cores: training 0.94, many
-        # texts 0.99, one text 1.00 of the time); OMP_WAIT_POLICY=PASSIVE costs 3 to 108%.
+        # they take the cores from threads with work. A short spin helps there and costs nothing on
+        # an idle machine, unlike OMP_WAIT_POLICY=PASSIVE; docs/figures.md has the measurements.
         os.environ["GOMP_SPINCOUNT"] = "10000"
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during imports ends quietly
-    # A file opened later would get a closed stream's number, and what is written to that stream.
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+    # If standard input, output or error is closed, the next opened file would take its number and
+    # receive our output: occupy the three numbers.
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
-    os.close(number)
+    os.close(descriptor)
     if sys.stderr is None:  # print() would take standard output in its place
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 

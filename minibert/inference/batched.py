@@ -51,10 +51,10 @@ def prepare_for_inference(
 
     The model is changed and cannot train any more. With `keep`, a copy is changed.
     """
-    if compute.device.type == "cpu" and isinstance(model.encoder, Encoder):
-        model = copy.deepcopy(model) if keep else model
-        if prepack(model, compute.precision):
-            return InferenceModel(model, compute.device)
+    model = copy.deepcopy(model) if keep else model
+    ours = isinstance(model.encoder, Encoder)  # benchmarks also have transformers' encoder
+    if ours and compute.device.type == "cpu" and prepack(model, compute.precision):
+        return InferenceModel(model, compute.device)
     return InferenceModel(model.eval().to(compute.device), compute.device, compute.autocast)
 
 

@@ -2,8 +2,7 @@
 
 All private operators of PyTorch that inference uses are called in this file. Before an operator is
 used it is compared with the plain computation on small cases; if it is missing or differs, the
-plain layers stay. Measured on a Xeon with AMX, 2 cores, DistilBERT size: 839 texts/s in bf16 with
-these layers, 368 with plain ones under autocast.
+plain layers stay. `python -m benchmarks.tricks` measures what they save.
 """
 
 import functools

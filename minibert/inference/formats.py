@@ -1,10 +1,11 @@
 """Predictions as records, and windows of records as JSON lines, CSV or TSV."""
 
+import csv
+import io
 import json
 import math
 import re
 from collections.abc import Callable, Sequence
-from numbers import Number
 from typing import Any
 
 from minibert.data.columns import Columns
@@ -18,7 +19,6 @@ Formatter = Callable[[list[Record]], str]  # a window of records to the text tha
 
 KEYS = ("text", "pair", "label", "probability", "probabilities", "error")
 
-QUOTED = re.compile(r'[,"\r\n]')  # what a cell of a CSV is quoted for
 LINE_ENDS = re.compile(r"[\t\r\n]")  # what a cell of a TSV cannot have
 
 # Cells that a spreadsheet may run (OWASP, "CSV Injection"), also after white space or quotes, which
@@ -70,8 +70,6 @@ def terminal_json_lines(records: list[Record]) -> str:
 class TableFormatter:
     """Rows of CSV (RFC 4180) or TSV (unquoted); the header comes with the first window.
 
-    Python's csv module is not used: before 3.11 it cannot write a NUL.
-
     Args:
         suffix: .csv or .tsv.
         classes: the class names; each has a column of probabilities.
@@ -99,23 +97,24 @@ class TableFormatter:
         return "".join(lines)
 
     def _line(self, values: Sequence[Any]) -> str:
+        cells = [self._cell(value) for value in values]
         if self.tabs:
-            return "\t".join(LINE_ENDS.sub(" ", self._cell(x)) for x in values) + "\n"
-        return ",".join(map(self._quoted_cell, values)) + "\r\n"
-
-    def _cell(self, value: Any) -> str:
-        text = "" if value is None else str(value)
-        return f"'{text}" if self.safe and isinstance(value, str) and is_formula(text) else text
-
-    def _quoted_cell(self, value: Any) -> str:
-        if isinstance(value, Number):
-            return str(value)
-        text = self._cell(value)
+            return "\t".join(LINE_ENDS.sub(" ", str(cell)) for cell in cells) + "\n"
+        line = io.StringIO()
         # Some spreadsheets separate cells by semicolons. In a safe table, a text that has one must
         # not become a new cell, so every text is quoted.
-        if self.safe or QUOTED.search(text):
-            return '"' + text.replace('"', '""') + '"'
-        return text
+        writer = csv.writer(line, quoting=csv.QUOTE_NONNUMERIC if self.safe else csv.QUOTE_MINIMAL)
+        writer.writerow(cells)
+        return line.getvalue()
+
+    def _cell(self, value: Any) -> Any:
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            return value
+        text = f"'{value}" if self.safe and is_formula(value) else value
+        # Python 3.10's csv module can neither write nor read a NUL.
+        return text if self.tabs else text.replace("\0", " ")
 
 
 def is_formula(cell: str) -> bool:

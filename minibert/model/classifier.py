@@ -1,5 +1,7 @@
 """From the encoder's vectors to logits: pooling, the heads, and the classifier around them."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -25,15 +27,15 @@ def pool(
 
 
 class Head(nn.Module):
-    """(B, D) -> (B, C): [dense, activation,] dropout, output. The kinds differ in values only."""
+    """(B, D) -> (B, C): [dense, activation,] dropout, output."""
 
     def __init__(self, config: EncoderConfig, head: HeadConfig) -> None:
         super().__init__()
-        hidden, activation, dropout = head_values(config, head.kind)
-        self.dense = nn.Linear(config.width, hidden) if hidden else None
-        self.activation = ACTIVATION_LAYERS[activation]()
-        self.dropout = Dropout(dropout)
-        self.out = nn.Linear(hidden or config.width, len(head.labels))
+        shape = head_shape(config, head.kind)
+        self.dense = nn.Linear(config.width, shape.hidden) if shape.hidden else None
+        self.activation = ACTIVATION_LAYERS[shape.activation]()
+        self.dropout = Dropout(shape.dropout)
+        self.out = nn.Linear(shape.hidden or config.width, len(head.labels))
         if head.kind == "mlp":
             assert self.dense is not None
             nn.init.xavier_uniform_(self.dense.weight)
@@ -48,21 +50,31 @@ class Head(nn.Module):
         return self.out(self.dropout(x))
 
 
-def head_values(config: EncoderConfig, kind: str) -> tuple[int, str, float]:
-    """Return a head's hidden width (0: no hidden layer), activation and dropout."""
+class HeadShape(NamedTuple):
+    """The values in which the kinds of heads differ."""
+
+    hidden: int  # width of the dense layer; 0: the head has none
+    activation: str  # after the dense layer
+    dropout: float
+
+
+def head_shape(config: EncoderConfig, kind: str) -> HeadShape:
+    """Return the shape of a head of this kind, on an encoder with this configuration."""
     if kind == "mlp":
-        return config.width // 2, "gelu", 0.3
+        return HeadShape(config.width // 2, "gelu", 0.3)
     if kind == "relu":
-        return 512, "relu", 0.2
+        return HeadShape(512, "relu", 0.2)
     if kind == "linear":
-        return 0, "gelu", 0.0
+        return HeadShape(0, "gelu", 0.0)
     # The heads of BertForSequenceClassification and DistilBertForSequenceClassification.
     native = config.dropout if config.classifier_dropout is None else config.classifier_dropout
-    return (config.width, "relu", native) if config.family == "distilbert" else (0, "gelu", native)
+    if config.family == "distilbert":
+        return HeadShape(config.width, "relu", native)
+    return HeadShape(0, "gelu", native)
 
 
 class Classifier(nn.Module):
-    """Encoder, pooling, head. A frozen encoder is a cut at `features`, not a second model."""
+    """Encoder, pooling, head. With a frozen encoder, `features` runs once and the head trains."""
 
     def __init__(self, encoder: Encoder, head: Head, *, pooling: str) -> None:
         super().__init__()

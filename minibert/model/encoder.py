@@ -48,7 +48,7 @@ def empty_embedding(rows: int, width: int, padding_idx: int | None = None) -> nn
     """Return an embedding of zeros, to be filled from a checkpoint or by `initialize`.
 
     nn.Embedding draws random values first. On the meta device, where loading starts, that imports
-    PyTorch's compiler and adds a second to every start.
+    PyTorch's compiler and slows down every start.
     """
     weight = torch.zeros(rows, width)
     return nn.Embedding.from_pretrained(weight, freeze=False, padding_idx=padding_idx)

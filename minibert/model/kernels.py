@@ -1,7 +1,6 @@
-"""Attention and dropout for training on a CPU: each plain computation, then its faster equal.
+"""Attention and dropout for training on a CPU: each in plain PyTorch, then a faster equivalent.
 
-Measured on a Xeon with AMX, 2 cores: the stepwise attention takes 0.54 of the time at 512 tokens,
-and dropout falls from a sixth of MiniLM's training time to a fortieth.
+`python -m benchmarks.tricks` measures what each saves; docs/figures.md has results.
 """
 
 import functools
@@ -52,7 +51,7 @@ def stepwise_attention(
 ) -> Tensor:
     """Compute `plain_attention` for a few texts at a time, so that the weights stay in cache.
 
-    A step has as many texts as have `cached_weights` attention weights together, at least one.
+    Each chunk holds at most `cached_weights` attention weights and at least one text.
     """
     size = max(1, cached_weights // (q.shape[1] * q.shape[2] * k.shape[2]))
     if len(q) <= size:

@@ -11,7 +11,7 @@ from minibert.training.options import TrainingOptions
 
 
 def make_optimizer(model: Classifier, options: TrainingOptions) -> AdamW:
-    """Return AdamW (Loshchilov & Hutter 2017) for all of a classifier that trains."""
+    """Return AdamW (Loshchilov & Hutter 2017) for a classifier's trainable parameters."""
     groups = parameter_groups(
         None if options.freeze else model.encoder,
         model.head,
@@ -76,13 +76,13 @@ def set_learning_rates(optimizer: Optimizer, factor: float) -> float:
 def clip_gradients(optimizer: Optimizer, largest: float) -> float | Tensor:
     """Scale all gradients down to a common norm of at most `largest` (Pascanu et al. 2013).
 
-    Return the norm before: a number, or on a GPU, which is not waited for, a tensor.
+    Return the norm before clipping: a number on a CPU, else a tensor, which needs no waiting.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     gradients = [p.grad for p in parameters if p.grad is not None]
     if gradients and gradients[0].device.type != "cpu":
         return nn.utils.clip_grad_norm_(parameters, largest)
-    # On a CPU, dot products read memory three times as fast as torch's norms.
+    # On a CPU, dot products read memory faster than torch's norms.
     flat = (gradient.reshape(-1) for gradient in gradients)
     norm = math.sqrt(sum(float(x.dot(x)) for x in flat))
     if not norm <= largest:

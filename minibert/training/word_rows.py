@@ -1,8 +1,8 @@
 """The word embeddings that training texts use, trained in place of the whole table.
 
-The plain twin is nn.Embedding under AdamW. A row that no text uses never has a gradient, so
-AdamW only decays it: that is one product per epoch. The table is half of a small model; most of the
-gradient, the moments and the time for it are saved, and the result is the same.
+Equal, up to rounding, to nn.Embedding under AdamW. A row that no text uses never has a gradient, so
+AdamW only decays it: that is one product per epoch. The table is half of a small model; most of its
+gradient, its moments and the time for them are saved.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ class CompactEmbedding(nn.Module):
         # AdamW decays this number exactly as it decays every unused row.
         self.decay = nn.Parameter(torch.ones(1, 1, device=weight.device))
         self.rows.register_post_accumulate_grad_hook(self._give_decay_a_gradient)
-        self.register_buffer("unused", weight)  # (V, D); the used rows in it are out of date
+        self.register_buffer("table", weight)  # (V, D); its used rows are out of date
         self.used = used
         self.places = torch.full((len(weight),), len(used), device=weight.device)
         self.places[used] = torch.arange(len(used), device=weight.device)
@@ -46,9 +46,9 @@ class CompactEmbedding(nn.Module):
     @torch.no_grad()
     def write_back(self) -> None:
         """Bring the table up to date: decay the unused rows and copy the used ones."""
-        assert isinstance(self.unused, Tensor)
-        self.unused.mul_(self.decay)
-        self.unused[self.used] = self.rows
+        assert isinstance(self.table, Tensor)
+        self.table.mul_(self.decay)
+        self.table[self.used] = self.rows
         self.decay.fill_(1.0)
 
     def _give_decay_a_gradient(self, rows: Tensor) -> None:
