@@ -63,5 +63,5 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         both = self.freeze and (self.freeze_layers or self.freeze_embeddings)
-        problem = "--freeze freezes all; leave out --freeze-layers and --freeze-embeddings"
+        problem = "--freeze freezes all; drop --freeze-layers and --freeze-embeddings"
         check_options(self, *[problem] * bool(both))
