@@ -19,7 +19,8 @@ from minibert.device import choose_compute
 from minibert.inference.text_classifier import TextClassifier
 from minibert.model.classifier import Classifier
 from minibert.model.config import HeadConfig
-from minibert.training.loop import Callback, fit
+from minibert.training.callback import Callback
+from minibert.training.loop import fit
 from minibert.training.options import TrainingOptions
 from minibert.training.state import TrainState
 

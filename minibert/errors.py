@@ -3,19 +3,25 @@
 import re
 import signal
 
-# What a terminal obeys, what ends a line, and lone surrogates: no name contains them.
+# Terminal control, ends of lines and lone surrogates: not allowed in names.
 CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class InputError(ValueError):
-    """Input that cannot be used. The message says what was found, where, and what to do."""
+    """Input that cannot be used. The message says what was found, where, and what to do.
+
+    Example:
+        >>> raise InputError("reviews.csv, line 3: column label: has no label")
+        Traceback (most recent call last):
+        minibert.errors.InputError: reviews.csv, line 3: column label: has no label
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message, limit=1000))
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the work. `hint` says how to continue it."""
+    """A signal stopped the command. `hint` says how to continue."""
 
     def __init__(self, number: int, hint: str = "") -> None:
         super().__init__(number)

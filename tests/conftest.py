@@ -12,7 +12,8 @@ import torch
 from helpers import ROOT, WORDS, write_checkpoint
 
 # Tiny models gain nothing from threads, and lose much on a busy machine.
-torch.set_num_threads(1)
+if "OMP_NUM_THREADS" not in os.environ:
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(params=["bert", "distilbert"])

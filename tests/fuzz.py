@@ -1,9 +1,9 @@
-"""Throws spoiled files at the readers: whatever they are given, InputError is all they may raise.
+"""Gives damaged files to the readers, which may raise InputError and nothing else.
 
-Coverage-guided, with atheris (pip install atheris): python tests/fuzz.py --inputs 100000
-The fuzzer's bytes say which edits are made to a good file, so that they reach what lies behind
-the parser. A file that breaks a reader is kept as crash-TARGET; it becomes a plain test.
-The same targets, some hundred inputs each and no atheris: pytest tests/test_fuzz.py
+Guided by coverage, with atheris (pip install atheris): python tests/fuzz.py --inputs 100000
+The fuzzer's bytes choose edits of a good file, so that the edits get past the parser. A file that
+breaks a reader is kept as crash-TARGET, to become a plain test.
+The same targets with some hundred inputs each, without atheris: pytest tests/test_fuzz.py
 """
 
 import argparse
@@ -25,13 +25,15 @@ except ImportError:
     atheris = None
 
 with atheris.instrument_imports(include=["minibert"]) if atheris else contextlib.nullcontext():
-    from minibert.checkpoint.load import load_classifier, read_encoder_config
-    from minibert.data.examples import choose_columns, field_names, label_of, text_of
+    from minibert.checkpoint.config_file import parse_head, read_encoder_config
+    from minibert.checkpoint.load import load_classifier
+    from minibert.data.columns import choose_columns, field_names
+    from minibert.data.examples import label_of, text_of
     from minibert.data.readers import FORMATS, read_stream
     from minibert.data.tokenizer import Tokenizer
     from minibert.errors import InputError, printable
     from minibert.files import read_json
-    from minibert.model.config import HeadConfig, read_head
+    from minibert.model.config import HeadConfig
 
 from helpers import tiny_config, write_checkpoint
 
@@ -43,11 +45,12 @@ VOCABULARIES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
 
 
 class Place:
-    """A folder with a good tiny model, in which one file at a time is spoiled."""
+    """A folder with a good tiny model, in which one file at a time is damaged."""
 
     def __init__(self, root: Path) -> None:
         sizes = {"width": 2, "layers": 1, "heads": 1, "feed_forward": 3, "positions": 9}
-        self.folder = write_checkpoint(root / "model", "bert", **sizes)
+        self.folder, self.saved = write_checkpoint(root / "model", "bert", **sizes), root / "saved"
+        self.saved.mkdir()
         self.config = tiny_config("bert", **sizes)
         Tokenizer.from_folder(self.folder, self.config).save(self.folder)
         self.good = {file.name: file.read_bytes() for file in self.folder.iterdir()}
@@ -65,14 +68,14 @@ class Place:
         return stream.getvalue()
 
     def only(self, names: tuple[str, ...], name: str, content: bytes) -> None:
-        """Of these files, leave one alone in the folder."""
+        """Write one of these files and remove the others."""
         for other in names:
             (self.folder / other).unlink(missing_ok=True)
         (self.folder / name).write_bytes(content)
 
 
 def tables(data: bytes, place: Place) -> None:
-    """Read a table as load_examples does, whatever its bad rows."""
+    """Read a table as load_examples does, and ignore bad rows."""
     kind = data[0] if data else 0
     form = FORMS[kind % len(FORMS)]
     encoding = ENCODINGS[kind // len(FORMS) % len(ENCODINGS)]
@@ -86,11 +89,11 @@ def tables(data: bytes, place: Place) -> None:
 
 
 def config(data: bytes, place: Place) -> None:
-    """Read a config.json: the encoder's numbers, and the head it declares."""
+    """Read a config.json: the encoder's numbers and the head."""
     (place.folder / "config.json").write_bytes(data)
     try:
         found = read_encoder_config(place.folder)
-        read_head(read_json(place.folder / "config.json"), found, where="here")
+        parse_head(read_json(place.folder / "config.json"), found, where="here")
     finally:
         (place.folder / "config.json").write_bytes(place.good["config.json"])
 
@@ -111,6 +114,7 @@ def tokenizer(data: bytes, place: Place) -> None:
     found = Tokenizer.from_folder(place.folder, place.config)
     rows = found.encode(["a good film ~"], ["b\u0301ad"])
     found.truncate(rows, ["a good film ~"], ["b\u0301ad"], max_length=4)
+    found.save(place.saved)
 
 
 TARGETS: dict[str, Callable[[bytes, Place], None]] = {
@@ -122,7 +126,7 @@ TARGETS: dict[str, Callable[[bytes, Place], None]] = {
 
 
 def seeds(target: str, place: Place) -> list[bytes]:
-    """Return good inputs of a target, for a fuzzer to spoil."""
+    """Return good inputs of a target, to be damaged."""
     if target == "config":
         head = {"id2label": {"0": "a", "1": "b"}, "problem_type": None, "num_labels": 2}
         native = json.loads(place.good["config.json"]) | head
@@ -145,7 +149,7 @@ def seeds(target: str, place: Place) -> list[bytes]:
     return [bytes([number]) + place.good[name] for number, name in enumerate(names)]
 
 
-# What a number, a name or a list may turn out to be.
+# Replacements for a number, a name or a list.
 ODD: list[Any] = [
     *(None, True, -1, 0, 1, 2, 3, 513, 2**31, 2**63, 10**30, 0.5, 1e300, math.inf, math.nan),
     *(
@@ -166,7 +170,7 @@ ODD: list[Any] = [
         {"a": 1},
     ),
 ]
-# What a parser trips over: marks of its own, numbers out of range, halves of characters.
+# Bytes that are hard for a parser: its delimiters, huge numbers, incomplete characters.
 PIECES = [
     *(b'"', b"{", b"[", b"}", b",", b"\n", b"\r", b"\t", b"\0", b"\xff", b"\xed\xa0\x80", b"\x1b["),
     *(b"-1", b"0", b"1e999", b"NaN", b"null", b"true", b"9" * 20, b'"a":', b"[[[", b"../", b"\xe2"),
@@ -174,30 +178,30 @@ PIECES = [
 Choose = Callable[[int], int]  # a number below the one given
 
 
-def spoil(good: Sequence[bytes], choose: Choose) -> bytes:
-    """Take a good input and edit it up to four times, where it holds JSON mostly there."""
+def damage(good: Sequence[bytes], choose: Choose) -> bytes:
+    """Edit a good input up to four times, mostly in its JSON if it has some."""
     content = good[choose(len(good))]
     for _ in range(choose(5)):
-        content = (spoil_json if choose(4) else spoil_bytes)(content, choose)
+        content = (damage_json if choose(4) else damage_bytes)(content, choose)
     return content
 
 
-def spoil_bytes(content: bytes, choose: Choose) -> bytes:
-    """Put something odd somewhere, in the place of what is there or before it."""
+def damage_bytes(content: bytes, choose: Choose) -> bytes:
+    """Insert an odd piece at a random place, or replace some bytes by it."""
     at, cut = choose(len(content) + 1), (0, 0, 1, 2, 8, 10**6)[choose(6)]
     piece = PIECES[choose(len(PIECES))] if choose(4) else bytes([choose(256), choose(256)])
     return content[:at] + piece + content[at + cut :]
 
 
-def spoil_json(content: bytes, choose: Choose) -> bytes:
-    """Replace, remove or add a value somewhere in the first JSON object."""
+def damage_json(content: bytes, choose: Choose) -> bytes:
+    """Replace, remove or add a value in the first JSON object."""
     start = content.find(b"{")
     try:
         if start < 0:
             raise ValueError
         data, length = json.JSONDecoder().raw_decode(content.decode("latin-1")[start:])
     except (ValueError, RecursionError):
-        return spoil_bytes(content, choose)
+        return damage_bytes(content, choose)
     node = data
     while True:
         keys = list(node) if isinstance(node, dict) else list(range(len(node)))
@@ -217,21 +221,21 @@ def spoil_json(content: bytes, choose: Choose) -> bytes:
         break
     made = json.dumps(data).encode()
     head, rest = content[:start], content[start + length :]
-    if start == 9 and choose(8):  # safetensors: its header's length stands before it
+    if start == 9 and choose(8):  # safetensors: the header's length comes before it
         head = head[:1] + len(made).to_bytes(8, "little")
     return head + made + rest
 
 
 def attempt(target: str, data: bytes, place: Place) -> None:
-    """Give a target one input; all but a printable InputError comes through."""
+    """Give a target one input. Anything but an InputError on one printable line is raised."""
     try:
         TARGETS[target](data, place)
     except InputError as error:
-        assert str(error) == printable(str(error), 1000), "a message that is no line"
+        assert str(error) == printable(str(error), 1000), "the message is not one printable line"
 
 
 def main() -> None:
-    """Fuzz the targets one after the other, each in a process of its own."""
+    """Fuzz the targets one after the other, each in a new process."""
     parser = argparse.ArgumentParser(description="Fuzz the readers of files.")
     parser.add_argument("--inputs", type=int, default=100_000, help="of each target")
     parser.add_argument("--seed", type=int, default=1)
@@ -247,7 +251,7 @@ def main() -> None:
 
 
 def fuzz(target: str, inputs: int, seed: int) -> None:
-    """Fuzz one target; libFuzzer ends the process, with a status other than 0 for a crash."""
+    """Fuzz one target. libFuzzer ends the process, with a status other than 0 for a crash."""
     os.environ["RUST_BACKTRACE"] = "0"
     with tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder))
@@ -268,8 +272,8 @@ def fuzz(target: str, inputs: int, seed: int) -> None:
 
 
 def fuzz_one(target: str, data: Any, good: Sequence[bytes], place: Place) -> None:
-    """Spoil a good input as the fuzzer's bytes say; what breaks a reader is kept."""
-    content = spoil(good, lambda below: data.ConsumeIntInRange(0, below - 1))
+    """Damage a good input as the fuzzer's bytes say; keep it if it breaks a reader."""
+    content = damage(good, lambda below: data.ConsumeIntInRange(0, below - 1))
     try:
         attempt(target, content, place)
     except BaseException:

@@ -1,5 +1,7 @@
 """What the tests share: tiny checkpoints and models with odd sizes, and scripts as processes."""
 
+import csv
+import io
 import json
 import os
 import signal
@@ -111,7 +113,10 @@ def random_texts(
 
 
 def start_script(
-    script: str | list[str], *words: str | Path, cwd: Path, env: dict[str, str] | None = None,
+    script: str | list[str],
+    *words: str | Path,
+    cwd: Path,
+    env: dict[str, str] | None = None,
     **options: Any,
 ) -> subprocess.Popen[str]:
     """Start a script of the repository (or a list: `python` with these words) as a process.
@@ -134,3 +139,13 @@ def start_script(
         env=environment,
         **{**defaults, **options},
     )
+
+
+def read_table(file: Path) -> list[dict[str, str]]:
+    """Read a CSV or TSV strictly. Before Python 3.11 the csv module cannot read a NUL."""
+    style: dict[str, Any] = {}
+    if file.suffix == ".tsv":
+        style = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+    text = file.read_bytes().decode().replace("\0", "\ue000")
+    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True, **style)
+    return [{name: cell.replace("\ue000", "\0") for name, cell in row.items()} for row in rows]

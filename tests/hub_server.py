@@ -1,6 +1,6 @@
-"""A hub for the tests: on 127.0.0.1, as much of the hub's protocol as huggingface_hub asks for.
+"""A hub for the tests: a server on 127.0.0.1 with the requests that huggingface_hub makes.
 
-It keeps a log of what was asked, and can be out of order, gated, mute, or fail as `Hub.fault` says.
+It logs its requests, and can be broken, gated, mute, or fail as `Hub.fault` says.
 
 Run its users: pytest tests/test_hub.py; pytest -m faults tests/test_faults_hub.py
 """
@@ -28,7 +28,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def commit_of(files: Files) -> str:
-    """Return the 40 hex digits that stand for these files, as a commit does."""
+    """Return 40 hex digits for these files, like a commit."""
     digest = hashlib.sha1()
     for name in sorted(files):
         digest.update(name.encode() + b"\0" + files[name] + b"\0")
@@ -47,8 +47,8 @@ class Hub:
         self.gated_status = 403
         self.ranges: list[str] = []
         self.agents: set[str] = set()
-        # Called with "info", "tree", "HEAD name" or "GET name" and the content about to be sent;
-        # True if it has answered in its own way.
+        # Called with "info", "tree", "HEAD name" or "GET name", and the content to send. Returns
+        # True if it has answered instead.
         self.fault: Callable[[Handler, str, bytes], bool] = lambda *_: False
         handler = type("BoundHandler", (Handler,), {"hub": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -67,7 +67,7 @@ class Hub:
         return {match[4] for match in found if match}
 
     def stop(self) -> None:
-        """Close the port: from now on the connection is refused."""
+        """Close the port: new connections are refused."""
         self.server.shutdown()
         self.server.server_close()
 
@@ -94,7 +94,7 @@ class Handler(BaseHTTPRequestHandler):
         revisions = self.hub.repositories.get((kind, name))
         if revisions is None:
             return self.refuse(self.hub.missing_status, "RepoNotFound")
-        # The hub shows a gated repository's list to all, and its files to the admitted.
+        # The hub shows a gated repository's list to everybody, its files only to users with access.
         if name in self.hub.gated and file:
             return self.refuse(self.hub.gated_status, "GatedRepo")
         files = revisions.get(unquote(revision or "main"))  # refs/pr/1 comes as refs%2Fpr%2F1
@@ -104,7 +104,7 @@ class Handler(BaseHTTPRequestHandler):
         if file and file[4] not in files:
             return self.refuse(404, "EntryNotFound", commit)
         if file:
-            content, asked = files[file[4]], f"{self.command} {file[4]}"
+            content, request = files[file[4]], f"{self.command} {file[4]}"
             headers = {"ETag": f'"{digest(content)}"', **commit}
         else:
             listed = [(path, len(content)) for path, content in files.items()]
@@ -115,8 +115,8 @@ class Handler(BaseHTTPRequestHandler):
             siblings = [{"rfilename": path, "size": size} for path, size in listed]
             info = {"id": name, "sha": commit["X-Repo-Commit"], "siblings": siblings}
             content = json.dumps(tree if what == "tree" else info).encode()
-            asked, headers = "tree" if what == "tree" else "info", {}
-        if not self.hub.fault(self, asked, content):
+            request, headers = "tree" if what == "tree" else "info", {}
+        if not self.hub.fault(self, request, content):
             self.answer(200, content, headers)
 
     do_HEAD = do_GET
@@ -125,11 +125,11 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(status, b"", {"X-Error-Code": code, **(headers or {})})
 
     def answer(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        """Send it all, or from the byte on that is asked for."""
+        """Send the body, or its end from the requested byte."""
         headers = headers or {}
-        if status == 200 and (wanted := self.headers["Range"]):
-            self.hub.ranges.append(wanted)
-            start, end = int(wanted.removeprefix("bytes=").rstrip("-")), len(body)
+        if status == 200 and (requested := self.headers["Range"]):
+            self.hub.ranges.append(requested)
+            start, end = int(requested.removeprefix("bytes=").rstrip("-")), len(body)
             headers = {**headers, "Content-Range": f"bytes {start}-{end - 1}/{end}"}
             status, body = 206, body[start:]
         self.send_response(status)
@@ -140,11 +140,11 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Keep quiet; `Hub.log` has it."""
+        """Print nothing: `Hub.log` has the requests."""
 
 
 class MuteHub:
-    """A port that takes connections and never answers, as a broken network does."""
+    """A port that accepts connections and never answers, as in a broken network."""
 
     def __init__(self) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0))

@@ -1,6 +1,6 @@
-"""Published weights give the numbers that their own libraries' tests and pages print.
+"""Published weights give the values in the tests and pages of their libraries.
 
-These need the hub (or its cache); without, they are skipped at once.
+These tests need the hub or its cache; without both they are skipped.
 Run: pytest tests/test_expected.py
 """
 
@@ -17,10 +17,10 @@ import torch
 from minibert.checkpoint.load import load_classifier
 from minibert.errors import InputError
 from minibert.hub import find_model
-from minibert.inference.predictor import Predictor
+from minibert.inference.predictor import Predictor, load
 from minibert.model.config import HeadConfig
 
-# Up to 440 MB are fetched once.
+# Fetches up to 440 MB once.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SECONDS = 3.0
@@ -28,7 +28,7 @@ SST2 = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 
 
 def answers(address: str) -> bool:
-    """Say whether a server answers, with whatever status, within SECONDS."""
+    """Return whether a server answers within SECONDS, with any status."""
     answered = threading.Event()
 
     def ask() -> None:
@@ -40,7 +40,7 @@ def answers(address: str) -> bool:
             return
         answered.set()
 
-    # In a thread, since looking up a name knows no timeout.
+    # In a thread, because looking up a host name has no timeout.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(SECONDS)
@@ -49,7 +49,7 @@ def answers(address: str) -> bool:
 
 @pytest.fixture(scope="session")
 def fetch() -> Callable[[str], Path]:
-    """Find a model's folder; where the hub does not answer, in the cache, or skip."""
+    """Find a model's folder, in the cache if the hub does not answer; else skip the test."""
     from huggingface_hub import constants
 
     reached = not constants.HF_HUB_OFFLINE and answers(constants.ENDPOINT)
@@ -70,7 +70,7 @@ def fetch() -> Callable[[str], Path]:
 
 @functools.cache
 def predictor(folder: Path) -> Predictor:
-    return Predictor(folder, device="cpu", precision="fp32")
+    return load(str(folder), device="cpu", precision="fp32")
 
 
 # transformers tests/models/{bert,distilbert}/test_modeling_*.py, test_inference_no_head_*
@@ -115,10 +115,10 @@ def test_logits_of_the_course(fetch: Callable[[str], Path]) -> None:
 
 
 def test_logits_of_the_course_without_special_tokens(fetch: Callable[[str], Path]) -> None:
-    sst2 = predictor(fetch(SST2))
-    (row,) = sst2.tokenizer.encode([next(iter(COURSE))])
+    folder = fetch(SST2)
+    (row,) = predictor(folder).classifier.tokenizer.encode([next(iter(COURSE))])
     with torch.no_grad():
-        logits = sst2.model(torch.from_numpy(row.ids[1:-1]).long()[None])
+        logits = load_classifier(folder).model(torch.from_numpy(row.ids[1:-1]).long()[None])
     torch.testing.assert_close(logits, torch.tensor([[-2.7276, 2.8789]]), rtol=0, atol=2e-4)
 
 
@@ -138,7 +138,7 @@ def test_sentiments(
     text: str, label: str, probability: float, fetch: Callable[[str], Path]
 ) -> None:
     sst2 = predictor(fetch(SST2))
-    (row,) = sst2.probabilities([text]).tolist()
+    (row,) = sst2.predict_proba([text]).tolist()
     assert sst2.classes[row.index(max(row))] == label
     assert max(row) == pytest.approx(probability, abs=6e-4)
 

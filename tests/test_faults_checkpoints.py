@@ -1,7 +1,7 @@
-"""Proves that a hostile model folder costs one clear error, little memory and little time.
+"""A hostile model folder gives one clear error, and costs little memory and time.
 
-Each fault spoils a good folder, which a child process then opens: with no more memory than the
-folder's size and a little, and for at most two seconds of processor time.
+Each fault changes a good folder, which a child process then opens, with limits: memory for the
+folder's size and 48 MB, and two seconds of processor time.
 
 Run: pytest -m faults tests/test_faults_checkpoints.py
 """
@@ -24,7 +24,8 @@ from helpers import write_checkpoint
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from minibert.checkpoint.load import load_classifier, read_encoder_config
+from minibert.checkpoint.config_file import read_encoder_config
+from minibert.checkpoint.load import load_classifier
 from minibert.data.tokenizer import Tokenizer
 from minibert.errors import InputError
 from minibert.model.config import HeadConfig
@@ -32,12 +33,12 @@ from minibert.model.config import HeadConfig
 pytestmark = pytest.mark.faults
 
 HEAD = HeadConfig("linear", "cls", ("a", "b"), 40)
-ROOM = 48 * 2**20  # bytes: what opening the good folder takes, and then some
-WORDS = "embeddings.word_embeddings.weight"
+ROOM = 48 * 2**20  # bytes: more than opening the good folder takes
+EMBEDDINGS = "embeddings.word_embeddings.weight"
 
 
 def opened(folder: Path) -> str:
-    """Open a folder in a child process as train.py does; return what came of it."""
+    """Open a folder in a child process as train.py does; return the error or "no error"."""
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     reader, writer = os.pipe()
     child = os.fork()
@@ -45,7 +46,7 @@ def opened(folder: Path) -> str:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + size + ROOM
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        began = time.process_time()
+        start = time.process_time()
         try:
             config = read_encoder_config(folder)
             Tokenizer.from_folder(folder, config).encode(["a good film", "~"])
@@ -55,8 +56,8 @@ def opened(folder: Path) -> str:
             found = f"InputError {error}"
         except BaseException as error:
             found = f"crash {type(error).__name__}: {error}"
-        if time.process_time() - began > 2:
-            found = f"{time.process_time() - began:.1f} seconds for {found}"
+        if time.process_time() - start > 2:
+            found = f"{time.process_time() - start:.1f} seconds for {found}"
         os.write(writer, found[:2000].encode(errors="backslashreplace"))
         os._exit(0)
     os.close(writer)
@@ -77,7 +78,7 @@ def folder(tmp_path: Path) -> Path:
     return write_checkpoint(tmp_path / "model", "bert")
 
 
-def test_the_good_folder_opens_in_the_room_given(folder: Path) -> None:
+def test_the_good_folder_opens_within_the_limits(folder: Path) -> None:
     assert opened(folder) == "no error"
 
 
@@ -101,14 +102,14 @@ def edited(**entry: Any) -> Callable[[Path], None]:
 
     def edit(folder: Path) -> None:
         header, body = header_of(folder)
-        header[WORDS] |= entry
+        header[EMBEDDINGS] |= entry
         put(folder, header, body)
 
     return edit
 
 
 def lying(size: int) -> Callable[[Path], None]:
-    """Let the header's length be another."""
+    """Write another length of the header."""
 
     def lie(folder: Path) -> None:
         put(folder, *header_of(folder), size=size)
@@ -119,7 +120,11 @@ def lying(size: int) -> Callable[[Path], None]:
 def twice(folder: Path) -> None:
     header, body = header_of(folder)
     text = json.dumps(header)
-    put(folder, f"{text[:-1]}, {json.dumps(WORDS)}: {json.dumps(header[WORDS])}}}".encode(), body)
+    put(
+        folder,
+        f"{text[:-1]}, {json.dumps(EMBEDDINGS)}: {json.dumps(header[EMBEDDINGS])}}}".encode(),
+        body,
+    )
 
 
 def overlapping(folder: Path) -> None:
@@ -131,7 +136,7 @@ def overlapping(folder: Path) -> None:
 
 def gap(folder: Path) -> None:
     header, body = header_of(folder)
-    del header[WORDS]
+    del header[EMBEDDINGS]
     put(folder, header, body)
 
 
@@ -153,7 +158,7 @@ SAFETENSORS: dict[str, tuple[Callable[[Path], None], str]] = {
     "header of 0 bytes": (lying(0), "is damaged or unsafe"),
     "nested a million deep": (lambda f: put(f, b"[" * 1_000_000, b""), "is damaged or unsafe"),
     "300,000 tensors": (crowded, "its header is .* bytes long"),
-    "a name twice": (twice, "a key stands in one object twice"),
+    "a name twice": (twice, "an object has a key twice"),
     "a sparse giant": (lambda f: os.truncate(f / "model.safetensors", 10 * 2**30), "is damaged"),
     "longer than it says": (longer, "not fully covered"),
     "offsets past the end": (edited(data_offsets=[0, 2**62]), "is damaged or unsafe"),
@@ -193,11 +198,13 @@ def test_a_truncated_file(folder: Path, kept: int) -> None:
     ],
     ids=["float8", "complex", "int16", "too large for fp32", "nan", "inf", "no axes"],
 )
-def test_numbers_that_are_none(folder: Path, change: Callable[..., Tensor], pattern: str) -> None:
+def test_tensors_that_are_not_finite_floats(
+    folder: Path, change: Callable[..., Tensor], pattern: str
+) -> None:
     tensors = load_file(folder / "model.safetensors")
-    tensors[WORDS] = change(tensors[WORDS])
+    tensors[EMBEDDINGS] = change(tensors[EMBEDDINGS])
     save_file(tensors, folder / "model.safetensors")
-    refused(folder, f"{re.escape(WORDS)} .*{pattern}")
+    refused(folder, f"{re.escape(EMBEDDINGS)} .*{pattern}")
 
 
 # Pickles
@@ -230,13 +237,13 @@ def as_pickle(folder: Path, **tensors: Any) -> Path:
     """Put pytorch_model.bin, with some tensors changed, in the place of model.safetensors."""
     content = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
-    names = {"words": WORDS, "head": "cls.x", "number": 5}
+    names = {"words": EMBEDDINGS, "head": "cls.x", "number": 5}
     torch.save(content | {names[k]: v for k, v in tensors.items()}, folder / "pytorch_model.bin")
     return folder / "pytorch_model.bin"
 
 
 def test_a_pickle_with_tied_tensors_opens(folder: Path) -> None:
-    words = load_file(folder / "model.safetensors")[WORDS]
+    words = load_file(folder / "model.safetensors")[EMBEDDINGS]
     as_pickle(folder, words=words, head=words)
     assert opened(folder) == "no error"
 
@@ -244,19 +251,27 @@ def test_a_pickle_with_tied_tensors_opens(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("tensors", "pattern"),
     [
-        ({"words": torch.ones(144, 12).to_sparse()}, "holds no table of tensors"),
-        ({"words": torch.ones(144, 12, device="meta")}, "holds no table of tensors"),
-        ({"number": torch.ones(2)}, "holds no table of tensors"),
+        (
+            {"words": torch.ones(144, 12).to_sparse()},
+            "holds something else than a table of tensors",
+        ),
+        (
+            {"words": torch.ones(144, 12, device="meta")},
+            "holds something else than a table of tensors",
+        ),
+        ({"number": torch.ones(2)}, "holds something else than a table of tensors"),
         ({"words": torch.zeros(1).expand(5_000_000, 12)}, "larger than the file"),
     ],
-    ids=["sparse", "meta", "a number for a name", "one zero stretched"],
+    ids=["sparse", "meta", "a number for a name", "one zero expanded"],
 )
-def test_tensors_that_are_not_there(folder: Path, tensors: dict[str, Tensor], pattern: str) -> None:
+def test_tensors_without_their_values_in_the_file(
+    folder: Path, tensors: dict[str, Tensor], pattern: str
+) -> None:
     as_pickle(folder, **tensors)
     refused(folder, pattern)
 
 
-def test_a_stretched_tensor_that_the_config_asks_for(folder: Path) -> None:
+def test_an_expanded_tensor_of_the_size_in_config_json(folder: Path) -> None:
     change(folder, vocab_size=5_000_000)
     as_pickle(folder, words=torch.zeros(1).expand(5_000_000, 12))
     refused(folder, "larger than the file")
@@ -278,7 +293,7 @@ def test_a_zip_bomb(folder: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["s" * 5000, "a\0b", "\ud800", "", ".", "model.safetensors.index.json"]
 )
-def test_a_shard_that_is_no_file(folder: Path, name: str) -> None:
+def test_a_shard_that_is_not_a_file(folder: Path, name: str) -> None:
     (folder / "model.safetensors").unlink()
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": name}}))
@@ -295,7 +310,7 @@ def test_a_link_out_of_the_folder(folder: Path, name: str) -> None:
     (folder / name).rename(secret)
     (folder / name).symlink_to(secret)
     run.mkdir()
-    with pytest.raises(InputError, match=f"{name}: is a link out of its folder"):
+    with pytest.raises(InputError, match=f"{name}: is a link to a file outside its folder"):
         Tokenizer.from_folder(folder, read_encoder_config(folder)).save(run)
         load_classifier(folder, HEAD)
     assert not (run / name).exists()
@@ -331,7 +346,9 @@ def test_absurd_numbers_are_refused_before_anything_is_allocated(
     refused(folder, "(config|safetensors)")
 
 
-def test_a_head_of_100_000_classes_is_not_made_before_it_is_read(tmp_path: Path) -> None:
+def test_a_head_of_100_000_classes_is_not_allocated_before_its_shape_is_checked(
+    tmp_path: Path,
+) -> None:
     folder = write_checkpoint(tmp_path / "minibert", "bert", width=602)  # 240 MB of numbers
     entry = {"head": "linear", "pooling": "cls", "max_length": 40}
     change(folder, num_labels=100_000, id2label=None, minibert=entry)
@@ -351,7 +368,7 @@ def test_a_head_of_100_000_classes_is_not_made_before_it_is_read(tmp_path: Path)
     ],
     ids=["100 MB of text", "100 MB of numbers", "deep", "deep and whole"],
 )
-def test_small_files_that_are_floods(folder: Path, name: str, content: bytes) -> None:
+def test_small_files_that_are_huge(folder: Path, name: str, content: bytes) -> None:
     (folder / name).write_bytes(content)
     refused(folder, name)
 
@@ -384,12 +401,14 @@ def tokenizer_json(folder: Path, edit: Callable[[dict[str, Any]], object]) -> No
     ],
     ids=["prepend", "a billion laughs", "no regex"],
 )
-def test_a_normalizer_that_floods(folder: Path, normalizer: dict[str, Any], pattern: str) -> None:
+def test_a_normalizer_that_multiplies_a_text(
+    folder: Path, normalizer: dict[str, Any], pattern: str
+) -> None:
     tokenizer_json(folder, lambda data: data.update(normalizer=normalizer))
     refused(folder, pattern)
 
 
-def test_a_frame_of_300_000_tokens(folder: Path) -> None:
+def test_300_000_special_tokens_around_a_text(folder: Path) -> None:
     def flood(data: dict[str, Any]) -> None:
         for special in data["post_processor"]["special_tokens"].values():
             special |= {"ids": [2] * 100_000, "tokens": ["[CLS]"] * 100_000}
@@ -398,7 +417,7 @@ def test_a_frame_of_300_000_tokens(folder: Path) -> None:
     refused(folder, "adds 300,000 special tokens")
 
 
-def test_an_expression_that_never_ends(folder: Path) -> None:
+def test_a_regular_expression_that_never_ends(folder: Path) -> None:
     tokenizer_json(
         folder,
         lambda data: data.update(

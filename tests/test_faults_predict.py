@@ -1,4 +1,4 @@
-"""Proves that predict.py loses nothing where it is killed, starved, cut off or left unread.
+"""predict.py loses no prediction when it is killed, starved, cut off or not read.
 
 Run: pytest -m faults tests/test_faults_predict.py
 """
@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, WORDS, write_checkpoint
+from helpers import ROOT, WORDS, start_script, write_checkpoint
 
 from minibert.model.config import HeadConfig
 
@@ -25,7 +26,7 @@ pytestmark = [
 ]
 
 ROWS = 200_000
-WORDS_OF_ALL = ("--model", "classifier", "--device", "cpu", "--precision", "fp32")
+MODEL = ("--model", "classifier", "--device", "cpu", "--precision", "fp32")
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +45,20 @@ def place(tmp_path_factory) -> Iterator[Path]:
     yield folder
 
 
-def start(place: Path, *words: str, script: str = "predict.py", **options) -> subprocess.Popen:
-    command = [sys.executable, str(ROOT / script), *words]
-    if script == "predict.py":
-        command[2:2] = WORDS_OF_ALL
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    defaults = {"cwd": place, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    environment |= options.pop("env", {})
-    return subprocess.Popen(command, env=environment, **{**defaults, **options})
+def start(place: Path, *argv: str, **options) -> subprocess.Popen:
+    """Start predict.py with the classifier."""
+    return start_script("predict.py", *MODEL, *argv, cwd=place, **options)
 
 
 def ends(process: subprocess.Popen, timeout: float = 200) -> tuple[int, str, str]:
+    """Wait for a process; return its status, output and errors."""
     output, errors = process.communicate(timeout=timeout)
     return process.returncode, output, errors
+
+
+def python(script: str) -> str:
+    """Return the start of a shell command that runs a script of the repository."""
+    return f"OMP_NUM_THREADS=1 {shlex.quote(sys.executable)} {shlex.quote(str(ROOT / script))}"
 
 
 def memory(process: subprocess.Popen, field: str) -> float:
@@ -90,13 +92,13 @@ def test_memory_does_not_grow_with_the_rows(place, suffix):
     peaks = []
     for rows in (10_000, ROWS):
         output = place / f"many.{suffix}"
-        words = ("--input", f"{rows}.csv", "--output", output.name)
-        process = start(place, *words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        argv = ("--input", f"{rows}.csv", "--output", output.name)
+        process = start(place, *argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         peaks.append(peak(process))
         assert process.returncode == 0
         with open(output, newline="") as file:
-            answers = csv.DictReader(file) if suffix == "csv" else map(json.loads, file)
-            assert [int(answer["id"]) for answer in answers] == list(range(rows))
+            records = csv.DictReader(file) if suffix == "csv" else map(json.loads, file)
+            assert [int(record["id"]) for record in records] == list(range(rows))
         output.unlink()
     print(f"peak memory of {suffix}, MB: {peaks}")
     assert peaks[1] < peaks[0] + 50
@@ -108,34 +110,34 @@ def test_memory_does_not_grow_with_the_rows(place, suffix):
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl"])
 def test_killed_again_and_again_it_still_writes_the_same_bytes(place, suffix):
     output, growing = place / f"killed.{suffix}", place / f".killed.{suffix}.new"
-    words = ("--input", "40000.csv", "--output", output.name)
-    assert ends(start(place, *words))[::2] == (0, "")
+    argv = ("--input", "40000.csv", "--output", output.name)
+    assert ends(start(place, *argv))[::2] == (0, "")
     whole = output.read_bytes()
     output.unlink()
     for share, number in ((0.2, signal.SIGKILL), (0.4, signal.SIGTERM), (0.6, signal.SIGINT)):
-        process = start(place, *words, "--resume-output")
+        process = start(place, *argv, "--resume-output")
         grown(growing, int(share * len(whole)), process)
         process.send_signal(number)
         status, _, errors = ends(process)
         assert status != 0 and not output.exists() and "Traceback" not in errors
         if number == signal.SIGINT:
-            assert "go on with --resume-output" in errors
+            assert "continue with --resume-output" in errors
         with open(growing, "ab") as file:
-            file.write(b'"half a row, 0.')  # as a block that was cut does
+            file.write(b'"half a row, 0.')  # as a killed write leaves
 
-    status, _, errors = ends(start(place, *words))
+    status, _, errors = ends(start(place, *argv))
     assert status == 2 and "--resume-output, or remove it" in errors
-    assert ends(start(place, *words, "--resume-output"))[::2] == (0, "")
+    assert ends(start(place, *argv, "--resume-output"))[::2] == (0, "")
     assert output.read_bytes() == whole
     assert not growing.exists()
 
 
 def test_two_runs_do_not_write_one_output(place):
-    words = ("--input", "40000.csv", "--output", "two.csv")
-    first = start(place, *words)
+    argv = ("--input", "40000.csv", "--output", "two.csv")
+    first = start(place, *argv)
     grown(place / ".two.csv.new", 1, first)
     first.send_signal(signal.SIGSTOP)
-    status, _, errors = ends(start(place, *words, "--resume-output"))
+    status, _, errors = ends(start(place, *argv, "--resume-output"))
     first.send_signal(signal.SIGCONT)
     assert status == 2 and "another run is writing it" in errors
     assert ends(first)[::2] == (0, "")
@@ -143,19 +145,22 @@ def test_two_runs_do_not_write_one_output(place):
         assert [int(row["id"]) for row in csv.DictReader(file)] == list(range(40_000))
 
 
-def test_a_full_disk_keeps_what_is_answered(place):
-    words = ("--input", "40000.csv", "--output", "full.jsonl")
-    assert ends(start(place, *words))[0] == 0
+def test_a_full_disk_keeps_the_predictions(place):
+    argv = ("--input", "40000.csv", "--output", "full.jsonl")
+    assert ends(start(place, *argv))[0] == 0
     whole = (place / "full.jsonl").read_bytes()
     (place / "full.jsonl").write_text("older")
 
     size = len(whole) // 2
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))  # noqa: E731
-    status, _, errors = ends(start(place, *words, preexec_fn=limit))
+
+    def limit_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    status, _, errors = ends(start(place, *argv, preexec_fn=limit_files))
     assert status == 2 and errors.startswith("error: --output full.jsonl: cannot be written")
-    assert "go on with --resume-output" in errors and errors.count("\n") == 1
+    assert "continue with --resume-output" in errors and errors.count("\n") == 1
     assert (place / "full.jsonl").read_text() == "older"
-    assert ends(start(place, *words, "--resume-output"))[::2] == (0, "")
+    assert ends(start(place, *argv, "--resume-output"))[::2] == (0, "")
     assert (place / "full.jsonl").read_bytes() == whole
 
 
@@ -166,10 +171,17 @@ def test_a_full_disk_behind_standard_output_is_one_line(place):
     assert status == 2 and errors.startswith("error: ") and errors.count("\n") == 1
 
 
-@pytest.mark.parametrize("script", ["train.py", "eval.py", "predict.py"])
-def test_ctrl_c_while_it_imports_is_quiet(place, script):
+@pytest.mark.parametrize(
+    ("script", "argv"),
+    [
+        ("train.py", ("--data", "gone.csv")),
+        ("eval.py", ("--model", "gone", "--data", "gone.csv")),
+        ("predict.py", ("--model", "gone", "good")),
+    ],
+)
+def test_ctrl_c_while_it_imports_is_quiet(place, script, argv):
     """PyTorch's library is mapped early in the second that its import takes."""
-    process = start(place, script=script)
+    process = start_script(script, *argv, cwd=place)
     maps = Path(f"/proc/{process.pid}/maps")
     while "libtorch_cpu" not in maps.read_text():
         assert process.poll() is None, process.communicate()
@@ -183,7 +195,7 @@ def test_ctrl_c_while_it_imports_is_quiet(place, script):
 
 
 def test_a_reader_that_leaves_ends_it_quietly(place):
-    command = " ".join([sys.executable, str(ROOT / "predict.py"), *WORDS_OF_ALL])
+    command = " ".join([python("predict.py"), *MODEL])
     line = f"{command} --input 40000.csv | head -1; echo ${{PIPESTATUS[0]}}"
     result = subprocess.run(
         ["bash", "-c", line], cwd=place, capture_output=True, text=True, timeout=100
@@ -194,7 +206,7 @@ def test_a_reader_that_leaves_ends_it_quietly(place):
 
 
 def test_a_slow_reader_does_not_grow_memory(place):
-    """The rows are long, so that what waits to be read would be seen."""
+    """The rows are long, so that waiting predictions would show in the memory."""
     file = place / "long.jsonl"
     with open(file, "w") as lines:
         for i in range(30_000):
@@ -204,7 +216,7 @@ def test_a_slow_reader_does_not_grow_memory(place):
     for _ in range(8):
         for _ in range(1024):
             assert json.loads(process.stdout.readline())["label"]
-        time.sleep(0.5)  # in which it would answer thousands of rows
+        time.sleep(0.5)  # in which it could predict thousands of rows
         found.append(memory(process, "VmRSS"))
     process.stdout.close()
     process.wait(timeout=60)
@@ -214,7 +226,7 @@ def test_a_slow_reader_does_not_grow_memory(place):
     assert max(found) < found[0] + 30
 
 
-# Streams that are closed, and what may be touched
+# Closed streams, and what is written
 
 CLOSED = {
     ("predict.py", ">&-", "good"): (2, "error: standard output is closed; give --output FILE\n"),
@@ -222,7 +234,7 @@ CLOSED = {
     ("predict.py", "<&-", "good"): (0, ""),
     ("predict.py", "2>&-", "good"): (0, ""),
     ("predict.py", "2>&-", "--output gone/x.csv good"): (2, ""),
-    ("predict.py", ">&- 2>&- <&-", "--output answers.csv good"): (0, ""),
+    ("predict.py", ">&- 2>&- <&-", "--output predictions.csv good"): (0, ""),
     ("predict.py", ">&-", "--help"): (0, None),
     ("eval.py", ">&-", "--data labelled.csv"): (0, ""),
     ("eval.py", "<&-", "--data labelled.csv"): (0, ""),
@@ -237,44 +249,50 @@ CLOSED = {
 }
 
 
-@pytest.mark.parametrize(("script", "closed", "words"), CLOSED)
-def test_a_closed_stream_is_no_accident(place, script, closed, words):
+@pytest.mark.parametrize(("script", "closed", "argv"), CLOSED)
+def test_a_closed_stream_is_no_traceback(place, script, closed, argv):
     rows = "".join(f"good film {i},good\nbad food {i},bad\n" for i in range(20))
     (place / "labelled.csv").write_text("text,label\n" + rows)
-    command = " ".join([sys.executable, str(ROOT / script), *WORDS_OF_ALL, words, closed])
+    command = " ".join([python(script), *MODEL, argv, closed])
     result = subprocess.run(
         ["bash", "-c", command], cwd=place, capture_output=True, text=True, timeout=100
     )
-    status, errors = CLOSED[script, closed, words]
+    status, errors = CLOSED[script, closed, argv]
     assert result.returncode == status, result
     assert "Traceback" not in result.stderr
     if errors is not None:
         assert result.stderr == errors
     if "2>&-" in closed and ">&- 2" not in closed:
         assert "error" not in result.stdout  # what would go to stderr does not go there
-    if "answers.csv" in words:
-        assert "good" in (place / "answers.csv").read_text()
+    if "predictions.csv" in argv:
+        assert "good" in (place / "predictions.csv").read_text()
 
 
 def test_no_file_gets_the_number_of_a_closed_stream(place):
-    """What a library prints would be written into that file."""
-    program = "import os; from minibert.errors import begin; begin(); exit(os.open('/', 0))"
+    """Otherwise a library's messages would be written into that file."""
+    program = (
+        "import os; from minibert.commands.process import prepare_process; "
+        "prepare_process(); exit(os.open('/', 0))"
+    )
     command = f'{sys.executable} -c "{program}" <&- >&- 2>&-'
     assert subprocess.run(["bash", "-c", command], cwd=ROOT, timeout=60).returncode > 2
 
 
 def test_nothing_is_written_but_the_output(place, tmp_path):
-    """Nor in the home folder, that of temporary files, beside the input, nor in the model's."""
+    """Not into the folders of the home, of temporary files, of the input or of the model."""
     homes = {name: str(tmp_path / name) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME")}
     homes |= {"HF_HOME": str(tmp_path / "HOME" / "hub"), "PYTHONDONTWRITEBYTECODE": "1"}
     for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "out"):
         (tmp_path / name).mkdir()
-    seen = lambda: {p: p.stat().st_mtime_ns for top in (place, tmp_path) for p in top.rglob("*")}  # noqa: E731
-    before = seen()
-    output = tmp_path / "out" / "answers.csv"
+
+    def times() -> dict[Path, int]:
+        return {p: p.stat().st_mtime_ns for top in (place, tmp_path) for p in top.rglob("*")}
+
+    before = times()
+    output = tmp_path / "out" / "predictions.csv"
     process = start(place, "--input", "10000.csv", "--output", str(output), env=homes)
     assert ends(process)[0] == 0
-    after = seen()
+    after = times()
     changed = {path for path in after if after[path] != before.get(path)}
     assert changed == {output, output.parent}
     assert before.keys() <= after.keys()

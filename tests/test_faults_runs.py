@@ -336,7 +336,7 @@ def test_a_full_disk_is_one_error_and_keeps_the_old_states(place, whole):
     assert status == 2 and len(lines) == 1
     assert re.fullmatch(
         r"error: .*/resume-\d+.safetensors: cannot be written \(.*File too large.*\); "
-        "what stood there before is intact",
+        "the old file is unchanged",
         lines[0],
     )
     after = contents(run)

@@ -1,4 +1,4 @@
-"""Proves that a file is written whole or not at all, and that broken JSON is a sentence.
+"""A file is complete or not written, and what is not a JSON object is one line of error.
 
 Run: pytest tests/test_files.py
 """
@@ -26,15 +26,15 @@ from minibert.files import (
 def half_then(error: Exception):
     """A writer that fails in the middle."""
 
-    def write(beside: Path) -> None:
-        beside.write_text("half")
+    def write(temporary: Path) -> None:
+        temporary.write_text("half")
         raise error
 
     return write
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left"), RuntimeError("bug"), KeyError()])
-def test_a_writer_that_fails_leaves_the_old_file_and_nothing_beside(tmp_path, error):
+def test_a_writer_that_fails_leaves_only_the_old_file(tmp_path, error):
     file = tmp_path / "a.txt"
     file.write_text("old")
     with pytest.raises(InputError if isinstance(error, OSError) else type(error)):
@@ -43,23 +43,23 @@ def test_a_writer_that_fails_leaves_the_old_file_and_nothing_beside(tmp_path, er
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
-def test_a_writer_that_is_interrupted_leaves_nothing(tmp_path):
+def test_an_interrupted_writer_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_atomic(tmp_path / "a.txt", half_then(KeyboardInterrupt()))
     assert os.listdir(tmp_path) == []
 
 
-def test_a_full_disk_is_said_in_a_sentence(tmp_path):
+def test_the_error_for_a_full_disk_names_the_file_and_the_reason(tmp_path):
     with pytest.raises(InputError, match=r"a.txt: cannot be written \(No space left\)"):
         write_atomic(tmp_path / "a.txt", half_then(OSError(28, "No space left")))
 
 
-def test_a_folder_that_is_not_there_is_said_in_a_sentence(tmp_path):
+def test_the_error_for_a_missing_folder_names_the_file_and_the_reason(tmp_path):
     with pytest.raises(InputError, match=r"a.txt: cannot be written \(No such file or directory\)"):
         write_text(tmp_path / "no" / "a.txt", "x")
 
 
-def test_the_new_text_replaces_the_old_to_the_byte(tmp_path):
+def test_the_new_text_replaces_the_old_and_keeps_its_bytes(tmp_path):
     write_text(tmp_path / "a.txt", "an old and longer text")
     write_text(tmp_path / "a.txt", "é\r\n\n")
     assert (tmp_path / "a.txt").read_bytes() == b"\xc3\xa9\r\n\n"
@@ -67,10 +67,10 @@ def test_the_new_text_replaces_the_old_to_the_byte(tmp_path):
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
-def test_others_may_read_the_file_as_the_umask_says(tmp_path, umask, mode):
-    def private(beside: Path) -> None:  # as safetensors writes
-        beside.write_text("x")
-        beside.chmod(0o600)
+def test_the_permissions_of_a_file_follow_the_umask(tmp_path, umask, mode):
+    def private(temporary: Path) -> None:  # as safetensors writes
+        temporary.write_text("x")
+        temporary.chmod(0o600)
 
     before = os.umask(umask)
     try:
@@ -80,8 +80,8 @@ def test_others_may_read_the_file_as_the_umask_says(tmp_path, umask, mode):
     assert stat.S_IMODE((tmp_path / "a.bin").stat().st_mode) == mode
 
 
-def test_what_a_killed_process_left_does_not_count(tmp_path):
-    """Neither its rights nor, where somebody planted a link, what that leads to."""
+def test_a_temporary_file_of_a_killed_process_is_removed_first(tmp_path):
+    """Neither its permissions are kept nor, if it is a link, its target overwritten."""
     left, other = tmp_path / ".a.txt.new", tmp_path / "other"
     left.write_text("half")
     left.chmod(0o600)
@@ -94,21 +94,21 @@ def test_what_a_killed_process_left_does_not_count(tmp_path):
     assert other.read_text() == "kept" and (tmp_path / "a.txt").read_text() == "new"
 
 
-def test_a_folder_that_cannot_be_synced_is_no_failure(tmp_path, monkeypatch):
-    whole = os.fsync
+def test_a_folder_that_cannot_be_synced_is_not_an_error(tmp_path, monkeypatch):
+    original = os.fsync
 
     def fsync(descriptor: int) -> None:
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "Invalid argument")
-        whole(descriptor)
+        original(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
     write_text(tmp_path / "a.txt", "whole")
     assert (tmp_path / "a.txt").read_text() == "whole"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="no such locks there")
-def test_a_lock_is_held_or_free_or_not_to_be_had(tmp_path, monkeypatch):
+@pytest.mark.skipif(os.name != "posix", reason="no such locks on this system")
+def test_one_process_holds_a_lock_and_without_locks_all_do(tmp_path, monkeypatch):
     import fcntl
 
     path = tmp_path / "lock"
@@ -128,7 +128,7 @@ def test_a_lock_is_held_or_free_or_not_to_be_had(tmp_path, monkeypatch):
         assert lock(file)
 
 
-def test_json_comes_back_and_is_readable(tmp_path):
+def test_json_is_read_as_written_and_is_readable(tmp_path):
     data = {"name": "brûlée", "sizes": [1, 2.5, None]}
     write_json(tmp_path / "a.json", data)
     assert read_json(tmp_path / "a.json") == data
@@ -144,17 +144,17 @@ def test_json_comes_back_and_is_readable(tmp_path):
         (b"[" * 100_000, "is not JSON"),
         (b"[1]", "holds a list, not a JSON object"),
         (b"null", "holds a NoneType, not a JSON object"),
-        (b'{"a": {"b": 1, "b": 1}}', "is not JSON .a key stands in one object twice"),
-        (b'{"a": "%s"}' % (b"x" * JSON_LIMIT), "is over 16 MB"),
+        (b'{"a": {"b": 1, "b": 1}}', "is not JSON .an object has a key twice"),
+        (b'{"a": "%s"}' % (b"x" * JSON_LIMIT), "is larger than 16 MB"),
     ],
 )
-def test_what_is_no_json_object_is_refused(tmp_path, content, problem):
+def test_what_is_not_a_json_object_is_refused(tmp_path, content, problem):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(InputError, match=f"a.json: {problem}"):
         read_json(tmp_path / "a.json")
 
 
-def test_a_model_folder_may_link_within_itself_and_the_hubs_cache_but_not_out(tmp_path):
+def test_links_in_a_model_folder_may_lead_into_it_or_the_hubs_cache_but_not_elsewhere(tmp_path):
     folder = tmp_path / "models--a--b" / "snapshots" / "0f3c"
     blobs = tmp_path / "models--a--b" / "blobs"
     folder.mkdir(parents=True)
@@ -174,26 +174,26 @@ def test_a_model_folder_may_link_within_itself_and_the_hubs_cache_but_not_out(tm
         assert model_file(tmp_path / "link", name) == tmp_path / "link" / name
     for name in ("gone.txt", "folder", "pipe", "x" * 300, "a\0b"):
         assert model_file(folder, name) is None
-    with pytest.raises(InputError, match=r"other\.txt: is a link out of its folder"):
+    with pytest.raises(InputError, match=r"other\.txt: is a link to a file outside its folder"):
         model_file(folder, "other.txt")
-    elsewhere = tmp_path / "models--a--b" / "mine" / "0f3c"  # no snapshot: no blobs of its own
+    elsewhere = tmp_path / "models--a--b" / "mine" / "0f3c"  # not a snapshot: it has no blobs
     elsewhere.mkdir(parents=True)
     (elsewhere / "vocab.txt").symlink_to("../../blobs/5e9a")
-    with pytest.raises(InputError, match="is a link out of its folder"):
+    with pytest.raises(InputError, match="is a link to a file outside its folder"):
         model_file(elsewhere, "vocab.txt")
 
 
-def test_a_message_is_one_line_without_what_a_terminal_obeys():
+def test_an_error_is_one_line_with_control_characters_escaped():
     said = str(InputError("a\nb\x1b[2J\x9b\u202e" + "long" * 1000))
     assert said.startswith(r"a\nb\x1b[2J\x9b\u202elong") and len(said) == 1000
 
 
-def test_a_missing_json_file_is_named(tmp_path):
+def test_the_error_for_a_missing_json_file_names_it(tmp_path):
     with pytest.raises(InputError, match=r"a.json: cannot be read \(No such file or directory\)"):
         read_json(tmp_path / "a.json")
 
 
-def test_a_pipe_is_not_replaced_and_a_link_stays_a_link(tmp_path):
+def test_a_pipe_is_not_replaced_and_a_link_stays_while_its_target_is_replaced(tmp_path):
     pipe, link, target = tmp_path / "pipe", tmp_path / "link", tmp_path / "target"
     os.mkfifo(pipe)
     with pytest.raises(InputError, match="pipe: is not a regular file"):

@@ -19,10 +19,12 @@ from minibert.data.batches import Batch, FeatureDataset, training_order
 from minibert.device import Compute
 from minibert.errors import InputError
 from minibert.model.classifier import Classifier
-from minibert.training.finite import FiniteCheck, optimizer_steps, step_batches
-from minibert.training.loop import Callback, TrainResult, fit
+from minibert.training.callback import Callback
+from minibert.training.finite import FiniteCheck
+from minibert.training.loop import fit
 from minibert.training.options import TrainingOptions
-from minibert.training.state import TrainState
+from minibert.training.state import TrainResult, TrainState
+from minibert.training.steps import optimizer_steps, step_batches
 
 CPU = torch.device("cpu")
 VALUES = torch.randn(13, 12, generator=torch.Generator().manual_seed(0))
@@ -112,7 +114,7 @@ def test_a_bad_step_raises_before_the_optimizer_takes_it(spoiled, clip, problem)
         run()
     assert str(error.value) == (
         f"step 2: {problem}, on {names}{more}; likely a learning rate is too high (--encoder-lr is "
-        "0.003, --head-lr 0.02); the best epoch before it is kept"
+        "0.003, --head-lr 0.02)"
     )
     assert watcher.steps == 1
     assert torch.equal(watcher.weight, watcher.weights[-1])
@@ -156,7 +158,7 @@ def test_in_fp16_an_infinite_gradient_skips_the_step_and_only_the_loss_is_checke
 def test_a_gpu_keeps_the_first_bad_step_until_it_is_asked(precision, message):
     """On a CPU, told not to wait; fp16 does not check the gradient."""
     check = FiniteCheck(Spoiled(), options(), Compute(CPU, precision))
-    check.waits = False
+    check.check_now = False
     figures = [(0.5, 1.0), (0.5, 2.0), (0.5, math.inf), (math.nan, 1.0), (math.inf, math.nan)]
     for step, (loss, norm) in enumerate(figures):
         check.check(step, torch.tensor(loss), torch.tensor(norm))

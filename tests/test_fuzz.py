@@ -1,10 +1,10 @@
-"""Proves on some hundred spoiled files that InputError is all that the readers raise.
+"""The readers raise nothing but InputError for some hundred damaged files each.
 
 The long run, guided by coverage: python tests/fuzz.py. Run: pytest tests/test_fuzz.py
 """
 
 import pytest
-from fuzz import TARGETS, Place, attempt, seeds, spoil
+from fuzz import TARGETS, Place, attempt, damage, seeds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +15,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_spoiled_file_is_an_input_error(target: str, place: Place) -> None:
+def test_a_damaged_file_is_an_input_error(target: str, place: Place) -> None:
     good = seeds(target, place)
 
     @settings(
@@ -26,7 +26,7 @@ def test_a_spoiled_file_is_an_input_error(target: str, place: Place) -> None:
         suppress_health_check=list(HealthCheck),
     )
     @given(st.data())
-    def spoiled(data: st.DataObject) -> None:
-        attempt(target, spoil(good, lambda below: data.draw(st.integers(0, below - 1))), place)
+    def damaged(data: st.DataObject) -> None:
+        attempt(target, damage(good, lambda below: data.draw(st.integers(0, below - 1))), place)
 
-    spoiled()
+    damaged()

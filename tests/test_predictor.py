@@ -1,109 +1,40 @@
-"""Proves that answers come in input order from any number of threads, and errors too.
+"""Predictor: columns of texts in, probabilities out, shared by threads and copied to processes.
 
 Run: pytest tests/test_predictor.py
 """
 
+import pickle
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import write_checkpoint
-from torch import Tensor
+from helpers import ROOT, WORDS, write_checkpoint
 
-from minibert.data.batches import TextDataset
-from minibert.data.tokenizer import TokenIds
-from minibert.device import Compute
+import minibert
 from minibert.errors import InputError
-from minibert.inference.predictor import Predictor, predict_batches
+from minibert.inference.predictor import Predictor, load
+from minibert.inference.text_classifier import TextClassifier
 from minibert.model.config import HEADS, HeadConfig
 
-CPU = torch.device("cpu")
 SENTENCES = ["good film", "the slow cold soup was very bad", "i love it", "never again", "rude"]
+PLAIN = {"device": "cpu", "precision": "fp32"}
 
 
-@pytest.fixture(params=[1, 3], ids=["1 thread", "3 threads"])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    """The number of threads that torch is set to, put back afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    try:
-        yield request.param
-    finally:
-        torch.set_num_threads(before)
+class Column:
+    """What a pandas column is to its reader: it has a length and yields its values."""
 
+    def __init__(self, values: list) -> None:
+        self.values = values
 
-def texts(count: int) -> TextDataset:
-    """TextDataset of 1 to 9 tokens; the first token is the text's own number."""
-    rows = [np.array([number, *[0] * (number * 7 % 9)]) for number in range(count)]
-    return TextDataset([TokenIds(row, len(row)) for row in rows], None, pad_token_id=0, token_types=False)
+    def __len__(self) -> int:
+        return len(self.values)
 
-
-def own_number(ids: Tensor, *_: Tensor | None) -> Tensor:
-    time.sleep(0.002)  # so that another thread gets a turn
-    return torch.stack([ids[:, 0], -ids[:, 0]], dim=1)
-
-
-@pytest.mark.parametrize("count", [1, 2, 40])
-def test_rows_are_in_input_order_in_fp32(threads, count):
-    found = predict_batches(own_number, texts(count), batch_size=3, runtime=Compute(CPU))
-    assert found.dtype == torch.float32
-    assert found.tolist() == [[number, -number] for number in range(count)]
-    assert torch.get_num_threads() == threads
-
-
-def test_each_core_takes_batches_with_one_thread_and_no_gradients(threads):
-    seen: set[tuple[int, int, bool]] = set()
-    together = threading.Barrier(threads, timeout=10)  # all must come, or none goes on
-
-    def function(ids: Tensor, *_: Tensor | None) -> Tensor:
-        seen.add((threading.get_ident(), torch.get_num_threads(), torch.is_grad_enabled()))
-        together.wait()
-        return ids[:, :1]
-
-    predict_batches(function, texts(6), batch_size=2, runtime=Compute(CPU))
-    assert len({ident for ident, _, _ in seen}) == threads
-    assert {(count, gradients) for _, count, gradients in seen} == {(1, False)}
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_error_comes_through_and_the_threads_are_as_before(threads, error):
-    def function(ids: Tensor, *_: Tensor | None) -> Tensor:
-        if (ids[:, 0] == 11).any():
-            raise error("text 11")
-        return own_number(ids)
-
-    with pytest.raises(error, match="text 11"):
-        predict_batches(function, texts(40), batch_size=3, runtime=Compute(CPU))
-    assert torch.get_num_threads() == threads
-
-
-def test_out_of_memory_says_what_to_lower(threads):
-    def function(ids: Tensor, *_: Tensor | None) -> Tensor:
-        return torch.empty(2**50)
-
-    with pytest.raises(InputError, match=r"out of memory, with 3 texts of up to \d+ tokens"):
-        predict_batches(function, texts(40), batch_size=3, runtime=Compute(CPU))
-    assert torch.get_num_threads() == threads
-
-
-def test_after_an_error_no_more_batches_are_begun(threads):
-    begun: list[int] = []
-
-    def function(ids: Tensor, *_: Tensor | None) -> Tensor:
-        begun.append(len(ids))
-        if len(begun) == 1:
-            raise ValueError
-        return own_number(ids)
-
-    with pytest.raises(ValueError):
-        predict_batches(function, texts(100), batch_size=1, runtime=Compute(CPU))
-    assert len(begun) < 50
+    def __iter__(self):
+        return iter(self.values)
 
 
 @pytest.fixture(scope="module")
@@ -112,36 +43,180 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("predictor") / "classifier", "bert", head)
 
 
+@pytest.fixture(scope="module")
+def predictor(folder) -> Predictor:
+    return load(str(folder), **PLAIN)
+
+
+def test_probabilities_and_classes_follow_from_the_logits(predictor):
+    logits, probabilities = predictor.logits(SENTENCES), predictor.predict_proba(SENTENCES)
+    assert logits.shape == probabilities.shape == (5, 3)
+    assert logits.dtype == torch.float32 and probabilities.dtype == np.float32
+    assert probabilities.sum(axis=1) == pytest.approx(np.ones(5))
+    expected = [predictor.classes[number] for number in probabilities.argmax(axis=1)]
+    assert predictor.predict(SENTENCES) == expected
+
+
 @pytest.mark.parametrize(
-    ("precision", "error"), [("fp32", 1e-5), ("bf16", 0.02), ("fp16", 0.02), ("int8", 0.1)]
+    "column",
+    [tuple, Column, iter, np.array, lambda values: np.array(values, dtype=object)],
+    ids=["tuple", "pandas", "iterator", "numpy", "numpy of objects"],
 )
-def test_every_precision_answers_alike_with_any_number_of_threads(
-    folder, threads, precision, error
-):
-    plain = Predictor(folder, device="cpu", precision="fp32", batch_size=99).logits(SENTENCES)
-    predictor = Predictor(folder, device="cpu", precision=precision, batch_size=2)
-    found = predictor.logits(SENTENCES)
-    assert (found - plain).abs().max() < error * plain.std()
-    if precision != "fp32":
-        assert not torch.equal(found, plain)
-    assert torch.get_num_threads() == threads
-    assert predictor.probabilities(SENTENCES).sum(dim=1).tolist() == pytest.approx([1] * 5)
+def test_any_column_of_strings_works(predictor, column):
+    torch.testing.assert_close(predictor.logits(column(SENTENCES)), predictor.logits(SENTENCES))
+
+
+def test_a_single_string_is_one_text(predictor):
+    torch.testing.assert_close(predictor.logits("good film"), predictor.logits(["good film"]))
+    pair = predictor.logits("good film", "bad soup")
+    torch.testing.assert_close(pair, predictor.logits(["good film"], ["bad soup"]))
+    assert predictor.predict("good film") == predictor.predict(["good film"])
+
+
+def test_no_texts_have_no_predictions(predictor):
     assert predictor.logits([]).shape == (0, 3)
+    assert predictor.predict_proba([]).shape == (0, 3)
+    assert predictor.predict([], []) == []
+
+
+BAD_TEXTS = {
+    "None": (None, r"texts is None; give a string or a list"),
+    "a number": (7, r"texts is 7; give a string or a list"),
+    "bytes": (b"good", r"texts is b'good'; give a string or a list"),
+    "a dictionary": ({"text": "good"}, r"texts is \{'text': 'good'\}; give a string or a list"),
+    "None in the list": (["good", None], r"texts\[1\] is None, not a string"),
+    "a number in the list": (["good", 5], r"texts\[1\] is 5, not a string"),
+    "a gap in a column": (Column(["good", float("nan")]), r"texts\[1\] is nan, not a string"),
+    "a list in the list": ([["good"]], r"texts\[0\] is \['good'\], not a string"),
+    "half of a surrogate pair": (["good", "\ud83d"], r"texts\[1\] has half of a surrogate pair"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TEXTS)
+def test_other_values_are_one_line_that_says_what_to_give(predictor, name):
+    texts, message = BAD_TEXTS[name]
+    with pytest.raises(InputError, match=message) as caught:
+        predictor.logits(texts)
+    assert "\n" not in str(caught.value)
+
+
+def test_pairs_are_checked_too(predictor):
+    with pytest.raises(InputError, match=r"pairs\[0\] is None, not a string"):
+        predictor.predict("good", [None])
+    with pytest.raises(InputError, match=r"2 texts have 1 pairs"):
+        predictor.predict(["good", "bad"], "film")
+
+
+def test_options_out_of_range_are_refused(folder):
+    for options, message in (
+        ({"max_length": 41}, "--max-length is 41; this model takes 3 to 40"),
+        ({"max_length": 0}, "--max-length is 0; this model takes 3 to 40"),
+        ({"batch_size": 0}, "--batch-size is 0; it must be 1 or more"),
+        ({"precision": "fp8"}, "--precision fp8: is not one of auto, fp32, bf16, fp16, int8"),
+        ({"device": "abacus"}, "--device abacus: not on this machine"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load(str(folder), **options)
+
+
+def test_long_texts_are_cut_and_counted(folder):
+    predictor = load(str(folder), max_length=5, **PLAIN)
+    logits = predictor.logits(["good film and food", "good film and soup", "bad"])
+    torch.testing.assert_close(logits[0], logits[1])  # [CLS] good film and [SEP]
+    assert predictor.truncated == 2
+
+
+def test_a_predictor_can_leave_the_classifier_as_it_is(folder, tmp_path):
+    classifier = TextClassifier.from_folder(folder)
+    expected = Predictor(classifier, **PLAIN).logits(SENTENCES)
+    classifier.save(tmp_path / "copy")
+    torch.testing.assert_close(load(str(tmp_path / "copy"), **PLAIN).logits(SENTENCES), expected)
+
+
+# Threads and processes
+
+
+def texts_of_lengths(count: int, seed: int) -> list[str]:
+    return [
+        " ".join(WORDS[(i * j + seed) % 30] for j in range(1, 2 + (i + seed) % 9))
+        for i in range(count)
+    ]
+
+
+def test_threads_share_one_predictor(folder):
+    """Half of the texts are cut, in which the tokenizer changes its state."""
+    shared = load(str(folder), max_length=6, batch_size=3, **PLAIN)
+    batches = [texts_of_lengths(20, seed) for seed in range(12)]
+    alone = load(str(folder), max_length=6, batch_size=3, **PLAIN)
+    expected = [alone.logits(texts) for texts in batches]
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(shared.logits, batches))
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert shared.truncated == alone.truncated > 0
+
+
+def test_two_predictors_of_one_classifier_work_at_once(folder):
+    """They share the tokenizer, and each cuts at its length."""
+    classifier = TextClassifier.from_folder(folder)
+    both = [Predictor(classifier, max_length=length, **PLAIN) for length in (5, 9)]
+    batches = [texts_of_lengths(20, seed) for seed in range(12)]
+    expected = [both[i % 2].logits(texts) for i, texts in enumerate(batches)]
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(both[i % 2].logits, texts) for i, texts in enumerate(batches)]
+        for job, theirs in zip(jobs, expected, strict=True):
+            torch.testing.assert_close(job.result(), theirs, rtol=1e-4, atol=1e-5)
+    assert torch.get_num_threads() == threads
+
+
+def test_a_pickled_predictor_loads_the_same_model_with_the_same_options(
+    folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(folder.parent)
+    predictor = load(folder.name, max_length=7, batch_size=2, **PLAIN)
+    monkeypatch.chdir(tmp_path)  # a relative name must lead to the same folder
+    copy = pickle.loads(pickle.dumps(predictor))
+    assert (copy.max_length, copy.batch_size) == (7, 2)
+    assert copy.compute.precision == "fp32"
+    torch.testing.assert_close(copy.logits(SENTENCES), predictor.logits(SENTENCES))
+    again = pickle.loads(pickle.dumps(copy))
+    torch.testing.assert_close(again.logits(SENTENCES), predictor.logits(SENTENCES))
+
+
+def test_a_pickled_predictor_works_in_another_process(predictor, tmp_path):
+    (tmp_path / "predictor").write_bytes(pickle.dumps(predictor))
+    code = (
+        "import pickle, sys; predictor = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "print(predictor.logits(sys.argv[2:]).tolist())"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "predictor", *SENTENCES]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = torch.tensor(eval(done.stdout))
+    torch.testing.assert_close(found, predictor.logits(SENTENCES), rtol=1e-4, atol=1e-5)
+
+
+def test_a_predictor_of_a_trained_classifier_says_how_to_copy_it(folder):
+    with pytest.raises(TypeError, match=r"minibert\.load can be pickled; save the classifier"):
+        pickle.dumps(Predictor(TextClassifier.from_folder(folder), **PLAIN))
 
 
 @pytest.mark.parametrize("kind", HEADS)
-def test_opening_a_model_imports_neither_compiler_nor_scikit_learn(
-    tmp_path: Path, kind: str
-) -> None:
-    """Each would take a second of every start."""
+def test_predicting_imports_neither_the_compiler_nor_scikit_learn(tmp_path, kind):
+    """Each would add a second to every start."""
     head = HeadConfig(kind, "cls", ("bad", "good"), 20)
     folder = write_checkpoint(tmp_path / "model", head=head)
     code = (
-        "import sys; from minibert.inference.predictor import Predictor\n"
-        "Predictor.open(sys.argv[1], device='cpu').probabilities(['good film'])\n"
+        "import sys, minibert\n"
+        "minibert.load(sys.argv[1], device='cpu').predict_proba(['good film'])\n"
         "print([name for name in ('torch._dynamo', 'sympy', 'sklearn') if name in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, folder], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, folder], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_the_public_names_are_these_functions():
+    assert minibert.load is load and minibert.Predictor is Predictor

@@ -37,6 +37,7 @@ COUNTS = {
     "texts": 3,
     "epoch_seconds": 0.5,
     "seconds": 3.5,
+    "lr": 0.02,
     "best_epoch": 1,
     "best_figure": 0.75,
 }
@@ -211,7 +212,7 @@ def test_a_state_that_cannot_be_written_leaves_the_older_ones(tmp_path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(InputError, match=r"00002.safetensors: cannot be .*No space .* is intact"):
+    with pytest.raises(InputError, match=r"cannot be .*No space .* is unchanged"):
         save_state(tmp_path, new_state(step=2))
     assert names(tmp_path) == ["resume-00000001.safetensors"]
     assert state_files(tmp_path)[0].read_bytes() == before
@@ -231,16 +232,16 @@ def test_a_damaged_state_names_the_one_before_it(tmp_path):
 
 def test_an_epoch_s_record_has_its_loss_and_speed():
     state = new_state(step=0)
-    state.count_step(torch.tensor(0.5), torch.tensor(3.0), texts=4)
-    state.count_step(torch.tensor(1.5), torch.tensor(1.0), texts=2)
+    state.count_step(torch.tensor(0.5), torch.tensor(3.0), texts=4, lr=0.02)
+    state.count_step(torch.tensor(1.5), torch.tensor(1.0), texts=2, lr=0.01)
     state.epoch_seconds = 2.0
     scores = Scores(7, 0.8, (0.0, 1.0), 0.7, 0.4, {})
-    assert state.end_epoch(scores, figure=0.8, lr=0.01)
+    assert state.end_epoch(scores)
     (record,) = state.history
     assert record.train_loss == pytest.approx((0.5 * 3 + 1.5) / 4)  # a mean over the weights
     assert (record.seconds, record.texts_per_second, record.learning_rate) == (2.0, 3.0, 0.01)
     assert (state.epoch, state.step, state.texts, state.epoch_seconds) == (1, 2, 0, 0.0)
     assert dataclasses.asdict(record)["validation_macro_f1"] == 0.7
-    state.count_step(torch.tensor(0.5), torch.tensor(3.0), texts=4)
-    assert not state.end_epoch(scores, figure=0.8, lr=0.01)  # as good is not better
+    state.count_step(torch.tensor(0.5), torch.tensor(3.0), texts=4, lr=0.02)
+    assert not state.end_epoch(scores)  # as good is not better
     assert state.best_epoch == 1

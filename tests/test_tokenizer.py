@@ -1,27 +1,33 @@
-"""Token ids and token types are those of transformers' BertTokenizer, from either kind of file.
+"""Token ids and token types equal those of transformers' BertTokenizer, from either kind of file.
 
-Published ids are checked without transformers; all else is compared with it where it is installed.
-The real vocabularies are used where ../shared/checkpoints or the package of MiniLM has them.
+Published ids are checked without transformers; everything else is compared with it if installed.
+Real vocabularies are used if ../shared/checkpoints or the package of MiniLM has them.
 
 Run: pytest tests/test_tokenizer.py
 """
 
+import copy
 import importlib.util
 import json
+import pickle
 import shutil
 import string
+import threading
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import SHARED, tiny_config
+from helpers import SHARED, tiny_config, write_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minibert.data.batches import TokenIds
 from minibert.data.tokenizer import Tokenizer
 from minibert.errors import InputError
 from minibert.hub import MINILM_PACKAGE
+from minibert.inference.text_classifier import TextClassifier
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 # Cased and uncased words, an accent, pieces, punctuation, a Chinese character and an emoji.
@@ -78,22 +84,26 @@ def read(folder: Path, vocab_size: int = 200_000) -> Tokenizer:
     return Tokenizer.from_folder(folder, tiny_config("bert", vocab_size=vocab_size))
 
 
+def token_types(row: TokenIds) -> list[int]:
+    return [0] * row.segment_b_start + [1] * (len(row) - row.segment_b_start)
+
+
 def ids_and_types(
     tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[str] | None = None
 ) -> list[tuple[list[int], list[int]]]:
     rows = tokenizer.encode(texts, pairs)
-    return [(row.ids.tolist(), [0] * row.second + [1] * (len(row) - row.second)) for row in rows]
+    return [(row.ids.tolist(), token_types(row)) for row in rows]
 
 
 def reference_ids_and_types(
     reference: Any, texts: Sequence[str], pairs: Sequence[str] | None = None, **options: Any
 ) -> list[tuple[list[int], list[int]]]:
-    # As a batch: alone, an empty second text would be taken for none.
+    # As a batch: a single empty second text would count as no second text.
     rows = reference(list(texts), None if pairs is None else list(pairs), **options)
     return list(zip(rows["input_ids"], rows["token_type_ids"], strict=True))
 
 
-# --- published ids, which need no transformers
+# --- published ids, without transformers
 
 
 def test_ids_of_googles_test(tmp_path: Path) -> None:
@@ -103,11 +113,11 @@ def test_ids_of_googles_test(tmp_path: Path) -> None:
     (row,) = read(folder).encode(["UNwant\u00e9d,running"])
     assert row.ids.tolist() == [1, 9, 6, 7, 12, 10, 11, 2]
     assert row.ids.dtype == "int32"
-    assert len(row) == row.second == 8
+    assert len(row) == row.segment_b_start == 8
 
 
 def real_folders() -> list[Any]:
-    """The folders with the vocabulary of bert-base-uncased that this machine has."""
+    """The folders of this machine with the vocabulary of bert-base-uncased."""
     package = importlib.util.find_spec(MINILM_PACKAGE)
     folders = {
         "shared": SHARED / "checkpoints" / "bert-base-uncased",
@@ -151,7 +161,7 @@ OPTIONS: dict[str, dict[str, Any] | None] = {
 def tiny(
     transformers: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str, str], tuple[Tokenizer, Any]]:
-    """Return our tokenizer and the reference for a kind of file and a set of options."""
+    """Return our tokenizer and the reference, for a kind of file and a set of options."""
     known: dict[tuple[str, str], tuple[Tokenizer, Any]] = {}
 
     def both(files: str, options: str) -> tuple[Tokenizer, Any]:
@@ -171,7 +181,9 @@ def tiny(
 
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("files", ["vocab.txt", "tokenizer.json"])
-def test_tricky_texts_and_pairs(tiny: Callable[..., Any], files: str, options: str) -> None:
+def test_tricky_texts_and_pairs_have_the_ids_of_transformers(
+    tiny: Callable[..., Any], files: str, options: str
+) -> None:
     tokenizer, reference = tiny(files, options)
     texts = list(TRICKY.values())
     for name, text in TRICKY.items():
@@ -181,8 +193,8 @@ def test_tricky_texts_and_pairs(tiny: Callable[..., Any], files: str, options: s
     assert ids_and_types(tokenizer, texts, texts[::-1]) == expected
 
 
-def test_the_options_change_the_ids(tiny: Callable[..., Any]) -> None:
-    """So that the comparisons above prove something: each option has a text it matters to."""
+def test_each_option_changes_the_ids_of_some_text(tiny: Callable[..., Any]) -> None:
+    """Without this, the comparisons above could pass with an option that is ignored."""
 
     def tokens(options: str, text: str) -> list[str]:
         row = tiny("vocab.txt", options)[0].encode([text])[0]
@@ -204,7 +216,7 @@ def test_the_options_change_the_ids(tiny: Callable[..., Any]) -> None:
     options=st.sampled_from(sorted(OPTIONS)),
     texts=st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=4),
 )
-def test_any_text_with_a_tiny_vocabulary(
+def test_any_text_has_the_ids_of_transformers_with_a_tiny_vocabulary(
     tiny: Callable[..., Any], files: str, options: str, texts: list[tuple[str, str]]
 ) -> None:
     tokenizer, reference = tiny(files, options)
@@ -227,7 +239,7 @@ REAL = {
 def real(
     request: pytest.FixtureRequest, transformers: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[Tokenizer], Any]:
-    """Our tokenizers, from each kind of file there is, and the reference."""
+    """Return our tokenizers, one for each kind of file, and the reference."""
     source = SHARED / "checkpoints" / request.param
     if not source.is_dir():
         pytest.skip("the shared checkpoints are not on this machine")
@@ -240,11 +252,13 @@ def real(
             config = place / name / "tokenizer_config.json"
             config.write_text(json.dumps(REAL[request.param]))
             ours.append(read(place / name))
-    # From tokenizer.json where there is one: it alone says which tokens were never to be split.
+    # From tokenizer.json if there is one: only it lists the tokens that are never split.
     return ours, transformers.BertTokenizer.from_pretrained(config.parent)
 
 
-def test_tricky_texts_with_real_vocabularies(real: tuple[list[Tokenizer], Any]) -> None:
+def test_tricky_texts_have_the_ids_of_transformers_with_real_vocabularies(
+    real: tuple[list[Tokenizer], Any],
+) -> None:
     ours, reference = real
     texts = list(TRICKY.values())
     for tokenizer in ours:
@@ -254,7 +268,7 @@ def test_tricky_texts_with_real_vocabularies(real: tuple[list[Tokenizer], Any]) 
 
 @settings(max_examples=60, deadline=None)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=4))
-def test_any_text_with_real_vocabularies(
+def test_any_text_has_the_ids_of_transformers_with_real_vocabularies(
     real: tuple[list[Tokenizer], Any], texts: list[str]
 ) -> None:
     ours, reference = real
@@ -268,7 +282,7 @@ def test_any_text_with_real_vocabularies(
 
 @pytest.fixture
 def baked(tmp_path: Path) -> Path:
-    """A folder whose tokenizer.json cuts at 4 tokens and pads to 6, as all-MiniLM-L6-v2's does."""
+    """A folder whose tokenizer.json cuts at 4 tokens and pads to 6; all-MiniLM-L6-v2 has such."""
     backend = read(write_vocabulary(tmp_path / "plain")).backend
     backend.enable_truncation(4)
     backend.enable_padding(length=6)
@@ -277,7 +291,7 @@ def baked(tmp_path: Path) -> Path:
     return tmp_path / "baked"
 
 
-def test_truncation_and_padding_of_the_file_are_off(baked: Path, tmp_path: Path) -> None:
+def test_truncation_and_padding_in_the_file_are_switched_off(baked: Path, tmp_path: Path) -> None:
     rows = read(baked).encode(["hello", "hello " * 20])
     assert [len(row) for row in rows] == [3, 22]
     saved = tmp_path / "saved"
@@ -287,7 +301,7 @@ def test_truncation_and_padding_of_the_file_are_off(baked: Path, tmp_path: Path)
     assert written["truncation"] is None and written["padding"] is None
 
 
-def test_truncate_counts_and_changes_only_the_long_rows(tmp_path: Path) -> None:
+def test_truncate_changes_and_counts_only_rows_that_are_too_long(tmp_path: Path) -> None:
     tokenizer = read(write_vocabulary(tmp_path))
     texts = ["hello", "hello a b", "hello a b c", "hello " * 30]
     rows = tokenizer.encode(texts)
@@ -297,7 +311,7 @@ def test_truncate_counts_and_changes_only_the_long_rows(tmp_path: Path) -> None:
     for row, whole in zip(rows[2:], before[2:], strict=True):
         assert row.ids.tolist() == [*whole[:4], whole[-1]]  # [SEP] stays at the end
     assert tokenizer.truncate(rows, texts, max_length=5) == 0
-    assert len(tokenizer.encode(texts)[3]) == 32  # nothing of it stays switched on
+    assert len(tokenizer.encode(texts)[3]) == 32  # truncation is off again
 
 
 @settings(max_examples=60, deadline=None)
@@ -306,7 +320,7 @@ def test_truncate_counts_and_changes_only_the_long_rows(tmp_path: Path) -> None:
     max_length=st.integers(3, 20),
     paired=st.booleans(),
 )
-def test_truncate_is_transformers_longest_first(
+def test_truncate_equals_longest_first_of_transformers(
     tiny: Callable[..., Any], sizes: list[tuple[int, int]], max_length: int, paired: bool
 ) -> None:
     tokenizer, reference = tiny("vocab.txt", "uncased")
@@ -318,20 +332,57 @@ def test_truncate_is_transformers_longest_first(
     expected = reference_ids_and_types(
         reference, texts, pairs, truncation="longest_first", max_length=max_length
     )
-    found = [(row.ids.tolist(), [0] * row.second + [1] * (len(row) - row.second)) for row in rows]
-    assert found == expected
+    assert [(row.ids.tolist(), token_types(row)) for row in rows] == expected
 
 
-# --- files that do not fit
+def test_threads_can_share_a_tokenizer(tmp_path: Path) -> None:
+    """truncate switches truncation on in the library's tokenizer, which encode uses too."""
+    tokenizer = read(write_vocabulary(tmp_path))
+    texts = ["a b c d e f"] * 50
+    lengths: set[int] = set()
+    stop = threading.Event()
+
+    def cut() -> None:
+        while not stop.is_set():
+            tokenizer.truncate(tokenizer.encode(texts), texts, max_length=4)
+
+    cutters = [threading.Thread(target=cut) for _ in range(3)]
+    for cutter in cutters:
+        cutter.start()
+    try:
+        for _ in range(200):
+            lengths |= {len(row) for row in tokenizer.encode(texts)}
+    finally:
+        stop.set()
+        for cutter in cutters:
+            cutter.join()
+    assert lengths == {8}
 
 
-def test_no_tokenizer_is_an_input_error(tmp_path: Path) -> None:
+def test_a_tokenizer_can_be_copied_and_pickled(tmp_path: Path) -> None:
+    tokenizer = read(write_vocabulary(tmp_path))
+    for other in (copy.deepcopy(tokenizer), pickle.loads(pickle.dumps(tokenizer))):
+        assert ids_and_types(other, ["hello a"]) == ids_and_types(tokenizer, ["hello a"])
+
+
+def test_truncation_is_off_again_after_an_error(tmp_path: Path) -> None:
+    tokenizer = read(write_vocabulary(tmp_path))
+    rows = tokenizer.encode(["a b c"])
+    with pytest.raises(TypeError):
+        tokenizer.truncate(rows, [3], max_length=3)  # type: ignore[list-item]
+    assert len(tokenizer.encode(["a b c"])[0]) == 5
+
+
+# --- files that do not fit the model or are damaged
+
+
+def test_a_folder_without_a_tokenizer_raises(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no tokenizer \(no tokenizer.json, no vocab.txt\)"):
         read(tmp_path)
 
 
 @pytest.mark.parametrize("files", ["vocab.txt", "tokenizer.json"])
-def test_more_tokens_than_the_model_has_is_an_input_error(files: str, tmp_path: Path) -> None:
+def test_more_tokens_than_the_model_has_raise(files: str, tmp_path: Path) -> None:
     folder = write_vocabulary(tmp_path)
     if files == "tokenizer.json":
         read(folder).save(folder)
@@ -340,15 +391,15 @@ def test_more_tokens_than_the_model_has_is_an_input_error(files: str, tmp_path: 
         read(folder, vocab_size=len(TOKENS) - 1)
 
 
-def test_an_id_past_the_model_is_an_input_error(tmp_path: Path) -> None:
-    """A word that stands twice takes two ids and one entry: counting entries is not enough."""
+def test_an_id_that_the_model_does_not_have_raises(tmp_path: Path) -> None:
+    """A word that is listed twice takes two ids but is one entry, so counting is not enough."""
     folder = write_vocabulary(tmp_path, [*TOKENS, "hello", "last"])
     with pytest.raises(InputError, match=r"vocab.txt: has"):
         read(folder, vocab_size=len(TOKENS) + 1)
 
 
 def edited(folder: Path, edit: Callable[[dict[str, Any]], object]) -> Path:
-    """Write a tokenizer.json beside a vocabulary, and change it."""
+    """Write a tokenizer.json beside a vocabulary, and edit it."""
     read(write_vocabulary(folder)).save(folder)
     data = json.loads((folder / "tokenizer.json").read_text())
     edit(data)
@@ -365,11 +416,11 @@ FRAME = "adds special tokens that config.json's .* do not have"
         (lambda data: data["post_processor"]["special_tokens"]["[CLS]"].update(ids=[10**6]), FRAME),
         (lambda data: data["post_processor"]["pair"][-1]["SpecialToken"].update(type_id=7), FRAME),
         (lambda data: data.update(post_processor=None), "adds 0 special tokens"),
-        (lambda data: data["model"].update(unk_token="[?]"), "lacks its own token for unknown"),
+        (lambda data: data["model"].update(unk_token="[?]"), "lacks its token for unknown"),
     ],
-    ids=["an id past the model", "a third token type", "no [CLS]", "no [UNK]"],
+    ids=["an unknown id", "a third token type", "no [CLS]", "no [UNK]"],
 )
-def test_what_every_text_gets_is_checked_at_once(
+def test_special_tokens_that_do_not_fit_the_model_raise_when_it_is_read(
     tmp_path: Path, edit: Callable[[dict[str, Any]], object], problem: str
 ) -> None:
     folder = edited(tmp_path, edit)
@@ -377,7 +428,7 @@ def test_what_every_text_gets_is_checked_at_once(
         read(folder)
 
 
-def test_a_length_without_room_for_the_special_tokens_is_refused(tmp_path: Path) -> None:
+def test_a_length_that_is_too_short_for_the_special_tokens_raises(tmp_path: Path) -> None:
     tokenizer = read(write_vocabulary(tmp_path))
     rows = tokenizer.encode(["hello"], ["hello"])
     with pytest.raises(InputError, match="--max-length is 2; 3 are special tokens alone"):
@@ -385,14 +436,14 @@ def test_a_length_without_room_for_the_special_tokens_is_refused(tmp_path: Path)
 
 
 @pytest.mark.parametrize("token", SPECIAL)
-def test_a_missing_special_token_is_named(token: str, tmp_path: Path) -> None:
+def test_a_missing_special_token_raises_with_its_name(token: str, tmp_path: Path) -> None:
     folder = write_vocabulary(tmp_path, [other for other in TOKENS if other != token])
     with pytest.raises(InputError) as caught:
         read(folder)
     assert f"vocab.txt: lacks the special tokens {token}" in str(caught.value)
 
 
-def test_renamed_special_tokens(tmp_path: Path) -> None:
+def test_renamed_special_tokens_are_read_from_tokenizer_config(tmp_path: Path) -> None:
     tokens = ["<pad>", "<unk>", "<s>", "</s>", "<mask>", "a"]
     names = dict(zip(("pad_token", "unk_token", "cls_token"), tokens[:3], strict=True))
     old_form = {"__type": "AddedToken", "content": "</s>", "lstrip": False}
@@ -402,35 +453,38 @@ def test_renamed_special_tokens(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff\xfe", b'{"model": null}'])
-def test_a_file_that_is_no_tokenizer_is_an_input_error(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_tokenizer_raises(content: bytes, tmp_path: Path) -> None:
     folder = write_vocabulary(tmp_path)
     (folder / "tokenizer.json").write_bytes(content)
     with pytest.raises(InputError, match=r"tokenizer\.json: is not a tokenizer"):
         read(folder)
 
 
-def test_a_vocabulary_that_is_not_utf8_is_an_input_error(tmp_path: Path) -> None:
+def test_a_vocabulary_that_is_not_utf8_raises(tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_bytes("\n".join([*SPECIAL, "café"]).encode("latin-1"))
     with pytest.raises(InputError, match=r"vocab\.txt: cannot be read as UTF-8"):
         read(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["{", "[]"])
-def test_a_broken_tokenizer_config_is_an_input_error(content: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("files", ["vocab.txt", "tokenizer.json"])
+def test_a_broken_tokenizer_config_raises(content: str, files: str, tmp_path: Path) -> None:
     folder = write_vocabulary(tmp_path)
+    if files == "tokenizer.json":
+        read(folder).save(folder)
     (folder / "tokenizer_config.json").write_text(content)
     with pytest.raises(InputError, match=r"tokenizer_config\.json: "):
         read(folder)
 
 
 @pytest.mark.parametrize("option", ["do_lower_case", "strip_accents", "tokenize_chinese_chars"])
-def test_an_option_that_is_no_boolean_is_an_input_error(option: str, tmp_path: Path) -> None:
+def test_an_option_that_is_not_a_boolean_raises(option: str, tmp_path: Path) -> None:
     folder = write_vocabulary(tmp_path, options={option: "yes"})
     with pytest.raises(InputError, match=rf"tokenizer_config\.json: .*{option}"):
         read(folder)
 
 
-def test_windows_line_ends_and_a_last_line_without_end(tmp_path: Path) -> None:
+def test_windows_line_ends_and_an_unfinished_last_line_are_read(tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_bytes("\r\n".join(TOKENS).encode())
     tokenizer = read(tmp_path, vocab_size=len(TOKENS))
     plain = read(write_vocabulary(tmp_path / "plain"))
@@ -440,11 +494,31 @@ def test_windows_line_ends_and_a_last_line_without_end(tmp_path: Path) -> None:
 
 # --- saved for transformers
 
+PREFIXES = {"bert": "Bert", "distilbert": "DistilBert"}
 
-@pytest.mark.parametrize("family", ["bert", "distilbert"])
+
+def save(tokenizer: Tokenizer, folder: Path, family: str = "bert") -> dict[str, Any]:
+    """Save a tokenizer as a run does; return its tokenizer_config.json."""
+    write_checkpoint(folder, family)
+    (folder / "vocab.txt").unlink()
+    tokenizer.save(folder, class_prefix=PREFIXES[family])
+    return dict(json.loads((folder / "tokenizer_config.json").read_text()))
+
+
+def assert_transformers_agrees(transformers: Any, tokenizer: Tokenizer, saved: Path) -> None:
+    """Ids and token types of a saved folder are equal here, there and before it was saved."""
+    reference = transformers.AutoTokenizer.from_pretrained(saved)
+    texts = list(TRICKY.values())
+    for pairs in (None, texts[::-1]):
+        expected = ids_and_types(tokenizer, texts, pairs)
+        found = reference_ids_and_types(reference, texts, pairs, return_token_type_ids=True)
+        assert found == expected
+        assert ids_and_types(read(saved), texts, pairs) == expected
+
+
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("files", ["vocab.txt", "tokenizer.json", "tokenizer.json alone"])
-def test_transformers_opens_what_is_saved(
+def test_transformers_computes_the_same_ids_from_a_saved_folder(
     transformers: Any, files: str, options: str, family: str, tmp_path: Path
 ) -> None:
     folder = write_vocabulary(tmp_path / "source", options=OPTIONS[options])
@@ -454,12 +528,116 @@ def test_transformers_opens_what_is_saved(
     if files == "tokenizer.json alone":
         (folder / "tokenizer_config.json").unlink()
     tokenizer = read(folder)
-    saved = tmp_path / "saved"
-    saved.mkdir()
-    tokenizer.save(saved)
-    (saved / "config.json").write_text(json.dumps(tiny_config(family).to_json()))
-    reference = transformers.AutoTokenizer.from_pretrained(saved)
-    texts = list(TRICKY.values())
-    expected = [reference(text)["input_ids"] for text in texts]
-    assert [row.ids.tolist() for row in tokenizer.encode(texts)] == expected
-    assert [row.ids.tolist() for row in read(saved).encode(texts)] == expected
+    settings = save(tokenizer, tmp_path / "saved", family)
+    assert settings["tokenizer_class"] == f"{PREFIXES[family]}Tokenizer"
+    assert_transformers_agrees(transformers, tokenizer, tmp_path / "saved")
+
+
+def test_a_saved_classifier_has_the_tokenizer_class_of_its_family(
+    family: str, tmp_path: Path
+) -> None:
+    folder = write_checkpoint(tmp_path / "model", family)
+    TextClassifier.pretrained(str(folder), ["a", "b"], max_length=9).save(tmp_path / "saved")
+    settings = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == f"{PREFIXES[family]}Tokenizer"
+
+
+@pytest.mark.parametrize("stated", [{}, {"do_lower_case": True}, {"strip_accents": True}])
+def test_a_saved_folder_states_the_switches_of_tokenizer_json(
+    transformers: Any, stated: dict[str, bool], tmp_path: Path
+) -> None:
+    """A cased tokenizer.json beside a tokenizer_config.json that says otherwise, or nothing."""
+    folder = write_vocabulary(tmp_path / "source", options={"do_lower_case": False})
+    read(folder).save(folder)
+    config = {"model_max_length": 512, **stated}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.warns(UserWarning, match=r"source: its files disagree \(.*in tokenizer.json, True"):
+        tokenizer = read(folder)
+    settings = save(tokenizer, tmp_path / "saved")
+    assert settings["model_max_length"] == 512
+    assert (settings["do_lower_case"], settings["strip_accents"]) == (False, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read(tmp_path / "saved")
+    assert_transformers_agrees(transformers, tokenizer, tmp_path / "saved")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"do_lower_case": False},
+        {"do_lower_case": False, "strip_accents": False},
+        {"tokenizer_class": "PreTrainedTokenizerFast"},  # reads only tokenizer.json
+    ],
+)
+def test_files_that_agree_cause_no_warning(config: dict[str, Any], tmp_path: Path) -> None:
+    folder = write_vocabulary(tmp_path, options={"do_lower_case": False})
+    read(folder).save(folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read(folder)
+
+
+def test_the_warning_names_the_switch_and_both_files(tmp_path: Path) -> None:
+    folder = write_vocabulary(tmp_path / "source", options={"do_lower_case": False})
+    read(folder).save(folder)
+    (folder / "tokenizer_config.json").write_text("{}")
+    with pytest.warns(UserWarning) as caught:
+        read(folder)
+    assert [str(warning.message) for warning in caught] == [
+        f"{folder}: its files disagree (do_lower_case: False in tokenizer.json, True by default in "
+        "tokenizer_config.json); minibert uses tokenizer.json"
+    ]
+
+
+def test_a_cased_multilingual_tokenizer_is_saved_for_transformers(
+    transformers: Any, tmp_path: Path
+) -> None:
+    source = SHARED / "checkpoints" / "bert-base-multilingual-cased" / "tokenizer.json"
+    if not source.is_file():
+        pytest.skip("the shared checkpoints are not on this machine")
+    folder = tmp_path / "source"
+    folder.mkdir()
+    shutil.copyfile(source, folder / "tokenizer.json")
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 512}')
+    with pytest.warns(UserWarning, match="do_lower_case: False in tokenizer.json, True by default"):
+        tokenizer = read(folder)
+    save(tokenizer, tmp_path / "saved")
+    assert_transformers_agrees(transformers, tokenizer, tmp_path / "saved")
+
+
+def test_renamed_special_tokens_are_saved(transformers: Any, tmp_path: Path) -> None:
+    """From tokenizer.json alone: [CLS], [SEP] and [UNK] are those that it uses."""
+    names = {"cls_token": "<s>", "sep_token": "</s>", "unk_token": "<unk>"}
+    tokens = [*TOKENS, *names.values()]
+    folder = write_vocabulary(tmp_path / "source", tokens, {**names, "do_lower_case": False})
+    read(folder).save(folder)
+    (folder / "tokenizer_config.json").unlink()
+    tokenizer = read(folder)
+    settings = save(tokenizer, tmp_path / "saved")
+    assert {name: settings[name] for name in names} == names
+    assert_transformers_agrees(transformers, tokenizer, tmp_path / "saved")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda data: data.update(normalizer={"type": "Lowercase"}),
+        lambda data: data["normalizer"].update(clean_text=False),
+        lambda data: data["model"].update(continuing_subword_prefix="@@"),
+        lambda data: data.update(pre_tokenizer={"type": "Whitespace"}),
+    ],
+    ids=["another normalizer", "texts not cleaned", "other pieces", "other words"],
+)
+def test_a_tokenizer_that_is_not_bert_s_is_saved_under_the_generic_class(
+    transformers: Any, edit: Callable[[dict[str, Any]], object], family: str, tmp_path: Path
+) -> None:
+    """BertTokenizer would ignore what differs; the generic class reads all of tokenizer.json."""
+    tokenizer = Tokenizer.from_folder(
+        edited(tmp_path / "source", edit), tiny_config(family, vocab_size=200_000)
+    )
+    settings = save(tokenizer, tmp_path / "saved", family)
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert ("token_type_ids" in settings["model_input_names"]) == (family == "bert")
+    assert_transformers_agrees(transformers, tokenizer, tmp_path / "saved")

@@ -17,8 +17,9 @@ from minibert.data.batches import TextDataset
 from minibert.device import Compute
 from minibert.model.classifier import Classifier
 from minibert.model.kernels import Dropout
+from minibert.training.callback import Callback
 from minibert.training.finite import step_batches
-from minibert.training.loop import Callback, fit
+from minibert.training.loop import fit
 from minibert.training.optimizer import clip_gradients, make_optimizer, set_learning_rates
 from minibert.training.options import TrainingOptions
 from minibert.training.state import TrainState, load_state, save_state
@@ -66,13 +67,6 @@ def assert_same_weights(model: nn.Module, expected: nn.Module) -> None:
         torch.testing.assert_close(found, value, rtol=1e-4, atol=1e-5, msg=name)
 
 
-class KeepLast(Callback):
-    """Leaves the model with the weights of the last epoch instead of the best one."""
-
-    def on_end(self, model: Classifier) -> None:
-        pass
-
-
 @pytest.mark.parametrize("pairs", [False, True])
 def test_fit_equals_training_the_whole_table(family, pairs):
     """Over three epochs: rows that come, stay away and come again, unused rows, the padding's."""
@@ -80,7 +74,7 @@ def test_fit_equals_training_the_whole_table(family, pairs):
     model, plain = model_without_dropout(family), model_without_dropout(family)
     before = plain.encoder.embeddings.word.weight.detach().clone()
     constant = TrainingOptions(**{**vars(OPTIONS), "schedule": "constant", "warmup": 0.0})
-    fit(model, dataset, random_texts(5), constant, compute=Compute(CPU), callback=KeepLast())
+    fit(model, dataset, random_texts(5), constant, compute=Compute(CPU), keep_best=False)
     train_plain(plain, dataset, constant)
     assert_same_weights(model, plain)
 
@@ -201,7 +195,7 @@ def test_training_resumes_in_an_epoch_with_the_decay_of_the_unused_rows(tmp_path
     options = TrainingOptions(**{**vars(OPTIONS), "epochs": 2})
     dataset = random_texts(11)
 
-    class Saver(KeepLast):
+    class Saver(Callback):
         """Saves after the fourth step; starts from what is saved."""
 
         def __init__(self, folder: Path) -> None:
@@ -218,7 +212,13 @@ def test_training_resumes_in_an_epoch_with_the_decay_of_the_unused_rows(tmp_path
 
     models = [model_without_dropout(), model_without_dropout(seed=9)]
     for model in models:
-        fit(model, dataset, dataset, options, compute=Compute(CPU), callback=Saver(tmp_path))
+        saver = Saver(tmp_path)
+        fit(
+            *(model, dataset, dataset, options),
+            compute=Compute(CPU),
+            callback=saver,
+            keep_best=False,
+        )
     for name, value in models[0].state_dict().items():
         assert torch.equal(models[1].state_dict()[name], value), name
 

@@ -36,9 +36,10 @@ def read_encoder_config(folder: Path) -> EncoderConfig:
 
 
 def read_head_config(folder: Path) -> HeadConfig | None:
-    """Return the head that a folder stores, or None without a head that classifies single labels.
+    """Return the head that a folder stores, or None if it stores none that minibert can use.
 
-    Raises InputError if the encoder's part of `config.json` is not usable.
+    Raises InputError only for the encoder's entries in `config.json`. A cross-encoder with one
+    output, a regression or a multi-label model can still lend its encoder to a new head.
     """
     data, where = read_config(folder)
     encoder = parse_encoder(data, where=where)
@@ -50,17 +51,21 @@ def read_head_config(folder: Path) -> HeadConfig | None:
 
 def write_config(folder: Path, config: EncoderConfig, head: HeadConfig) -> None:
     """Write a `config.json` from which transformers reads the encoder, and a native head too."""
-    family = FAMILIES[config.family]
-    keys = family.config_keys
-    data: dict[str, Any] = {"model_type": config.family}
-    data |= {theirs: getattr(config, ours) for ours, theirs in keys.items()}
+    data = encoder_entries(config)
     suffix = "ForSequenceClassification" if head.kind == "native" else "Model"
-    data["architectures"] = [family.class_prefix + suffix]
+    data["architectures"] = [FAMILIES[config.family].class_prefix + suffix]
     data["dtype"] = "float32"
     data["id2label"] = {str(number): name for number, name in enumerate(head.labels)}
     data["label2id"] = {name: number for number, name in enumerate(head.labels)}
     data["minibert"] = {"head": head.kind, "pooling": head.pooling, "max_length": head.max_length}
     write_json(folder / "config.json", data)
+
+
+def encoder_entries(config: EncoderConfig) -> dict[str, Any]:
+    """Return the entries of `config.json` from which `parse_encoder` reads this config."""
+    keys = FAMILIES[config.family].config_keys
+    values = {theirs: getattr(config, ours) for ours, theirs in keys.items()}
+    return {"model_type": config.family, **values}
 
 
 def parse_encoder(data: Mapping[str, Any], *, where: str) -> EncoderConfig:

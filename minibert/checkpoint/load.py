@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,22 +39,12 @@ def load_classifier(folder: Path, requested: HeadConfig | None = None) -> Checkp
 
     With `requested`, the classifier has that head; its weights are random unless the folder stores
     the same head. Raises InputError for a folder without a checkpoint, for tensors that do not fit
-    `config.json`, and, if no head is requested, for a checkpoint without one.
+    `config.json`, and, if no head is requested, for a checkpoint without a usable one.
     """
     data, where = read_config(folder)
     config = parse_encoder(data, where=where)
-    stored = read_head_config(folder) if requested else parse_head(data, config, where=where)
-    head = requested or stored
-    if head is None:
-        raise InputError(
-            f"{folder}: the checkpoint has no classification head; train one: "
-            f"python train.py --model {folder} --data FILE"
-        )
-    native_pooling = FAMILIES[config.family].native_pooling
-    if head.kind == "native" and head.pooling != native_pooling:
-        raise InputError(
-            f"a native {config.family} head reads the pooling {native_pooling}, not {head.pooling}"
-        )
+    head = requested or stored_head(folder, data, config, where)
+    check_native_pooling(head, config)
     file, tensors = read_tensors(folder)
     encoder, known = load_encoder_tensors(config, tensors, file)
     if head.pooling == "pooler" and encoder.pooler is None:
@@ -62,6 +53,7 @@ def load_classifier(folder: Path, requested: HeadConfig | None = None) -> Checkp
         encoder.pooler.requires_grad_(False)
     notes = [f"encoder: {len(known)} tensors from {file.name}"]
 
+    stored = read_head_config(folder)
     is_stored = stored is not None and replace(stored, max_length=head.max_length) == head
     with torch.device("meta" if is_stored else "cpu"):
         head_module = Head(config, head)
@@ -72,9 +64,32 @@ def load_classifier(folder: Path, requested: HeadConfig | None = None) -> Checkp
         known |= {name for group in names.values() for name in group}
         origin = "from the checkpoint"
     notes.append(f"head: {head.kind}, {len(head.labels)} classes, {origin}")
-    notes += _notes_on_ignored(tensors.keys() - known, file)
+    notes += notes_on_ignored(tensors.keys() - known, file)
     model = Classifier(encoder, head_module, pooling=head.pooling)
     return Checkpoint(model.eval(), config, head, tuple(notes))
+
+
+def stored_head(
+    folder: Path, data: Mapping[str, Any], config: EncoderConfig, where: str
+) -> HeadConfig:
+    """Return the head that the checkpoint stores. Raises InputError without a usable one."""
+    advice = f"train a new head: python train.py --model {folder} --data FILE"
+    try:
+        head = parse_head(data, config, where=where)
+    except InputError as error:
+        raise InputError(f"{error}; {advice}") from None
+    if head is None:
+        raise InputError(f"{folder}: the checkpoint has no classification head; {advice}")
+    return head
+
+
+def check_native_pooling(head: HeadConfig, config: EncoderConfig) -> None:
+    """Raise InputError for a native head on another pooling than its family's."""
+    native = FAMILIES[config.family].native_pooling
+    if head.kind == "native" and head.pooling != native:
+        raise InputError(
+            f"a native {config.family} head reads the pooling {native}, not {head.pooling}"
+        )
 
 
 def load_encoder(folder: Path) -> tuple[Encoder, EncoderConfig]:
@@ -83,7 +98,7 @@ def load_encoder(folder: Path) -> tuple[Encoder, EncoderConfig]:
     config = parse_encoder(data, where=where)
     file, tensors = read_tensors(folder)
     encoder, known = load_encoder_tensors(config, tensors, file)
-    _notes_on_ignored(tensors.keys() - known, file)
+    notes_on_ignored(tensors.keys() - known, file)
     return encoder.eval(), config
 
 
@@ -91,7 +106,7 @@ def load_encoder_tensors(
     config: EncoderConfig, tensors: Mapping[str, Tensor], file: Path
 ) -> tuple[Encoder, set[str]]:
     """Build the encoder from a checkpoint's tensors; return it and the names that it used."""
-    prefix = _prefix(tensors, config.family, file)
+    prefix = name_prefix(tensors, config.family, file)
     table = FAMILIES[config.family].encoder_names
     has_pooler = "pooler" in table and f"{prefix}pooler.dense.weight" in tensors
     with torch.device("meta"):
@@ -102,7 +117,7 @@ def load_encoder_tensors(
 
 
 def tensor_names(ours: Iterable[str], table: Names, prefix: str) -> dict[str, list[str]]:
-    """Map each of our tensor names to the checkpoint's names of its parts."""
+    """Map each of our tensor names to the checkpoint's: three for the fused query, key, value."""
     names = {}
     for name in ours:
         module, _, kind = name.rpartition(".")
@@ -119,39 +134,41 @@ def fill(
     tensors: Mapping[str, Tensor],
     file: Path,
 ) -> None:
-    """Put a checkpoint's tensors into a module as float32.
+    """Fill a module, in place, with a checkpoint's tensors as float32.
 
     Raises InputError for a tensor that is missing, has another shape, or is not finite.
     """
     missing = [name for group in names.values() for name in group if name not in tensors]
     if missing:
         raise InputError(
-            f"{file}: lacks {len(missing)} tensors that config.json asks for: {_some(missing)}"
+            f"{file}: lacks {len(missing)} tensors that config.json asks for: "
+            f"{first_names(missing)}"
         )
     state = {}
     for ours, empty in module.state_dict().items():
         theirs = names[ours]
         shape = (empty.shape[0] // len(theirs), *empty.shape[1:])
-        parts = []
-        for name in theirs:
-            tensor = tensors[name]
-            if tuple(tensor.shape) != shape:
-                raise InputError(
-                    f"{file}: {name} has the shape {list(tensor.shape)}, "
-                    f"config.json asks for {list(shape)}"
-                )
-            if tensor.dtype not in FLOATS:
-                raise InputError(
-                    f"{file}: {name} holds {tensor.dtype}, not numbers of 16 to 64 bit"
-                )
-            parts.append(tensor.to(torch.float32))
-            if not torch.isfinite(parts[-1]).all():
-                raise InputError(f"{file}: {name} holds values that are not finite; fetch it again")
-        state[ours] = torch.cat(parts) if len(parts) > 1 else parts[0].clone()
+        pieces = [to_float32(name, tensors[name], shape, file) for name in theirs]
+        state[ours] = torch.cat(pieces) if len(pieces) > 1 else pieces[0].clone()
     module.load_state_dict(state, assign=True)
 
 
-def _prefix(tensors: Mapping[str, Tensor], family: str, file: Path) -> str:
+def to_float32(name: str, tensor: Tensor, shape: tuple[int, ...], file: Path) -> Tensor:
+    """Return a checkpoint's tensor as float32, if it has this shape and finite floating values."""
+    if tuple(tensor.shape) != shape:
+        raise InputError(
+            f"{file}: {name} has the shape {list(tensor.shape)}, config.json asks for {list(shape)}"
+        )
+    if tensor.dtype not in FLOATS:
+        raise InputError(f"{file}: {name} holds {tensor.dtype}, not floating point of 16 to 64 bit")
+    tensor = tensor.to(torch.float32)
+    if not torch.isfinite(tensor).all():
+        raise InputError(f"{file}: {name} holds values that are not finite; fetch it again")
+    return tensor
+
+
+def name_prefix(tensors: Mapping[str, Tensor], family: str, file: Path) -> str:
+    """Return what stands before the encoder's names: nothing, or the family as in "bert."."""
     for prefix in ("", f"{family}."):
         if f"{prefix}embeddings.word_embeddings.weight" in tensors:
             return prefix
@@ -161,7 +178,7 @@ def _prefix(tensors: Mapping[str, Tensor], family: str, file: Path) -> str:
     )
 
 
-def _notes_on_ignored(names: Iterable[str], file: Path) -> list[str]:
+def notes_on_ignored(names: Iterable[str], file: Path) -> list[str]:
     """Return a note per kind of unused tensor. Raises InputError for an unknown tensor."""
     ignored: dict[str, list[str]] = {}
     unknown = []
@@ -173,12 +190,13 @@ def _notes_on_ignored(names: Iterable[str], file: Path) -> list[str]:
             unknown.append(name)
     if unknown:
         raise InputError(
-            f"{file}: {len(unknown)} tensors are unknown to this family: {_some(unknown)}; "
+            f"{file}: {len(unknown)} tensors are unknown to this family: {first_names(unknown)}; "
             "a checkpoint with more layers than config.json says, or of another model"
         )
-    return [f"ignored: {_some(group)} ({why})" for why, group in ignored.items()]
+    return [f"ignored: {first_names(group)} ({why})" for why, group in ignored.items()]
 
 
-def _some(names: list[str]) -> str:
+def first_names(names: list[str]) -> str:
+    """Return up to three names for a message, and the number of the others."""
     first = ", ".join(printable(name, 80) for name in names[:3])
     return first + (f" and {len(names) - 3} more" if len(names) > 3 else "")

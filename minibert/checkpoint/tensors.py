@@ -1,27 +1,28 @@
-"""A checkpoint folder's tensors, from whichever of the four forms; no code in a file is run."""
+"""A checkpoint folder's tensors, from any of four forms of weights. No code in a file is run."""
 
 import hashlib
 import pickle
-import zipfile
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from minibert.checkpoint.limits import check_archive, check_header, is_tensor_table, tensors_fit
 from minibert.errors import InputError, printable
-from minibert.files import SMALL_FILES, WEIGHT_FILES, model_file, parse_json, read_json
-
-HEADER_LIMIT = 4 * 2**20  # bytes that name tensors: some 30,000 of them
+from minibert.files import SMALL_FILES, WEIGHT_FILES, model_file, read_json
 
 
 def read_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
-    """Return the first of WEIGHT_FILES that is there, and its tensors under their modern names."""
-    file = _first_form(folder)
+    """Return the first of WEIGHT_FILES that exists, and its tensors under their modern names.
+
+    Raises InputError for a folder without weights and for a damaged or unsafe file.
+    """
+    file = weight_file(folder)
     tensors: dict[str, Tensor] = {}
-    for shard in _shards(file):
-        for name, tensor in _read_shard(shard).items():
-            name = _modern(name)
+    for shard in shard_files(file):
+        for name, tensor in read_shard(shard).items():
+            name = modern_name(name)
             if name in tensors:
                 raise InputError(f"{shard}: the tensor {name} is there twice")
             tensors[name] = tensor
@@ -29,10 +30,10 @@ def read_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
 
 
 def fingerprint(folder: Path) -> str:
-    """Return a digest of all files that are read of a checkpoint, to tell whether they changed."""
+    """Return a digest of all files of a checkpoint that are read. It tells whether they changed."""
     digest = hashlib.sha256()
     small = filter(None, (model_file(folder, name) for name in SMALL_FILES))
-    for file in (*small, *_shards(_first_form(folder))):
+    for file in (*small, *shard_files(weight_file(folder))):
         digest.update(f"{file.name} {file.stat().st_size}\n".encode())
         with open(file, "rb") as stream:
             while block := stream.read(2**20):
@@ -40,7 +41,8 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _first_form(folder: Path) -> Path:
+def weight_file(folder: Path) -> Path:
+    """Return the folder's file of weights, or the index of their shards."""
     names = [form[0] for form in WEIGHT_FILES]
     file = next(filter(None, (model_file(folder, name) for name in names)), None)
     if file is None:
@@ -48,73 +50,50 @@ def _first_form(folder: Path) -> Path:
     return file
 
 
-def _shards(index: Path) -> list[Path]:
-    if index.suffix != ".json":
-        return [index]
-    weight_map = read_json(index).get("weight_map")
+def shard_files(file: Path) -> list[Path]:
+    """Return the shards that an index names, or the file itself if it is not an index."""
+    if file.suffix != ".json":
+        return [file]
+    weight_map = read_json(file).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise InputError(f"{index}: has no weight_map")
+        raise InputError(f"{file}: has no weight_map")
     if not all(isinstance(name, str) for name in weight_map.values()):
-        raise InputError(f"{index}: its weight_map names shards with other things than strings")
+        raise InputError(f"{file}: its weight_map names a shard with something else than a string")
     shards = []
     for name in sorted(set(weight_map.values())):
-        file = model_file(index.parent, name) if Path(name).name == name else None
-        if file is None:
+        shard = model_file(file.parent, name) if Path(name).name == name else None
+        if shard is None:
             raise InputError(
-                f"{index}: the shard {printable(name, 80)!r} is not a file of this folder"
+                f"{file}: the shard {printable(name, 80)!r} is not a file of this folder"
             )
-        shards.append(file)
+        shards.append(shard)
     return shards
 
 
-def _read_shard(file: Path) -> dict[str, Tensor]:
-    size = file.stat().st_size
+def read_shard(file: Path) -> dict[str, Tensor]:
+    """Read one file of tensors, safetensors or pickle, within the limits of `limits.py`."""
     try:
         if file.suffix == ".safetensors":
-            _check_header(file)
+            check_header(file)
             return load_file(file)
-        _check_archive(file, size)
+        check_archive(file)
         data = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # whose message advises to run the file's code
+    except pickle.UnpicklingError:  # PyTorch's message advises to run the file's code
         raise InputError(
-            f"{file}: is damaged or unsafe (no pickle, or one with more than tensors); fetch "
+            f"{file}: is damaged or unsafe (not a pickle, or one with more than tensors); fetch "
             "model.safetensors instead"
         ) from None
     except Exception as error:  # damaged bytes make torch.load raise a dozen unrelated types
         reason = printable(str(error).partition("\n")[0])
         raise InputError(f"{file}: is damaged or unsafe ({reason}); fetch it again") from None
-    if not isinstance(data, dict) or not all(map(_plain, data.keys(), data.values())):
-        raise InputError(f"{file}: holds no table of tensors")
-    # A tied tensor counts twice; more is one row of numbers stretched over a giant.
-    if sum(tensor.nbytes for tensor in data.values()) > 2 * size:
+    if not is_tensor_table(data):
+        raise InputError(f"{file}: holds something else than a table of tensors")
+    if not tensors_fit(data, file):
         raise InputError(f"{file}: its tensors are larger than the file; fetch it again")
     return data
 
 
-def _check_header(file: Path) -> None:
-    """Refuse what safetensors would take: a header of a million names, or one name twice."""
-    with open(file, "rb") as stream:
-        size = int.from_bytes(stream.read(8), "little")
-        if size > HEADER_LIMIT:
-            raise ValueError(f"its header is {size:,} bytes long")
-        parse_json(stream.read(size))
-
-
-def _check_archive(file: Path, size: int) -> None:
-    """Refuse a zip archive that unpacks to more than its size; PyTorch does not compress."""
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > size:
-                raise ValueError("it unpacks to more than its size")
-
-
-def _plain(name: object, value: object) -> bool:
-    """Say whether this is a name and a tensor whose numbers are there, one after the other."""
-    plain = isinstance(value, Tensor) and value.layout is torch.strided and value.is_cpu
-    return isinstance(name, str) and plain
-
-
-def _modern(name: str) -> str:
+def modern_name(name: str) -> str:
     """Rename gamma and beta, inside LayerNorm only (transformers' conversion_mapping.py)."""
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
         "LayerNorm.beta", "LayerNorm.bias"

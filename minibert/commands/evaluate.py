@@ -8,6 +8,7 @@ import torch
 from minibert.commands.arguments import EvaluateArguments, ModelArguments
 from minibert.data.columns import Columns
 from minibert.data.examples import Examples, class_ids, load_examples
+from minibert.data.options import DataOptions
 from minibert.data.readers import read_rows
 from minibert.errors import InputError, printable
 from minibert.evaluation import metrics
@@ -19,11 +20,10 @@ from minibert.runs import RunFolder, newest_run
 
 def main(arguments: EvaluateArguments) -> None:
     """Score a classifier on labelled texts and print the figures."""
-    folder = find_folder(arguments.model)
+    folder, predictor = load_predictor(arguments.model)
     json_file = arguments.json
     if json_file and json_file.absolute().parent == folder.absolute():
-        raise InputError(f"--json {json_file}: lies in the model's own folder; give another")
-    predictor = load(str(folder), **arguments.model.options)
+        raise InputError(f"--json {json_file}: is in the model's folder; give another")
     examples, name = read_examples(arguments, folder)
     labels = torch.from_numpy(class_ids(examples, predictor.classes, numbers=True))
     print(f"model: {printable(str(folder), 1000)}", predictor.compute, sep="\n")
@@ -42,11 +42,12 @@ def main(arguments: EvaluateArguments) -> None:
         plot_confusion(arguments.plot, counts, predictor)
 
 
-def find_folder(model: ModelArguments) -> Path:
-    """Return the folder of the named model, or of the newest finished run."""
-    if model.model is None:
-        return newest_run()
-    return find_model(model.model, revision=model.options.pop("revision", None))
+def load_predictor(model: ModelArguments) -> tuple[Path, Predictor]:
+    """Return the folder of the named model, or of the newest finished run, and its predictor."""
+    options = dict(model.options)
+    revision = options.pop("revision", None)
+    folder = newest_run() if model.model is None else find_model(model.model, revision=revision)
+    return folder, load(str(folder), **options)
 
 
 def read_examples(arguments: EvaluateArguments, folder: Path) -> tuple[Examples, str]:
@@ -55,13 +56,20 @@ def read_examples(arguments: EvaluateArguments, folder: Path) -> tuple[Examples,
     if data is None:
         file = run.predictions_file
         if not file.is_file():
-            raise InputError(f"{folder}: has no test split of its own; give --data")
+            raise InputError(f"{folder}: has no test split; give --data")
         pair = "pair" if "pair" in next(iter(read_rows(file))).fields else None
         columns = Columns("text", pair, "label")
         return load_examples([file], default=columns), "the run's test split"
     files = find_data(data)
     split = "test" if files.test else "validation" if files.validation else "train"
-    examples = load_examples(getattr(files, split), default=run.columns(), **arguments.reading)
+    options = DataOptions(data, **arguments.reading)
+    examples = load_examples(
+        getattr(files, split),
+        options.columns(),
+        default=run.columns(),
+        encoding=options.encoding,
+        bad_rows=options.bad_rows,
+    )
     return examples, data if Path(data).exists() else f"the {split} split of {data}"
 
 

@@ -4,25 +4,23 @@ import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from minibert.commands.arguments import PredictArguments
-from minibert.commands.evaluate import find_folder
+from minibert.commands.evaluate import load_predictor
 from minibert.data.columns import Columns, choose_columns, field_names
 from minibert.data.examples import text_of
+from minibert.data.options import DataOptions
 from minibert.data.readers import Row, check_characters, read_rows, read_stream
 from minibert.errors import InputError
-from minibert.inference.predictor import Predictor, load
-from minibert.inference.writers import WINDOW, PredictionWriter, open_writer, prediction_record
+from minibert.inference.formats import WINDOW, Record, prediction_record
+from minibert.inference.predictor import Predictor
+from minibert.inference.writers import PredictionWriter, open_writer
 from minibert.runs import RunFolder
-
-Record = dict[str, Any]
 
 
 def main(arguments: PredictArguments) -> None:
     """Classify texts and write one record per text, in input order."""
-    folder = find_folder(arguments.model)
-    predictor = load(str(folder), **arguments.model.options)
+    folder, predictor = load_predictor(arguments.model)
     default = RunFolder(folder).columns()
     errors = 0
     with open_writer(
@@ -31,8 +29,8 @@ def main(arguments: PredictArguments) -> None:
         safe=arguments.csv_safe,
         resume=arguments.resume_output,
     ) as writer:
-        for number, records in predictions(arguments, predictor, default, writer):
-            writer.write(number, records)
+        for window, records in predictions(arguments, predictor, default, writer):
+            writer.write(window, records)
             errors += sum("error" in record for record in records)
     if errors:
         print(f"{errors:,} rows could not be used; the field error says why", file=sys.stderr)
@@ -48,8 +46,8 @@ def predictions(
     writer: PredictionWriter,
 ) -> Iterator[tuple[int, list[Record]]]:
     """Yield each window's number and records, for the windows that the writer needs."""
-    reading = dict(arguments.reading)
-    rows = input_rows(arguments, reading.pop("encoding", "utf-8"))
+    options = DataOptions(**arguments.reading)
+    rows = input_rows(arguments, options.encoding)
     columns = None
     for number in itertools.count():
         window = list(itertools.islice(rows, WINDOW))
@@ -57,8 +55,9 @@ def predictions(
             return
         names = field_names(window)
         if columns is None and names:
-            where = arguments.input or "the command line"
-            columns = choose_columns(names, where, labelled=False, default=default, **reading)
+            source = arguments.input or "the command line"
+            requested = options.columns()
+            columns = choose_columns(names, source, requested, labelled=False, default=default)
         if writer.needs(number):
             yield number, predict_window(window, columns, predictor)
 
@@ -84,28 +83,28 @@ def predict_window(
     """Return one record per row, in order; a row that cannot be used gets its error."""
     texts: list[str] = []
     pairs: list[str] = []
-    problems: list[str | None] = []
+    errors: list[str | None] = []
     for row in window:
         try:
             if row.error or columns is None:
-                raise ValueError(row.error)
+                raise ValueError(row.error or "has no fields")
             text = text_of(row, columns.text)
             pair = text_of(row, columns.pair) if columns.pair else ""
         except ValueError as error:
-            problems.append(f"line {row.line}: {error}")
+            errors.append(f"line {row.line}: {error}")
             continue
-        problems.append(None)
+        errors.append(None)
         texts.append(text)
         pairs.append(pair)
     paired = columns is not None and columns.pair is not None
-    probabilities = iter(predictor.predict_proba(texts, pairs if paired else None).tolist())
+    predicted = iter(predictor.predict_proba(texts, pairs if paired else None).tolist())
     return [
         prediction_record(
             row,
             columns,
-            problem,
-            next(probabilities) if problem is None else None,
             predictor.classes,
+            probabilities=next(predicted) if error is None else None,
+            error=error,
         )
-        for row, problem in zip(window, problems, strict=True)
+        for row, error in zip(window, errors, strict=True)
     ]

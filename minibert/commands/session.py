@@ -135,8 +135,8 @@ class RunCallback(ProgressBar):
         self.save(state)
         self.signals.raise_if_interrupted()
 
-    def on_end(self, model: Classifier) -> None:
-        """Stop deferring signals. The best weights are in the folder."""
+    def on_end(self, state: TrainState) -> None:
+        """Stop deferring signals."""
         self.signals.deferred = False
         self.signals.raise_if_interrupted()
 
@@ -164,7 +164,7 @@ def check_unchanged(
         splits = [
             f"the {name} split of {settings.data.data}" for name in changed if name != "model"
         ]
-        names = [f"the model {settings.run.model}"] * ("model" in changed) + splits
+        names = [f"the model {settings.run.model}", *splits] if "model" in changed else splits
         raise InputError(
             f"--resume {run.path}: {' and '.join(names)} has changed since; start a new run"
         )

@@ -1,6 +1,5 @@
 """The story of a run: from a pretrained encoder and labelled texts to a classifier in a folder."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,20 @@ from minibert.checkpoint.load import load_classifier
 from minibert.commands.arguments import TrainArguments
 from minibert.commands.options import RunOptions
 from minibert.commands.session import RunCallback, Session
-from minibert.data.batches import Dataset, TextDataset
+from minibert.data.batches import TextDataset
 from minibert.data.datasets import build_datasets, tokenize_splits
 from minibert.data.examples import Examples, class_names
 from minibert.data.splits import Splits, describe_splits, read_splits
 from minibert.data.tokenizer import Tokenizer
 from minibert.device import Compute, cpu_has_bf16, memory_advice
-from minibert.errors import InputError
 from minibert.evaluation.metrics import report, score
 from minibert.hub import find_model
 from minibert.inference.batched import InferenceModel, prepare_for_inference
 from minibert.inference.text_classifier import TextClassifier
 from minibert.model.config import EncoderConfig, HeadConfig
-from minibert.training.loop import encode_features, fit
+from minibert.training.loop import fit
 from minibert.training.options import TrainingOptions
+from minibert.training.prepare import check_layers
 
 
 def main(arguments: TrainArguments) -> None:
@@ -38,7 +37,7 @@ def main(arguments: TrainArguments) -> None:
     # The model's files, and the data
     folder = find_model(settings.run.model, revision=settings.run.revision)
     config = read_encoder_config(folder)
-    check_layers(config, settings.training)
+    check_layers(settings.training, config.layers)
     tokenizer = Tokenizer.from_folder(folder, config)
     splits = read_splits(settings.data)
     print(describe_splits(splits))
@@ -55,21 +54,13 @@ def main(arguments: TrainArguments) -> None:
     print(*session.notes(classifier), compute, sep="\n")
 
     with session.open(classifier, splits, folder) as run:
-        tokenizer.save(run.folder.path)
+        tokenizer.save(run.folder.path, class_prefix=FAMILIES[config.family].class_prefix)
         write_config(run.folder.path, config, head)
         training = train(classifier, datasets, settings.training, compute, run)
         best = load_classifier(run.folder.path).model
         ready = prepare_for_inference(best, compute)
         figures, predictions = evaluate(ready, datasets, splits, head.labels, settings.training)
         run.folder.finish({**figures, "training": training}, predictions)
-
-
-def check_layers(config: EncoderConfig, options: TrainingOptions) -> None:
-    """Raise InputError if more layers are to be frozen than there are."""
-    if options.freeze_layers > config.layers:
-        raise InputError(
-            f"--freeze-layers is {options.freeze_layers}; this model has {config.layers} layers"
-        )
 
 
 def choose_head(
@@ -91,28 +82,30 @@ def train(
     compute: Compute,
     run: RunCallback,
 ) -> dict[str, Any]:
-    """Train the model, or with --freeze its head on features computed once; return the figures."""
-    model = classifier.model.to(compute.device)
-    inputs: list[Dataset] = [datasets["train"], datasets["validation"]]
-    started = time.perf_counter()
-    if options.freeze:
-        size = options.batch_size
-        inputs = [encode_features(model, data, compute, batch_size=size) for data in inputs]
-    encoding = time.perf_counter() - started
-    with memory_advice(lambda: smaller_batches(datasets["train"], options, compute)):
-        result = fit(model, inputs[0], inputs[1], options, compute=compute, callback=run)
+    """Train the classifier; return the figures of the training. The best epoch is in the folder."""
+    train, validation = datasets["train"], datasets["validation"]
+    with memory_advice(lambda: smaller_batches(train, options, compute)):
+        result = fit(
+            classifier.model,
+            train,
+            validation,
+            options,
+            compute=compute,
+            callback=run,
+            keep_best=False,  # the run's folder has it
+        )
     epochs = len(result.history)
     figures: dict[str, Any] = {
         "epochs": epochs,
         "best_epoch": result.best_epoch,
         "seconds": round(result.seconds, 3),
-        "texts_per_second": round(epochs * len(inputs[0]) / result.seconds, 1),
+        "texts_per_second": round(epochs * len(train) / result.seconds, 1),
     }
     if options.freeze:
-        count = sum(len(data) for data in inputs)
-        print(f"frozen encoder: {count:,} texts encoded once, in {encoding:.1f} s")
+        texts, seconds = len(train) + len(validation), result.encoding_seconds
+        print(f"frozen encoder: {texts:,} texts encoded once, in {seconds:.1f} s")
         print(f"head: {epochs} epochs in {result.seconds:.1f} s")
-        figures["encoding_seconds"] = round(encoding, 3)
+        figures["encoding_seconds"] = round(seconds, 3)
     return figures
 
 

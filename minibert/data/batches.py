@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Batches that are sorted by length together. More saves padding; at least so many windows per epoch
-# keep the batches of a small data set from repeating (as in transformers' LengthGroupedSampler).
+# Rows are sorted by length within windows of at most 50 batches; larger windows save padding. At
+# least 4 windows per epoch: else a small dataset would have nearly the same batches in each epoch
+# (transformers' LengthGroupedSampler has the same rule).
 WINDOW_BATCHES, MIN_WINDOWS = 50, 4
 
 
@@ -17,7 +18,7 @@ WINDOW_BATCHES, MIN_WINDOWS = 50, 4
 class TokenIds:
     """The ids of one text or pair, int32, special tokens included.
 
-    Tokens from `segment_b_start` on are of token type 1; a single text has none.
+    Tokens from index `segment_b_start` on have token type 1; for a single text, it is the length.
     """
 
     ids: np.ndarray
@@ -29,7 +30,7 @@ class TokenIds:
 
 @dataclass(frozen=True)
 class Batch:
-    """The arguments of a model's forward pass, and the labels (B,)."""
+    """The arguments of a model's forward pass, and the labels, int64 (B,)."""
 
     inputs: tuple[Tensor | None, ...]
     labels: Tensor
@@ -51,6 +52,7 @@ class Dataset(Protocol):
 
     lengths: np.ndarray  # tokens per row, int64 (N,)
     labels: Tensor  # class numbers, int64 (N,)
+    has_labels: bool
     places: Sequence[str] | None  # file and line of each row, for error messages
 
     def __len__(self) -> int:
@@ -69,7 +71,7 @@ class TextDataset:
         rows: the token ids of each text.
         labels: class numbers, int64 (N,); None if the texts have no labels.
         pad_token_id: the id that fills a batch up.
-        token_types: whether the model has token types; batches then have them if any text does.
+        token_types: whether the model has token types. Batches have them only if any text does.
         places: file and line of each text, for error messages.
     """
 
@@ -84,6 +86,7 @@ class TextDataset:
     ) -> None:
         self.rows = rows
         self.lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        self.has_labels = labels is not None
         self.labels = torch.zeros(len(rows), dtype=torch.int64)
         if labels is not None:
             self.labels = torch.from_numpy(labels)
@@ -95,12 +98,15 @@ class TextDataset:
         return len(self.rows)
 
     def used_ids(self) -> Tensor:
-        """Return the token ids in the texts and the padding's, without repeats, sorted."""
+        """Return the ids of the texts and of the padding, sorted, without repeats, int64."""
         ids = np.concatenate([[self.pad_token_id], *(row.ids for row in self.rows)])
         return torch.from_numpy(np.unique(ids)).long()
 
     def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
-        """Return ids (B, S), mask (B, S) or None without padding, token types (B, S) or None."""
+        """Return ids (B, S), mask (B, S) or None without padding, token types (B, S) or None.
+
+        S is the longest length in the batch. The mask is True for real tokens.
+        """
         lengths = self.lengths[rows]
         columns = np.arange(lengths.max())
         real = columns < lengths[:, None]  # (B, S)
@@ -115,13 +121,13 @@ class TextDataset:
 
 
 class FeatureDataset:
-    """The features (N, D) that a frozen encoder computed once: the head's whole input."""
+    """Features (N, D) that a frozen encoder computed once: the head's input."""
 
     def __init__(
         self, values: Tensor, labels: Tensor, *, places: Sequence[str] | None = None
     ) -> None:
         self.values = values
-        self.labels = labels
+        self.labels, self.has_labels = labels, True
         self.lengths = np.ones(len(values), dtype=np.int64)
         self.places = places
 
@@ -140,14 +146,14 @@ def training_order(
     """Return the row numbers of each batch of an epoch, every row once.
 
     Rows are shuffled, sorted by length within windows, and cut into batches; then the batches are
-    shuffled. All batches but one have `batch_size` rows.
+    shuffled. At most one batch has fewer than `batch_size` rows.
     """
     random = np.random.default_rng([seed, epoch])
     rows = random.permutation(len(lengths))
     window = batch_size * max(1, min(WINDOW_BATCHES, len(rows) // (MIN_WINDOWS * batch_size)))
     for start in range(0, len(rows), window):
-        part = rows[start : start + window]
-        rows[start : start + window] = part[np.argsort(lengths[part], kind="stable")]
+        chosen = rows[start : start + window]
+        rows[start : start + window] = chosen[np.argsort(lengths[chosen], kind="stable")]
     batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     return [batches[i] for i in random.permutation(len(batches))]
 

@@ -1,26 +1,28 @@
 """Which columns of a file hold the text, the second text and the label."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from minibert.data.readers import Row
 from minibert.errors import InputError, printable
 
-# Names people give to columns, the likeliest first; lower case, compared without case.
+# Names people give to columns; lower case, compared without case.
 TEXT_NAMES = (
     *("text", "sentence", "message", "review", "content", "comment", "tweet", "sms", "body"),
-    *("review_text", "reviewtext", "utterance", "question", "query", "headline", "title"),
-    *("description", "post", "email", "document", "phrase"),
+    *("review_text", "reviewtext", "utterance", "question", "query", "description", "post"),
+    *("email", "document", "phrase"),
 )
+HEADING_NAMES = ("headline", "title")  # the text only if no column has a name from TEXT_NAMES
 LABEL_NAMES = (
     *("label", "labels", "category", "class", "sentiment", "target", "intent", "topic"),
     *("emotion", "gold_label", "tag", "y"),
 )
+# Only names that mean a pair: a title and a text are one text or two, which the user must say.
 PAIR_NAMES = (
     *(("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2")),
     *(("text1", "text2"), ("text_a", "text_b"), ("text", "text_pair")),
-    *(("question", "sentence"), ("question", "passage"), ("title", "description")),
-    *(("title", "body"), ("title", "content"), ("title", "text")),
+    *(("sentence_a", "sentence_b"), ("question", "sentence"), ("question", "passage")),
+    *(("query", "passage"),),
 )
 
 
@@ -43,44 +45,42 @@ class Columns:
         return ", ".join(f"{role} {printable(name, 40)!r}" for role, name in roles.items() if name)
 
 
+@dataclass(frozen=True)
+class RequestedColumns:
+    """The columns that --text-column, --pair-column and --label-column name, if they are given."""
+
+    text: str | None = None
+    pair: str | None = None
+    label: str | None = None
+
+
 def choose_columns(
     names: Sequence[str],
     where: str,
+    requested: RequestedColumns = RequestedColumns(),
     *,
-    text_column: str | None = None,
-    pair_column: str | None = None,
-    label_column: str | None = None,
     labelled: bool = True,
     default: Columns | None = None,
 ) -> Columns:
-    """Find the columns by the flags, by the `default` ones of a run, or by the names people use.
+    """Choose a file's columns: the requested ones, then a run's `default` ones, then by name.
 
-    A run trained on one text is not given two, nor the reverse. Raises InputError where it is not
-    clear which columns to take.
+    A run trained on one text reads one text, and a run trained on pairs reads pairs. Raises
+    InputError if the choice is not clear.
     """
-    text, pair, label = text_column, pair_column, label_column
+    text, pair, label = requested.text, requested.pair, requested.label
     listing = f"its columns are {', '.join(printable(name, 40) for name in names[:50])}"
     for flag, name in (("text", text), ("pair", pair), ("label", label)):
         if name is not None and name not in names:
             raise InputError(f"{where}: no column {name!r} for --{flag}-column; {listing}")
-    lower = {name.lower(): name for name in reversed(names)}
-    if (
-        text is None
-        and pair is None
-        and default
-        and {default.text, default.pair} - {None} <= set(names)
-    ):
-        text, pair = default.text, default.pair
     if label is None and labelled and default and default.label in names:
         label = default.label
-    taken = {pair, label}
-    if text is None and pair is None and (default is None or default.pair):
-        for first, second in PAIR_NAMES:
-            if {first, second} <= lower.keys() and not {lower[first], lower[second]} & taken:
-                text, pair = lower[first], lower[second]
-                break
+    if text is None and pair is None:
+        if default and default.texts() <= set(names):
+            text, pair = default.text, default.pair
+        elif default is None or default.pair:
+            text, pair = _pair_by_name(names, label)
     if text is None:
-        found = [lower[name] for name in TEXT_NAMES if lower.get(name, label) not in taken]
+        found = _text_by_name(names, taken=(pair, label))
         if len(found) != 1:
             problem = "more than one column may be the text" if found else "no text column found"
             raise InputError(f"{where}: {problem}; {listing}; choose with --text-column")
@@ -88,17 +88,49 @@ def choose_columns(
     if default and default.pair and pair is None:
         raise InputError(f"{where}: the model reads two texts; {listing}; give --pair-column")
     if label is None and labelled:
-        found = [lower[name] for name in LABEL_NAMES if lower.get(name, text) not in (text, pair)]
+        found = _named(LABEL_NAMES, names, taken=(text, pair))
         if len(found) != 1:
             problem = "more than one column may be the label" if found else "no label column found"
             raise InputError(f"{where}: {problem}; {listing}; choose with --label-column")
         label = found[0]
-    if len({text, pair, label} - {None}) < sum(name is not None for name in (text, pair, label)):
+    roles = [name for name in (text, pair, label) if name is not None]
+    if len(set(roles)) < len(roles):
         raise InputError(f"{where}: one column is named for two roles; {listing}")
-    label_name = lower.get("label_text") if label and label.lower() == "label" else None
-    return Columns(text, pair, label, label_name)
+    has_names = label is not None and label.lower() == "label"
+    label_name = _named(("label_text",), names, taken=roles) if has_names else []
+    return Columns(text, pair, label, *label_name)
+
+
+def possible_pair(
+    names: Sequence[str], columns: Columns, requested: RequestedColumns
+) -> str | None:
+    """Return an unused column that may be a second text, if no text column was requested."""
+    if columns.pair or requested.text:
+        return None
+    used = [name for name in astuple(columns) if name]
+    found = _named((*HEADING_NAMES, *TEXT_NAMES), names, taken=used)
+    return found[0] if found else None
 
 
 def field_names(rows: Iterable[Row]) -> list[str]:
-    """Return the fields that the readable ones of some rows have, in their order."""
+    """Return the names of all fields of the readable rows, in their order."""
     return list(dict.fromkeys(name for row in rows if not row.error for name in row.fields))
+
+
+def _named(
+    known: Sequence[str], names: Sequence[str], *, taken: Sequence[str | None] = ()
+) -> list[str]:
+    """Return the columns with a known name that are not taken, in the order of `known`."""
+    lower = {name.lower(): name for name in reversed(names)}
+    return [lower[name] for name in known if name in lower and lower[name] not in taken]
+
+
+def _text_by_name(names: Sequence[str], *, taken: Sequence[str | None]) -> list[str]:
+    return _named(TEXT_NAMES, names, taken=taken) or _named(HEADING_NAMES, names, taken=taken)
+
+
+def _pair_by_name(names: Sequence[str], label: str | None) -> tuple[str | None, str | None]:
+    for pair in PAIR_NAMES:
+        if len(found := _named(pair, names, taken=(label,))) == 2:
+            return found[0], found[1]
+    return None, None

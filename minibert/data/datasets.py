@@ -1,4 +1,4 @@
-"""Splits to datasets: texts are tokenized, their lengths reported, long ones cut."""
+"""Splits to datasets: tokenize texts, report their lengths, cut the long ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,9 +27,10 @@ class TokenizedSplits:
 def tokenize_splits(
     splits: Splits, tokenizer: Tokenizer, *, max_length: int | None, positions: int
 ) -> TokenizedSplits:
-    """Tokenize all splits and cut texts over `max_length` tokens (None: chosen from the lengths).
+    """Tokenize all splits and cut texts that are longer than `max_length` tokens.
 
-    Raises InputError for a length over the model's positions.
+    None takes the shortest length that cuts at most 1% of the training texts. Raises InputError for
+    a length over the model's positions.
     """
     if max_length is not None and max_length > positions:
         raise InputError(f"--max-length is {max_length}; this model has {positions} positions")
@@ -74,7 +75,7 @@ def shortest_length(lengths: np.ndarray) -> int:
 def length_histogram(
     lengths: np.ndarray, max_length: int, *, bars: int = 10, width: int = 40
 ) -> str:
-    """Draw token lengths as text. Bars that --max-length cuts are marked."""
+    """Draw token lengths as text. Bars that contain texts to cut are marked."""
     step = max(1, -(-int(lengths.max()) // bars))
     counts = np.bincount((lengths - 1) // step)
     cut = np.bincount((lengths[lengths > max_length] - 1) // step, minlength=len(counts))

@@ -3,7 +3,9 @@
 import argparse
 import os
 from dataclasses import dataclass
+from typing import Any
 
+from minibert.data.columns import RequestedColumns
 from minibert.options import check_options, length, option
 
 
@@ -18,7 +20,15 @@ def ratios(text: str) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """What to read as training, validation and test data. Raises InputError for bad values."""
+    """What to read as training, validation and test data.
+
+    Raises one InputError for all values out of range.
+
+    Example:
+        >>> DataOptions("reviews.csv", test="reviews.csv", max_length=2)
+        Traceback (most recent call last):
+        minibert.errors.InputError: --max-length is 2; it must be 3 or more; one file is...
+    """
 
     data: str = option("sst2", "file, hub:owner/name[/folder], sst2 or glue/sst2")
     validation: str | None = option(None, "file that selects the epoch", shown="split off")
@@ -45,10 +55,22 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         problems = []
-        if len(self.split) != 3 or min(self.split) < 1:
+        if isinstance(self.split, list):  # from JSON
+            object.__setattr__(self, "split", tuple(self.split))
+        if not _is_ratio(self.split):
             problems.append(f"--split is {self.split}; it needs three whole numbers, none below 1")
         files = [self.data, self.validation, self.test]
-        paths = [os.path.realpath(name) for name in files if name is not None]
+        paths = [os.path.realpath(name) for name in files if isinstance(name, str)]
         if len(set(paths)) < len(paths):
             problems.append("one file is given for two of --data, --validation and --test")
         check_options(self, *problems)
+
+    def columns(self) -> RequestedColumns:
+        """Return the columns that the options name."""
+        return RequestedColumns(self.text_column, self.pair_column, self.label_column)
+
+
+def _is_ratio(value: Any) -> bool:
+    if not isinstance(value, tuple) or len(value) != 3:
+        return False
+    return all(isinstance(number, int) and number >= 1 for number in value)

@@ -1,19 +1,26 @@
 """Files of rows, read one at a time: CSV (RFC 4180), TSV (unquoted), JSON lines, Parquet, lines.
 
-A row that cannot be read comes out with an `error`, so that the caller decides what it costs.
+A row that cannot be read has an `error`; the caller decides whether to stop or to drop it.
 """
 
 import csv
 import io
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from minibert.errors import InputError, printable
+from minibert.data.limits import (
+    LINE_LIMIT,
+    LimitedLines,
+    character_problem,
+    check_column_count,
+    field_count_problem,
+)
+from minibert.data.parquet import read_parquet
+from minibert.errors import InputError
 
 FORMATS = {
     ".csv": "csv",
@@ -24,17 +31,12 @@ FORMATS = {
     ".parquet": "parquet",
     ".txt": "lines",
 }
-SURROGATE = re.compile("[\ud800-\udfff]")
 UTF8 = ("utf-8", "utf8", "utf-8-sig")
-UTF16_MARKS = ("\udcff\udcfe", "\udcfe\udcff")  # the bytes FF FE and FE FF, which are not UTF-8
-# Characters of a line or field: some 20 books. A lost quote or a file without line ends stops here.
-LINE_LIMIT = 2**24
-FIELDS_LIMIT = 10_000
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row: the line it begins at (Parquet: its number), its fields, and what is wrong."""
+    """One row: the line where it begins (Parquet: the row's number), its fields, its error."""
 
     line: int
     fields: dict[str, Any]
@@ -50,7 +52,7 @@ def file_format(path: Path) -> str:
 
 
 def read_rows(path: Path, *, encoding: str = "utf-8") -> Iterator[Row]:
-    """Yield a file's rows; raises InputError for a file that is not there or has no header."""
+    """Yield a file's rows. Raises InputError if the file or its header cannot be read."""
     form = file_format(path)
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not a file")
@@ -67,8 +69,8 @@ def read_rows(path: Path, *, encoding: str = "utf-8") -> Iterator[Row]:
 def read_stream(
     binary: IO[bytes], form: str, where: str, *, encoding: str = "utf-8"
 ) -> Iterator[Row]:
-    """Yield the rows of an open byte stream; a byte order mark is dropped."""
-    # Bytes that do not decode become lone surrogates here, and an error of their own row below.
+    """Yield the rows of an open byte stream, which stays open. A byte order mark is dropped."""
+    # Bytes that do not decode become lone surrogates, for which check_characters sets an error.
     try:
         text = io.TextIOWrapper(
             binary,
@@ -80,7 +82,7 @@ def read_stream(
         raise InputError(f"--encoding {encoding}: Python knows no such encoding") from None
     rows = {"csv": _read_csv, "tsv": _read_tsv, "jsonl": _read_json_lines, "lines": _read_lines}
     try:
-        for row in rows[form](_Lines(text, where), where):
+        for row in rows[form](LimitedLines(text, where), where):
             yield row if row.error else check_characters(row, encoding)
     except UnicodeError as error:
         raise InputError(f"{where}: is not {encoding} ({error}); name another --encoding") from None
@@ -88,34 +90,13 @@ def read_stream(
         text.detach()  # the stream is the caller's to close
 
 
-class _Lines:
-    """A text's lines, their `number` so far, and what is wrong with the last one or more."""
-
-    def __init__(self, text: IO[str], where: str) -> None:
-        self.text, self.where = text, where
-        self.number = 0
-        self.error: str | None = None
-
-    def __iter__(self) -> Iterator[str]:
-        readline = self.text.readline
-        while line := readline(LINE_LIMIT):
-            if not self.number and line.startswith(UTF16_MARKS):
-                raise InputError(f"{self.where}: begins as UTF-16 does; give --encoding utf-16")
-            self.number += 1
-            if len(line) == LINE_LIMIT:
-                while line and not line.endswith(("\r", "\n")):
-                    line = readline(LINE_LIMIT)
-                self.error = f"is a line of over {LINE_LIMIT:,} characters"
-                line = ""
-            yield line
-
-    def take_error(self) -> str | None:
-        """Return what is wrong since the last call, once."""
-        error, self.error = self.error, None
-        return error
+def check_characters(row: Row, encoding: str) -> Row:
+    """Return the row, with an error if a text has bytes or characters that do not decode."""
+    problem = character_problem(row.fields, encoding)
+    return row if problem is None else replace(row, error=problem)
 
 
-def _read_csv(lines: _Lines, where: str) -> Iterator[Row]:
+def _read_csv(lines: LimitedLines, where: str) -> Iterator[Row]:
     csv.field_size_limit(LINE_LIMIT)  # the default refuses texts over 131,072 characters
     reader = csv.reader(lines, strict=True)
     start = 1
@@ -127,9 +108,9 @@ def _read_csv(lines: _Lines, where: str) -> Iterator[Row]:
         except StopIteration:
             break
         except csv.Error as problem:
-            error = f"is not CSV ({problem}); a quote inside quotes is written twice"
+            error = f"is not CSV ({problem}); write a quote inside quotes twice"
             if lines.number > start:
-                error += f"; its open quote takes in the lines to {lines.number}"
+                error += f"; its open quote extends to line {lines.number}"
         error = lines.take_error() or error
         line, start = start, lines.number + 1
         if header is None and error:
@@ -142,7 +123,7 @@ def _read_csv(lines: _Lines, where: str) -> Iterator[Row]:
         raise InputError(f"{where}: is empty; it needs a header line and rows")
 
 
-def _read_tsv(lines: _Lines, where: str) -> Iterator[Row]:
+def _read_tsv(lines: LimitedLines, where: str) -> Iterator[Row]:
     header: list[str] | None = None
     for line in lines:
         cells, error = line.rstrip("\r\n").split("\t"), lines.take_error()
@@ -158,7 +139,7 @@ def _read_tsv(lines: _Lines, where: str) -> Iterator[Row]:
         raise InputError(f"{where}: is empty; it needs a header line and rows")
 
 
-def _read_json_lines(lines: _Lines, where: str) -> Iterator[Row]:
+def _read_json_lines(lines: LimitedLines, where: str) -> Iterator[Row]:
     empty = True
     for line in lines:
         number, too_long = lines.number, lines.take_error()
@@ -176,62 +157,29 @@ def _read_json_lines(lines: _Lines, where: str) -> Iterator[Row]:
             yield Row(number, {}, f"is not JSON ({error})")
             continue
         if isinstance(fields, dict):
-            many = len(fields) > FIELDS_LIMIT
-            yield Row(number, fields, f"has {len(fields):,} fields" if many else None)
+            yield Row(number, fields, field_count_problem(fields))
         else:
             yield Row(number, {}, f"is a JSON {type(fields).__name__}, not an object")
     if empty:
         raise InputError(f"{where}: is empty; it needs one JSON object a line")
 
 
-def _read_lines(lines: _Lines, where: str) -> Iterator[Row]:
+def _read_lines(lines: LimitedLines, where: str) -> Iterator[Row]:
     for line in lines:
         yield Row(lines.number, {"text": line.rstrip("\r\n")}, lines.take_error())
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise InputError(
-            f'{path}: Parquet needs the extra parquet: pip install -e ".[parquet]"'
-        ) from None
-    number = 0
-    try:
-        with ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            _header(names, str(path))
-            for batch in file.iter_batches(batch_size=1024):
-                for values in zip(*map(_values, batch.columns), strict=True):
-                    number += 1
-                    yield Row(number, dict(zip(names, values, strict=True)))
-    except ArrowException as error:
-        raise InputError(f"{path}: is not a whole Parquet file ({error})") from None
-    if not number:
-        raise InputError(f"{path}: has no rows")
-
-
-def _values(column: Any) -> list[Any]:
-    """Return a column's values; in the place of one that Python cannot hold, the reason."""
-    try:
-        return list(column.to_pylist())
-    except (ValueError, OverflowError):  # a date after 9999 and the like, of whatever column
-        return [_value(scalar) for scalar in column]
-
-
-def _value(scalar: Any) -> Any:
-    try:
-        return scalar.as_py()
-    except (ValueError, OverflowError) as error:
-        return error
+    rows = read_parquet(path)
+    names = next(rows)
+    _header(names, str(path))
+    for number, values in enumerate(rows, start=1):
+        yield Row(number, dict(zip(names, values, strict=True)))
 
 
 def _header(cells: list[str], where: str) -> list[str]:
-    if len(cells) > FIELDS_LIMIT:
-        raise InputError(
-            f"{where}, line 1: has {len(cells):,} columns; keep at most {FIELDS_LIMIT:,} of them"
-        )
+    """Return the column names; one that is empty gets its number."""
+    check_column_count(len(cells), where)
     names = [cell.strip() or f"column {number}" for number, cell in enumerate(cells, start=1)]
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
@@ -245,19 +193,3 @@ def _row(line: int, header: list[str], cells: list[str], error: str | None) -> R
     if error is None and len(cells) != len(header):
         error = f"has {len(cells)} fields, the header {len(header)}"
     return Row(line, dict(zip(header, cells, strict=False)), error)
-
-
-def check_characters(row: Row, encoding: str) -> Row:
-    """Return the row, with an error where a text holds half a character or undecodable bytes."""
-    for name, value in row.fields.items():
-        bad = SURROGATE.search(value) if isinstance(value, str) else None
-        if bad:
-            byte = ord(bad[0]) - 0xDC00
-            problem = (
-                f"the byte 0x{byte:02x}, which is not {encoding}; name another --encoding"
-                if 0x80 <= byte <= 0xFF
-                else "half of a surrogate pair"
-            )
-            where = f"column {printable(name)}, character {bad.start() + 1}"
-            return Row(row.line, row.fields, f"{where}: holds {problem}")
-    return row

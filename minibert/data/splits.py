@@ -1,5 +1,6 @@
 """The training, validation and test split of a data set: read, or split off one file."""
 
+import shlex
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from minibert.data.columns import Columns
 from minibert.data.examples import Examples, class_names, load_examples
 from minibert.data.options import DataOptions
 from minibert.errors import InputError, printable
@@ -29,35 +29,38 @@ class Splits:
         return {name: split for name, split in splits.items() if split is not None}
 
     def fingerprints(self) -> dict[str, str]:
-        """Return a digest of each split, by which a resumed run notices changed data."""
+        """Return a digest of each split, from which a resumed run notices changed data."""
         return {name: split.fingerprint() for name, split in self.named().items()}
 
 
 def read_splits(options: DataOptions) -> Splits:
-    """Read the splits. A single file is split in three; a missing validation split in two.
+    """Read the splits, and split off those for which there is no file.
 
-    Raises InputError for files, columns, rows or labels that cannot be used.
+    A single file becomes three splits. With a test file, validation is split off the training file;
+    with a validation file alone, there is no test split. Raises InputError for files, columns, rows
+    or labels that cannot be used.
     """
     files = find_data(options.data)
     validation_files = [Path(options.validation)] if options.validation else files.validation
     test_files = [Path(options.test)] if options.test else files.test
 
-    def load(paths: Sequence[Path], default: Columns | None = None) -> Examples:
-        return load_examples(
+    def load(paths: Sequence[Path], train: Examples | None = None) -> Examples:
+        examples = load_examples(
             paths,
-            text_column=options.text_column,
-            pair_column=options.pair_column,
-            label_column=options.label_column,
+            options.columns(),
+            default=train.columns if train else None,
             encoding=options.encoding,
             bad_rows=options.bad_rows,
-            default=default,
         )
+        if train and not examples.names:  # its numbers mean what they mean in the training file
+            examples.names = train.names
+        return examples
 
     train = load(files.train)
     class_names(train)  # a single class is reported before a split fails for it
-    test = load(test_files, train.columns) if test_files else None
+    test = load(test_files, train) if test_files else None
     if validation_files:
-        return Splits(train, load(validation_files, train.columns), test)
+        return Splits(train, load(validation_files, train), test)
     if test is not None:
         train, validation = split_examples(train, options.split[:2], seed=options.split_seed)
         return Splits(train, validation, test)
@@ -65,9 +68,9 @@ def read_splits(options: DataOptions) -> Splits:
 
 
 def split_examples(examples: Examples, ratios: Sequence[int], *, seed: int) -> list[Examples]:
-    """Split in the given ratios (70, 15, 15), stratified by class.
+    """Split in ratios such as (70, 15, 15), stratified by class.
 
-    Raises InputError for a class with too few rows to be in each split.
+    Raises InputError if a class has too few rows for one in each split.
     """
     label, count = min(Counter(examples.labels).items(), key=lambda item: item[1])
     smallest = count * min(ratios) / sum(ratios)
@@ -97,7 +100,7 @@ def split_examples(examples: Examples, ratios: Sequence[int], *, seed: int) -> l
         examples.take(rows.tolist(), f"the {name} split of {examples.source}")
         for rows, name in zip(splits, names, strict=True)
     ]
-    result[0].dropped = examples.dropped
+    result[0].dropped, result[0].possible_pair = examples.dropped, examples.possible_pair
     return result
 
 
@@ -114,8 +117,18 @@ def _texts(examples: Examples) -> Iterable[Hashable]:
 
 
 def describe_splits(splits: Splits) -> str:
-    """Return what was read, dropped, and repeated between training and the other splits."""
+    """Return what was read and dropped, and what the user should check, one fact per line."""
     lines = [f"columns: {splits.train.columns}"]
+    if other := splits.train.possible_pair:
+        lines.append(
+            f"  one text per row; for {printable(other, 40)!r} as second text give "
+            f"--text-column {_quoted(splits.train.columns.text)} --pair-column {_quoted(other)}"
+        )
+    if similar := _differ_in_case(splits.train.labels):
+        lines.append(
+            f"  labels that differ only in case are separate classes: {', '.join(similar)}; "
+            "write them alike if they are one class"
+        )
     for name, split in splits.named().items():
         counts = Counter(split.labels).most_common()
         classes = ", ".join(f"{printable(label, 60)} {count:,}" for label, count in counts[:8])
@@ -132,5 +145,17 @@ def describe_splits(splits: Splits) -> str:
                 "measure generalization"
             )
     if splits.test is None:
-        lines.append("test: none given, and none split off since a validation file is given")
+        lines.append("test: none; give --test (with a validation file, no test split is split off)")
     return "\n".join(lines)
+
+
+def _differ_in_case(labels: Iterable[str]) -> list[str]:
+    """Return the labels that equal another one without case, at most ten, printable."""
+    found = sorted(set(labels), key=lambda label: (label.lower(), label))
+    counts = Counter(label.lower() for label in found)
+    return [printable(label, 40) for label in found if counts[label.lower()] > 1][:10]
+
+
+def _quoted(name: str) -> str:
+    """Return a column's name as a shell reads it."""
+    return shlex.quote(printable(name, 40))

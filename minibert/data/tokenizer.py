@@ -1,14 +1,14 @@
-"""TextDataset to token ids, through the `tokenizers` library; the only room that imports it.
+"""Texts to token ids with the `tokenizers` library; the only module that imports it.
 
-A tokenizer is read from `tokenizer.json`, or built from `vocab.txt` alone as the first BERTs need
-it (transformers' tokenization_bert.py is the reference for the ids).
+A tokenizer is read from `tokenizer.json`, or built from `vocab.txt` for older checkpoints. The
+reference for the ids is transformers' tokenization_bert.py.
 """
 
 import json
-import math
-import re
 import shutil
-from collections.abc import Iterable, Sequence
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,33 +19,67 @@ from tokenizers import Tokenizer as Backend
 from tokenizers.models import WordPiece
 
 from minibert.data.batches import TokenIds
+from minibert.data.limits import GROWTH_LIMIT, TOKENIZER_LIMIT, normalizer_growth
+from minibert.data.tokenizer_config import (
+    SPECIAL_TOKENS,
+    disagreement,
+    normalizer_switches,
+    special_token,
+    transformers_config,
+)
 from minibert.errors import InputError, printable
 from minibert.files import model_file, read_json, write_atomic, write_json
 from minibert.model.config import EncoderConfig
 
-SURROGATE = re.compile("[\ud800-\udfff]")
-FILE_LIMIT = 24 * 2**20  # bytes; the largest vocabularies, of 500,000 tokens, take 17 MB
+CONFIG_FILE = "tokenizer_config.json"
 
 
 class Tokenizer:
-    """A checkpoint's tokenizer, without the truncation and padding its file may have baked in."""
+    """A checkpoint's tokenizer. Truncation and padding that tokenizer.json asks for are off.
 
-    def __init__(self, backend: Backend, folder: Path) -> None:
+    Several threads can use one tokenizer.
+
+    Example:
+        >>> import minibert
+        >>> _, tokenizer = minibert.load_encoder("all-MiniLM-L6-v2")
+        >>> tokenizer.encode(["good film"])[0].ids.tolist()  # [CLS] good film [SEP]
+        [101, 2204, 2143, 102]
+
+    Args:
+        backend: the tokenizer of the library.
+        folder: the checkpoint that it was read from.
+        config: the numbers of the checkpoint's encoder.
+        settings: the checkpoint's tokenizer_config.json, empty if it has none.
+    """
+
+    def __init__(
+        self, backend: Backend, folder: Path, config: EncoderConfig, settings: Mapping[str, Any]
+    ) -> None:
         backend.no_truncation()
         backend.no_padding()
         self.backend = backend
-        self.folder = folder
+        self.folder, self.config, self.settings = folder, config, settings
+        self.lock = threading.Lock()  # truncation is switched on in the backend while it is used
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle by the arguments, since a lock cannot be copied."""
+        return Tokenizer, (self.backend, self.folder, self.config, self.settings)
 
     @classmethod
     def from_folder(cls, folder: Path, config: EncoderConfig) -> "Tokenizer":
-        """Read a checkpoint's tokenizer. Raises InputError if it does not fit the config."""
+        """Read a checkpoint's tokenizer. Raises InputError if it does not fit the config.
+
+        Warns if tokenizer.json and tokenizer_config.json disagree; tokenizer.json is used.
+        """
         source = model_file(folder, "tokenizer.json") or model_file(folder, "vocab.txt")
         if source is None:
             raise InputError(f"{folder}: holds no tokenizer (no tokenizer.json, no vocab.txt)")
-        if source.stat().st_size > FILE_LIMIT:
-            raise InputError(f"{source}: is over {FILE_LIMIT >> 20} MB, which no tokenizer is")
+        if source.stat().st_size > TOKENIZER_LIMIT:
+            raise InputError(f"{source}: is over {TOKENIZER_LIMIT >> 20} MB, which no tokenizer is")
+        settings_file = model_file(folder, CONFIG_FILE)
+        settings = read_json(settings_file) if settings_file else {}
         if source.name == "vocab.txt":
-            backend = _from_vocabulary(source)
+            backend = _from_vocabulary(source, settings)
         else:
             try:
                 backend = Backend.from_file(str(source))
@@ -57,12 +91,77 @@ class Tokenizer:
                 f"{source}: has {highest + 1} tokens, "
                 f"config.json only {config.vocab_size}; the two are not of one model"
             )
-        tokenizer = cls(backend, folder)
+        tokenizer = cls(backend, folder, config, settings)
         _check_frame(tokenizer, source, config)
+        if settings_file and (problem := disagreement(_normalizer(backend), settings)):
+            warnings.warn(
+                f"{folder}: its files disagree ({problem}); minibert uses tokenizer.json",
+                stacklevel=2,
+            )
         return tokenizer
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[TokenIds]:
         """Encode texts (with `pairs`: as first and second segment) at their full lengths."""
+        with self.lock:
+            return self._encode(texts, pairs)
+
+    def truncate(
+        self,
+        rows: list[TokenIds],
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        max_length: int,
+    ) -> int:
+        """Cut, in place, rows over `max_length` tokens, of a pair the longer text; count them."""
+        long = [number for number, row in enumerate(rows) if len(row) > max_length]
+        if long:
+            frame = self.backend.num_special_tokens_to_add(pairs is not None)
+            if frame > max_length:
+                raise InputError(f"--max-length is {max_length}; {frame} are special tokens alone")
+            long_texts, long_pairs = [texts[i] for i in long], pairs and [pairs[i] for i in long]
+            with self.lock:
+                self.backend.enable_truncation(max_length, strategy="longest_first")
+                try:
+                    short = self._encode(long_texts, long_pairs)
+                finally:
+                    self.backend.no_truncation()
+            for number, row in zip(long, short, strict=True):
+                rows[number] = row
+        return len(long)
+
+    def save(self, folder: Path, *, class_prefix: str = "Bert") -> None:
+        """Write the tokenizer's files, with which transformers computes the same ids.
+
+        `class_prefix` is that of transformers' class names, such as DistilBert.
+        """
+        file = folder / "tokenizer.json"
+        with self.lock:
+            write_atomic(file, lambda path: self.backend.save(str(path), pretty=False))
+        if vocabulary := model_file(self.folder, "vocab.txt"):
+            write_atomic(folder / "vocab.txt", partial(shutil.copyfile, vocabulary))
+        settings = transformers_config(
+            self.settings,
+            tokenizer_class=f"{class_prefix}Tokenizer" if _is_bert(self.backend) else None,
+            normalizer=_normalizer(self.backend),
+            special=self._special_tokens(),
+            token_types=self.config.token_types > 1,
+        )
+        write_json(folder / CONFIG_FILE, settings)
+
+    def _special_tokens(self) -> dict[str, str]:
+        """Return the special tokens by name: those in use, and [PAD] and [MASK] by their names."""
+        vocabulary, frame = self.backend.get_vocab(), self.backend.encode("", "").tokens
+        tokens = {
+            "unk": getattr(self.backend.model, "unk_token", None),
+            "sep": frame[-1],
+            "pad": special_token(self.settings, "pad") or "[PAD]",
+            "cls": frame[0],
+            "mask": special_token(self.settings, "mask") or "[MASK]",
+        }
+        return {name: token for name, token in tokens.items() if token in vocabulary}
+
+    def _encode(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[TokenIds]:
         inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
         try:
             encodings = self.backend.encode_batch_fast(inputs)
@@ -75,63 +174,6 @@ class Tokenizer:
             raise
         return [_token_ids(encoding, paired=pairs is not None) for encoding in encodings]
 
-    def truncate(
-        self,
-        rows: list[TokenIds],
-        texts: Sequence[str],
-        pairs: Sequence[str] | None = None,
-        *,
-        max_length: int,
-    ) -> int:
-        """Cut, in place, rows over `max_length` tokens, a pair's longer text first; count them."""
-        long = [number for number, row in enumerate(rows) if len(row) > max_length]
-        if long:
-            frame = self.backend.num_special_tokens_to_add(pairs is not None)
-            if frame > max_length:
-                raise InputError(f"--max-length is {max_length}; {frame} are special tokens alone")
-            self.backend.enable_truncation(max_length, strategy="longest_first")
-            short = self.encode([texts[i] for i in long], pairs and [pairs[i] for i in long])
-            self.backend.no_truncation()
-            for number, row in zip(long, short, strict=True):
-                rows[number] = row
-        return len(long)
-
-    def save(self, folder: Path) -> None:
-        """Write the tokenizer's files into a model folder, so that transformers finds them too."""
-        write_atomic(
-            folder / "tokenizer.json",
-            lambda temporary: self.backend.save(str(temporary), pretty=False),
-        )
-        for name in ("vocab.txt", "tokenizer_config.json"):
-            if source := model_file(self.folder, name):
-                write_atomic(folder / name, partial(shutil.copyfile, source))
-        if not (folder / "tokenizer_config.json").exists():
-            write_json(folder / "tokenizer_config.json", self._options())
-
-    def _options(self) -> dict[str, Any]:
-        """Return what transformers must be told: it reads no normalizer in tokenizer.json."""
-        options: dict[str, Any] = {"tokenizer_class": "BertTokenizer"}
-        normalizer = self.backend.normalizer
-        if isinstance(normalizer, normalizers.BertNormalizer):
-            options["do_lower_case"] = normalizer.lowercase
-            options["strip_accents"] = normalizer.strip_accents
-            options["tokenize_chinese_chars"] = normalizer.handle_chinese_chars
-        return options
-
-
-def checked_texts(texts: str | Iterable[str]) -> list[str]:
-    """Return texts as a list; a single string is one text.
-
-    Raises InputError for a value that is not a string, or has half of a surrogate pair.
-    """
-    texts = [texts] if isinstance(texts, str) else list(texts)
-    for number, text in enumerate(texts, start=1):
-        if not isinstance(text, str):
-            raise InputError(f"text {number} is {text!r}, not a string")
-        if SURROGATE.search(text):
-            raise InputError(f"text {number} holds half of a surrogate pair: {printable(text)}")
-    return texts
-
 
 def _token_ids(encoding: Encoding, *, paired: bool) -> TokenIds:
     ids = np.array(encoding.ids, dtype=np.int32)
@@ -139,15 +181,14 @@ def _token_ids(encoding: Encoding, *, paired: bool) -> TokenIds:
 
 
 def _check_frame(tokenizer: Tokenizer, source: Path, config: EncoderConfig) -> None:
-    """Raise InputError where what a tokenizer puts around every text is not for this model."""
+    """Raise InputError if the special tokens around a text do not fit the model."""
     backend = tokenizer.backend
     unknown = getattr(backend.model, "unk_token", None)
     if unknown is not None and backend.model.token_to_id(unknown) is None:
-        raise InputError(f"{source}: lacks its own token for unknown words, {printable(unknown)}")
-    if backend.normalizer is not None:
-        growth = _growth(json.loads(backend.normalizer.__getstate__()))
-        if growth > 100:
-            raise InputError(f"{source}: makes up to {growth:,} characters of one; fetch it again")
+        raise InputError(f"{source}: lacks its token for unknown words, {printable(unknown)}")
+    growth = normalizer_growth(_normalizer(backend))
+    if growth > GROWTH_LIMIT:
+        raise InputError(f"{source}: makes up to {growth:,} characters of one; fetch it again")
     frame = backend.num_special_tokens_to_add(True)
     if not 0 < frame < config.positions:
         raise InputError(
@@ -163,19 +204,31 @@ def _check_frame(tokenizer: Tokenizer, source: Path, config: EncoderConfig) -> N
             )
 
 
-def _growth(normalizer: dict[str, Any]) -> int:
-    """Return how many characters a normalizer and those in it may make of one."""
-    own = max(len(normalizer.get("content", "")), len(normalizer.get("prepend", "")), 1)
-    return own * math.prod(map(_growth, normalizer.get("normalizers", [])))
+def _normalizer(backend: Backend) -> dict[str, Any]:
+    """Return tokenizer.json's normalizer."""
+    found = backend.normalizer
+    return {} if found is None else dict(json.loads(found.__getstate__()))
 
 
-def _from_vocabulary(file: Path) -> Backend:
-    """Build BERT's tokenizer from one token a line, and `tokenizer_config.json` if it is there."""
-    settings_file = model_file(file.parent, "tokenizer_config.json")
-    settings: dict[str, Any] = read_json(settings_file) if settings_file else {}
+def _is_bert(backend: Backend) -> bool:
+    """Return whether transformers' BertTokenizer computes the same ids, with the same switches."""
+    model, frame = backend.model, backend.encode("", "")
+    return (
+        isinstance(model, WordPiece)
+        and model.continuing_subword_prefix == "##"
+        and model.max_input_chars_per_word == 100
+        and isinstance(backend.normalizer, normalizers.BertNormalizer)
+        and backend.normalizer.clean_text
+        and isinstance(backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
+        and frame.type_ids == [0, 0, 1]
+        and frame.tokens[1] == frame.tokens[2]
+    )
+
+
+def _from_vocabulary(file: Path, settings: Mapping[str, Any]) -> Backend:
+    """Build BERT's tokenizer from one token a line, and the switches of tokenizer_config.json."""
     special = {
-        name: _special(settings.get(f"{name}_token"), f"[{name.upper()}]")
-        for name in ("unk", "sep", "pad", "cls", "mask")
+        name: special_token(settings, name) or f"[{name.upper()}]" for name in SPECIAL_TOKENS
     }
     try:
         with open(file, encoding="utf-8", newline="\n") as lines:
@@ -188,17 +241,13 @@ def _from_vocabulary(file: Path) -> Backend:
 
     backend = Backend(WordPiece(vocabulary, unk_token=special["unk"]))
     backend.add_special_tokens(list(special.values()))
-    switches = {
-        "lowercase": settings.get("do_lower_case", True),
-        "strip_accents": settings.get("strip_accents"),  # null: as lowercase
-        "handle_chinese_chars": settings.get("tokenize_chinese_chars", True),
-    }
+    switches = normalizer_switches(settings)
     try:
         backend.normalizer = normalizers.BertNormalizer(clean_text=True, **switches)
     except TypeError:
         raise InputError(
-            f"{settings_file}: do_lower_case, strip_accents and tokenize_chinese_chars must be "
-            "true or false"
+            f"{file.parent / CONFIG_FILE}: do_lower_case, strip_accents and "
+            "tokenize_chinese_chars must be true or false"
         ) from None
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     cls, sep = special["cls"], special["sep"]
@@ -209,10 +258,3 @@ def _from_vocabulary(file: Path) -> Backend:
     )
     backend.decoder = decoders.WordPiece()
     return backend
-
-
-def _special(value: Any, default: str) -> str:
-    """Read a special token: a string, or an object with its `content` in older files."""
-    if isinstance(value, dict):
-        value = value.get("content")
-    return value if isinstance(value, str) else default

@@ -26,6 +26,10 @@ class Scores:
     loss: float
     per_class: dict[str, dict[str, float]]
 
+    def figure(self, name: str) -> float:
+        """Return accuracy, macro-f1 or (negated) loss: higher is better."""
+        return {"accuracy": self.accuracy, "macro-f1": self.macro_f1, "loss": -self.loss}[name]
+
     def to_json(self) -> dict:
         """Return the figures under the names that metrics.json gives them."""
         return {

@@ -1,20 +1,22 @@
 """Predictor: texts in; logits, probabilities and classes out."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from minibert.data.tokenizer import checked_texts
 from minibert.device import choose_compute
 from minibert.errors import InputError
 from minibert.hub import find_model
 from minibert.inference.batched import prepare_for_inference
 from minibert.inference.text_classifier import TextClassifier
+
+Texts = str | Iterable[str]  # a single string is one text; lists, pandas and numpy columns are N
 
 
 def load(
@@ -37,6 +39,15 @@ def load(
         max_length: tokens per text, longer texts are cut (default: the model's own).
 
     Raises InputError for a model that cannot be used, and for options out of range.
+
+    Example:
+        >>> import tempfile
+        >>> classifier = TextClassifier.pretrained("all-MiniLM-L6-v2", ["bad", "good"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     classifier.save(folder)
+        ...     predictor = load(folder)  # or a finished run, or a hub id
+        >>> predictor.predict(["a lovely film", "a dull one"])
+        ['...', '...']
     """
     options: dict[str, Any] = {
         "batch_size": batch_size,
@@ -46,7 +57,9 @@ def load(
     }
     classifier = TextClassifier.from_folder(find_model(name, revision=revision))
     predictor = Predictor(classifier, **options, keep=False)
-    predictor.source = partial(load, name, revision=revision, **options)
+    if Path(name).exists():  # a copy may be loaded in another working directory
+        name = str(Path(name).resolve())
+    predictor.load_copy = partial(load, name, revision=revision, **options)
     return predictor
 
 
@@ -56,9 +69,22 @@ class Predictor:
     A predictor from `load` can be pickled: the copy loads the same model with the same options.
 
     Args:
-        classifier: the model and its tokenizer. With `keep` it can still be trained; without, it
-            is used up and no copy is made.
+        classifier: the model and its tokenizer.
         batch_size, device, precision, max_length: as in `load`.
+        keep: copy the model, so that the classifier can still be trained and saved.
+
+    Raises InputError for options out of range.
+
+    Example:
+        >>> classifier = TextClassifier.pretrained("all-MiniLM-L6-v2", ["bad", "good"])
+        >>> predictor = Predictor(classifier, precision="fp32")  # its head is not trained yet
+        >>> predictor.predict_proba(["good film", "bad soup", "never again"]).shape
+        (3, 2)
+        >>> predictor.predict("good film")[0] in predictor.classes
+        True
+        >>> predictor.predict(["good film", None])
+        Traceback (most recent call last):
+        minibert.errors.InputError: texts[1] is None, not a string
     """
 
     def __init__(
@@ -72,9 +98,12 @@ class Predictor:
         keep: bool = True,
     ) -> None:
         positions = classifier.checkpoint.encoder.positions
-        self.max_length = max_length or classifier.checkpoint.head.max_length
+        head = classifier.checkpoint.head
+        self.max_length = head.max_length if max_length is None else max_length
         if not 3 <= self.max_length <= positions:
-            raise InputError(f"--max-length is {max_length}; this model takes 3 to {positions}")
+            raise InputError(
+                f"--max-length is {self.max_length}; this model takes 3 to {positions}"
+            )
         if batch_size < 1:
             raise InputError(f"--batch-size is {batch_size}; it must be 1 or more")
         self.classifier = classifier
@@ -82,7 +111,7 @@ class Predictor:
         self.compute = choose_compute(device, precision)
         self.model = prepare_for_inference(classifier.model, self.compute, keep=keep)
         self.truncated = 0  # texts cut so far
-        self.source: Any = None  # what loads an equal predictor
+        self.load_copy: Callable[[], Predictor] | None = None
         self._lock = threading.Lock()
 
     @property
@@ -90,36 +119,33 @@ class Predictor:
         """The class names, in the order of the logits' columns."""
         return self.classifier.classes
 
-    def logits(
-        self, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None
-    ) -> Tensor:
+    def logits(self, texts: Texts, pairs: Texts | None = None) -> Tensor:
         """Return logits (N, C) of N texts or pairs of texts, float32 on the CPU.
 
         A single string is one text; a list, a tuple, and a pandas or numpy column are N. Longer
         texts are cut at `max_length` tokens and counted in `truncated`. Raises InputError for
         values that are not strings.
         """
-        if not len(checked_texts(texts)):
-            return torch.empty(0, len(self.classes))
         rows, truncated = self.classifier.tokenize(texts, pairs, max_length=self.max_length)
-        dataset = self.classifier.dataset_of(rows)
+        if not rows:
+            return torch.empty(0, len(self.classes))
         with self._lock:
             self.truncated += truncated
+        dataset = self.classifier.dataset_of(rows)
         return self.model.logits(dataset, batch_size=self.batch_size)
 
-    def predict_proba(
-        self, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None
-    ) -> np.ndarray:
+    def predict_proba(self, texts: Texts, pairs: Texts | None = None) -> np.ndarray:
         """Return probabilities (N, C), float32; the columns are `classes`."""
         return torch.softmax(self.logits(texts, pairs), dim=1).numpy()
 
-    def predict(
-        self, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None
-    ) -> list[str]:
+    def predict(self, texts: Texts, pairs: Texts | None = None) -> list[str]:
         """Return the most probable class of each text."""
         return [self.classes[number] for number in self.logits(texts, pairs).argmax(dim=1)]
 
     def __reduce__(self) -> tuple:
-        if self.source is None:
-            raise TypeError("only a predictor from load() can be pickled; save the classifier")
-        return self.source, ()
+        if self.load_copy is None:
+            raise TypeError(
+                "only a predictor from minibert.load can be pickled; save the classifier and load "
+                "its folder"
+            )
+        return self.load_copy, ()

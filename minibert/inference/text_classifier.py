@@ -1,32 +1,56 @@
 """A classifier with its tokenizer: from a checkpoint, to datasets, into a folder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from minibert.checkpoint.config_file import read_encoder_config, write_config
 from minibert.checkpoint.families import FAMILIES
 from minibert.checkpoint.load import Checkpoint, load_classifier
+from minibert.checkpoint.load import load_encoder as load_encoder_folder
 from minibert.checkpoint.save import save_weights
 from minibert.data.batches import TextDataset, TokenIds
 from minibert.data.examples import Examples, class_ids
-from minibert.data.tokenizer import Tokenizer, checked_texts
-from minibert.errors import InputError
+from minibert.data.limits import SURROGATE
+from minibert.data.tokenizer import Tokenizer
+from minibert.errors import InputError, printable
 from minibert.hub import find_model
 from minibert.model.classifier import Classifier
-from minibert.model.config import HeadConfig
+from minibert.model.config import HEADS, POOLINGS, HeadConfig
+from minibert.model.encoder import Encoder
+
+
+def load_encoder(name: str, *, revision: str | None = None) -> tuple[Encoder, Tokenizer]:
+    """Load a pretrained encoder without a head, and its tokenizer.
+
+    The encoder is in float32 and evaluation mode. `name` is a folder or hub id, `revision` a
+    branch, tag or commit of a hub id. Raises InputError for a checkpoint that cannot be used.
+
+    Example:
+        >>> import torch
+        >>> encoder, tokenizer = load_encoder("all-MiniLM-L6-v2")
+        >>> ids = torch.from_numpy(tokenizer.encode(["good film"])[0].ids)
+        >>> encoder(ids[None]).shape  # one text, [CLS] good film [SEP], width 384
+        torch.Size([1, 4, 384])
+    """
+    folder = find_model(name, revision=revision)
+    encoder, config = load_encoder_folder(folder)
+    return encoder, Tokenizer.from_folder(folder, config)
 
 
 @dataclass(frozen=True)
 class TextClassifier:
-    """A checkpoint's classifier and its tokenizer.
+    """A classifier and its tokenizer: what `fit` trains and what a folder stores.
 
     Example:
         >>> classifier = TextClassifier.pretrained("all-MiniLM-L6-v2", ["bad", "good"])
         >>> classifier.classes
         ('bad', 'good')
+        >>> len(classifier.dataset(["good film", "bad soup"], ["good", "bad"]))
+        2
     """
 
     checkpoint: Checkpoint
@@ -46,9 +70,16 @@ class TextClassifier:
         """Load a pretrained encoder, by folder or hub id, under a new head for these classes.
 
         `head` is mlp, relu, linear or native; `pooling` is cls, pooler or mean (default: cls, or
-        the native head's own). Texts are cut at `max_length` tokens. The head's weights are drawn
-        from torch's random state. Raises InputError for a checkpoint that cannot be used.
+        the pooling of the native head). Texts are cut at `max_length` tokens. The head's weights
+        are drawn from torch's random state. Raises InputError for a checkpoint that cannot be used,
+        and for arguments out of range.
         """
+        names = as_names(classes, "classes")
+        if len(set(names)) < max(2, len(names)):
+            raise InputError(f"classes is {_shown(classes)}; give two or more different names")
+        for option, value, choices in (("head", head, HEADS), ("pooling", pooling, POOLINGS)):
+            if value is not None and value not in choices:
+                raise InputError(f"{option} is {value!r}, not one of {', '.join(choices)}")
         folder = find_model(name, revision=revision)
         config = read_encoder_config(folder)
         native = FAMILIES[config.family].native_pooling if head == "native" else "cls"
@@ -56,7 +87,7 @@ class TextClassifier:
             raise InputError(
                 f"max_length is {max_length}; this model takes 3 to {config.positions}"
             )
-        requested = HeadConfig(head, pooling or native, tuple(classes), max_length)
+        requested = HeadConfig(head, pooling or native, tuple(names), max_length)
         return cls(load_classifier(folder, requested), Tokenizer.from_folder(folder, config))
 
     @classmethod
@@ -77,39 +108,40 @@ class TextClassifier:
 
     def dataset(
         self,
-        texts: Sequence[str],
-        labels: Sequence[str] | None = None,
-        pairs: Sequence[str] | None = None,
+        texts: str | Iterable[str],
+        labels: str | Iterable[Any] | None = None,
+        pairs: str | Iterable[str] | None = None,
     ) -> TextDataset:
-        """Tokenize texts, or pairs of texts, and number their labels, to be trained or scored on.
+        """Return N tokenized texts, or pairs of texts, with their class numbers (N,).
 
-        Longer texts are cut at the head's `max_length`. Raises InputError for a text that is not a
-        string, or a label that is not a class.
+        Texts and labels are lists, tuples, or pandas or numpy columns; a single string is one. A
+        label is a class name, or a class number if no class name has a digit. Longer texts are cut
+        at the head's `max_length`. Raises InputError for a text that is not a string, and for a
+        label that is not a class.
         """
-        rows, _ = self.tokenize(texts, pairs)
+        texts = as_texts(texts, "texts")
         numbers = None
         if labels is not None:
-            examples = Examples("labels", list(texts), labels=[str(label) for label in labels])
-            examples.places = [f"label {number}" for number in range(1, len(examples.labels) + 1)]
-            numbers = class_ids(examples, self.classes)
-            if len(numbers) != len(rows):
-                raise InputError(f"{len(rows)} texts have {len(numbers)} labels")
-        return self.dataset_of(rows, numbers)
+            examples = Examples("labels", texts, labels=as_names(labels, "labels"))
+            check_lengths(texts, examples.labels, "labels")
+            examples.places = [f"labels[{number}]" for number in range(len(texts))]
+            numbers = class_ids(examples, self.classes, numbers=True)
+        return self.dataset_of(self.tokenize(texts, pairs)[0], numbers)
 
     def tokenize(
         self,
-        texts: Sequence[str],
-        pairs: Sequence[str] | None = None,
+        texts: str | Iterable[str],
+        pairs: str | Iterable[str] | None = None,
         *,
         max_length: int | None = None,
     ) -> tuple[list[TokenIds], int]:
         """Return the token ids of each text and the number of texts that were cut."""
-        texts = checked_texts(texts)
-        pairs = None if pairs is None else checked_texts(pairs)
-        if pairs is not None and len(pairs) != len(texts):
-            raise InputError(f"{len(texts)} texts have {len(pairs)} second texts")
-        rows = self.tokenizer.encode(texts, pairs)
+        texts = as_texts(texts, "texts")
+        if pairs is not None:
+            pairs = as_texts(pairs, "pairs")
+            check_lengths(texts, pairs, "pairs")
         max_length = max_length or self.checkpoint.head.max_length
+        rows = self.tokenizer.encode(texts, pairs)
         return rows, self.tokenizer.truncate(rows, texts, pairs, max_length=max_length)
 
     def dataset_of(self, rows: Sequence[TokenIds], labels: np.ndarray | None = None) -> TextDataset:
@@ -123,6 +155,53 @@ class TextClassifier:
         """Write a Hugging Face folder: config.json, model.safetensors, the tokenizer's files."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.tokenizer.save(folder)
+        prefix = FAMILIES[self.checkpoint.encoder.family].class_prefix
+        self.tokenizer.save(folder, class_prefix=prefix)
         write_config(folder, self.checkpoint.encoder, self.checkpoint.head)
         save_weights(folder, self.model, self.checkpoint.encoder, self.checkpoint.head)
+
+
+def as_texts(values: str | Iterable[str], name: str) -> list[str]:
+    """Return texts as a list. Raises InputError, with the argument's name, for other values."""
+    texts = as_list(values, name)
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"{name}[{number}] is {_shown(text)}, not a string")
+        if SURROGATE.search(text):
+            raise InputError(f"{name}[{number}] has half of a surrogate pair: {_shown(text)}")
+    return [str(text) for text in texts]  # numpy has a string type of its own
+
+
+def as_names(values: str | Iterable[Any], name: str) -> list[str]:
+    """Return class names or numbers as strings. Raises InputError for other values."""
+    names = []
+    for number, value in enumerate(as_list(values, name)):
+        label = value.item() if getattr(value, "ndim", None) == 0 else value  # of numpy or torch
+        if isinstance(label, float) and label.is_integer():
+            label = int(label)
+        if not isinstance(label, str | int):
+            raise InputError(f"{name}[{number}] is {_shown(value)}, not a class name or number")
+        names.append(str(label))
+    return names
+
+
+def as_list(values: Any, name: str) -> list[Any]:
+    """Return a column as a list; a single string is a column of one."""
+    if isinstance(values, str):
+        return [values]
+    try:
+        if isinstance(values, bytes | dict | set):
+            raise TypeError
+        return list(values)
+    except TypeError:
+        raise InputError(f"{name} is {_shown(values)}; give a string or a list") from None
+
+
+def check_lengths(texts: Sequence[str], others: Sequence[str], name: str) -> None:
+    """Raise InputError unless there is one of the others for each text."""
+    if len(texts) != len(others):
+        raise InputError(f"{len(texts)} texts have {len(others)} {name}; give one for each text")
+
+
+def _shown(value: Any) -> str:
+    return printable(repr(value), 80)

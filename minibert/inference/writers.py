@@ -1,82 +1,67 @@
-"""What predict.py writes: JSON lines, CSV or TSV, a window of answers at a time.
+"""What predict.py writes: predictions, one window at a time.
 
-A file grows temporary its place, as .NAME.new, and takes its place when it is whole. What a run that
-did not finish has answered stays there until --resume-output goes on with it.
+The file grows as .NAME.new and gets its name when it is complete. After an interruption
+--resume-output continues it.
 """
 
-import csv
-import io
-import json
-import math
 import os
-import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from minibert.data.columns import Columns
-from minibert.data.readers import Row
 from minibert.errors import InputError, Interrupted
 from minibert.files import check_replaceable, is_same_file, lock, open_without_links
+from minibert.inference.formats import (
+    WINDOW,
+    Formatter,
+    Record,
+    TableFormatter,
+    json_lines,
+    terminal_json_lines,
+)
 
-WINDOW = 2048  # rows that are read, sorted by length, answered and written together
-Formatter = Callable[[list[dict[str, Any]]], str]  # what a window of answers is as text
-KEYS = ("text", "pair", "label", "probability", "probabilities", "error")
-
-
-def prediction_record(
-    row: Row,
-    columns: Columns | None,
-    problem: str | None,
-    shares: list[float] | None,
-    classes: Sequence[str],
-) -> dict[str, Any]:
-    """Put together one row's answer and the input's other columns."""
-    fields = dict(row.fields)
-    record: dict[str, Any] = {"text": fields.pop(columns.text, None) if columns else None}
-    if columns and columns.pair:
-        record["pair"] = fields.pop(columns.pair, None)
-    if shares is None:
-        record |= {"label": None, "probability": None, "probabilities": None, "error": problem}
-    else:
-        best = max(range(len(classes)), key=shares.__getitem__)
-        rounded = {name: round(share, 6) for name, share in zip(classes, shares, strict=True)}
-        label = classes[best]
-        record |= {"label": label, "probability": rounded[label], "probabilities": rounded}
-    taken = {*KEYS, *(f"probability_{name}" for name in classes)}
-    for name, value in fields.items():
-        while name in taken or name in record:
-            name = f"input_{name}"
-        # JSON has no word for infinity or "not a number".
-        record[name] = None if isinstance(value, float) and not math.isfinite(value) else value
-    return record
+TABLES = (".csv", ".tsv")
 
 
 class PredictionWriter:
-    """Where the answers go; of an interrupted run's file, `ends` are the ends of whole windows."""
+    """Writes windows of predictions to an open stream.
+
+    Args:
+        output: the stream's name in error messages; - is standard output.
+        stream: where the bytes go.
+        formatter: makes a window's text.
+        ends: where each window ends that an interrupted run has written.
+    """
 
     def __init__(
-        self, output: str, stream: IO[bytes], form: Formatter, ends: Sequence[int]
+        self, output: str, stream: IO[bytes], formatter: Formatter, *, ends: Sequence[int] = ()
     ) -> None:
-        self.output, self.stream, self.form, self.ends = output, stream, form, ends
-        self.windows = 0  # up to the last one that was written, or found to be there
+        self.output, self.stream, self.formatter, self.ends = output, stream, formatter, ends
+        self.windows = 0  # written or compared so far
 
-    def any(self) -> bool:
-        """Say whether there is an answer."""
-        return bool(self.windows or self.ends)
+    def is_empty(self) -> bool:
+        """Return whether there is no prediction."""
+        return not self.windows and not self.ends
 
     def needs(self, window: int) -> bool:
-        """Say whether to answer a window: of those that are there, only the first and the last."""
+        """Return whether to predict a window.
+
+        Of those that an interrupted run has written, the first and the last are predicted again, to
+        compare them.
+        """
         return window in (0, len(self.ends) - 1) or window >= len(self.ends)
 
-    def write(self, window: int, answers: list[dict[str, Any]]) -> None:
-        """Write a window of answers; where one is there already, InputError if it is another."""
-        # What UTF-8 cannot hold (a bad row's undecodable bytes) becomes an escape, valid in JSON.
-        block = self.form(answers).encode("utf-8", "backslashreplace")
+    def write(self, window: int, records: list[Record]) -> None:
+        """Write a window, or compare it with the one in the file.
+
+        Raises InputError if the file has other predictions, or cannot be written.
+        """
+        # What UTF-8 cannot encode (a bad row's undecodable bytes) becomes an escape, valid in JSON.
+        block = self.formatter(records).encode("utf-8", "backslashreplace")
         if window >= len(self.ends):
-            with _written(self.output):
+            with _write_errors(self.output):
                 self.stream.write(block)
                 self.stream.flush()
         else:
@@ -89,20 +74,20 @@ class PredictionWriter:
         if self.stream.read(end - start) != block:
             rows = f"{window * WINDOW + 1:,} to {(window + 1) * WINDOW:,}"
             raise InputError(
-                f"--resume-output: {self.stream.name} has other answers to the rows {rows}; give "
-                "the same input, model and options as before, or remove it"
+                f"--resume-output: {self.stream.name} has other predictions for the rows {rows}; "
+                "give the same input, model and options as before, or remove it"
             )
         if end == self.ends[-1]:
-            self.stream.truncate()  # a window that is not whole is answered again
+            self.stream.truncate()  # an incomplete window is predicted again
 
     def finish(self) -> None:
-        """Bring a file to the disk; InputError where it has more answers than the input rows."""
+        """Sync the file to disk. Raises InputError if it has more predictions than the input."""
         if self.windows < len(self.ends):
             raise InputError(
-                f"--resume-output: {self.stream.name} has more answers than the input has rows; "
-                "give the same input as before, or remove it"
+                f"--resume-output: {self.stream.name} has more predictions than the input has "
+                "rows; give the same input as before, or remove it"
             )
-        with _written(self.output):
+        with _write_errors(self.output):
             os.fsync(self.stream.fileno())
 
 
@@ -110,58 +95,43 @@ class PredictionWriter:
 def open_writer(
     output: str, classes: Sequence[str], *, safe: bool, resume: bool
 ) -> Iterator[PredictionWriter]:
-    """Open standard output (-), or a file that is there only when it is whole.
+    """Open a file, or standard output for -, for the predictions of these classes.
 
-    `safe` keeps a table's cells from being formulas, `resume` goes on with an interrupted file.
+    Args:
+        output: a name that ends in .csv or .tsv, any other for JSON lines, or -.
+        classes: the class names.
+        safe: make no cell of a table a formula.
+        resume: continue an interrupted file.
     """
     if output == "-":
         if sys.stdout is None:
             raise InputError("standard output is closed; give --output FILE")
         with open(sys.stdout.fileno(), "wb", closefd=False) as stream:
-            yield PredictionWriter(output, stream, json_lines(terminal=stream.isatty()), ())
+            formatter = terminal_json_lines if stream.isatty() else json_lines
+            yield PredictionWriter(output, stream, formatter)
         return
     path = Path(os.path.realpath(output))
     check_replaceable(path)
-    temporary = path.with_name(f".{path.name}.new")
     suffix = path.suffix.lower()
-    table = suffix in (".csv", ".tsv")
-    form = table_rows(suffix, classes, safe=safe) if table else json_lines(terminal=False)
-    kept = f"the answers so far are kept in {temporary}: go on with --resume-output, or remove it"
-    with _growing(output, temporary) as file:
-        ends = whole_windows(file, suffix)
-        if ends and not resume:
-            raise InputError(
-                f"--output {output}: {temporary} has {len(ends) * WINDOW:,} answers of a run that "
-                "did not finish; go on with --resume-output, or remove it"
-            )
-        if not ends:
-            file.seek(0)
-            file.truncate()
-        answers = PredictionWriter(output, file, form, ends)
-        try:
-            yield answers
-            answers.finish()
-            if os.name == "posix":  # while it is locked, or another run would take it for its own
-                with _written(output):
+    table = TableFormatter(suffix, classes, safe=safe) if suffix in TABLES else json_lines
+    temporary = path.with_name(f".{path.name}.new")
+    with _locked(output, temporary) as file:
+        ends = _windows_to_keep(output, file, suffix, resume=resume)
+        writer = PredictionWriter(output, file, table, ends=ends)
+        with _kept_on_error(writer, temporary):
+            yield writer
+            writer.finish()
+            if os.name == "posix":  # while it is locked, so that no other run opens it before
+                with _write_errors(output):
                     os.replace(temporary, path)
-        except InputError as error:
-            if answers.windows > len(answers.ends):
-                raise InputError(f"{error}; {kept}") from None
-            raise
-        except Interrupted as stopped:
-            if answers.any():
-                stopped.hint = kept
-            raise
-        finally:
-            if not answers.any() and is_same_file(file, temporary):
-                temporary.unlink()
-    if os.name != "posix":  # Windows renames no open file
+    if os.name != "posix":  # Windows cannot rename an open file
         os.replace(temporary, path)
 
 
 @contextmanager
-def _growing(output: str, temporary: Path) -> Iterator[IO[bytes]]:
-    with _written(output):
+def _locked(output: str, temporary: Path) -> Iterator[IO[bytes]]:
+    """Open and lock the file that grows."""
+    with _write_errors(output):
         file = open(temporary, "r+b", opener=open_without_links)  # noqa: SIM115
     try:
         if not lock(file) or not is_same_file(file, temporary):
@@ -170,13 +140,46 @@ def _growing(output: str, temporary: Path) -> Iterator[IO[bytes]]:
             )
         yield file
     finally:
-        with suppress(OSError):  # what a full disk does not take has been said already
+        with suppress(OSError):  # a full disk was reported when the window was written
             file.close()
 
 
+def _windows_to_keep(output: str, file: IO[bytes], suffix: str, *, resume: bool) -> list[int]:
+    """Return the ends of an interrupted run's windows; empty the file if it has none."""
+    ends = whole_windows(file, suffix)
+    if ends and not resume:
+        raise InputError(
+            f"--output {output}: {file.name} has {len(ends) * WINDOW:,} predictions of a run that "
+            "did not finish; continue it with --resume-output, or remove it"
+        )
+    if not ends:
+        file.seek(0)
+        file.truncate()
+    return ends
+
+
 @contextmanager
-def _written(output: str) -> Iterator[None]:
-    """Say which file cannot be written; standard output is known by itself."""
+def _kept_on_error(writer: PredictionWriter, temporary: Path) -> Iterator[None]:
+    """Say where the predictions are if the run stops; remove a file that has none."""
+    kept = f"the predictions so far are in {temporary}: continue with --resume-output, or remove it"
+    try:
+        yield
+    except InputError as error:
+        if writer.windows > len(writer.ends):
+            raise InputError(f"{error}; {kept}") from None
+        raise
+    except Interrupted as interrupted:
+        if not writer.is_empty():
+            interrupted.hint = kept
+        raise
+    finally:
+        if writer.is_empty() and is_same_file(writer.stream, temporary):
+            temporary.unlink()
+
+
+@contextmanager
+def _write_errors(output: str) -> Iterator[None]:
+    """Name the file that cannot be written; errors of standard output pass."""
     try:
         yield
     except OSError as error:
@@ -186,85 +189,16 @@ def _written(output: str) -> Iterator[None]:
 
 
 def whole_windows(file: IO[bytes], suffix: str) -> list[int]:
-    """Return where each whole window of the answers in a file ends."""
+    """Return where each complete window in a file ends, in bytes."""
     ends, position, quoted = [], 0, False
-    rows = -1 if suffix in (".csv", ".tsv") else 0  # a header is no answer
+    rows = -1 if suffix in TABLES else 0  # the header is not a prediction
     for line in file:
         position += len(line)
         if suffix == ".csv":
-            quoted ^= line.count(b'"') % 2 == 1  # a cell may hold line ends; its quotes are doubled
+            quoted ^= line.count(b'"') % 2 == 1  # a cell may have line ends; its quotes are doubled
         if quoted or not line.endswith(b"\n"):
             continue
         rows += 1
         if rows and rows % WINDOW == 0:
             ends.append(position)
     return ends
-
-
-def json_lines(*, terminal: bool) -> Formatter:
-    """Return what makes lines of answers; on a terminal what is not printable is escaped."""
-
-    def form(answers: list[dict[str, Any]]) -> str:
-        text = "".join(json.dumps(x, ensure_ascii=False, default=str) + "\n" for x in answers)
-        return escaped(text) if terminal else text
-
-    return form
-
-
-def escaped(text: str) -> str:
-    """Return JSON lines with what a terminal might obey, or would not show, as escapes."""
-    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
-
-
-def table_rows(suffix: str, classes: Sequence[str], *, safe: bool) -> Formatter:
-    """Return what makes a table's rows of answers; the header comes with the first window."""
-    style: dict[str, Any] = {"lineterminator": "\r\n"}
-    if suffix == ".tsv":
-        style = {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None}
-        style["lineterminator"] = "\n"
-    elif safe:
-        # Where a semicolon parts cells, as in Europe, one must not begin a cell within another.
-        style["quoting"] = csv.QUOTE_NONNUMERIC
-    names: list[str] = []
-
-    def cell(value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        if safe and FORMULA.match(value) and not NUMBER.fullmatch(value):
-            value = f"'{value}"
-        return re.sub(r"[\t\r\n]", " ", value) if suffix == ".tsv" else value
-
-    def form(answers: list[dict[str, Any]]) -> str:
-        text = io.StringIO()
-        table = csv.writer(text, **style)
-        rows = [flatten(answer, classes) for answer in answers]
-        found = dict.fromkeys(name for row in rows for name in row)
-        if not names:
-            names.extend(found)
-            table.writerow(map(cell, names))
-        if late := sorted(found.keys() - set(names)):
-            raise InputError(
-                f"the column {late[0]!r} appears after the first {WINDOW} rows, when the header "
-                "of a table is written already; write .jsonl instead"
-            )
-        table.writerows([cell(row.get(name)) for name in names] for row in rows)
-        return text.getvalue()
-
-    return form
-
-
-# OWASP's advice on CSV injection, and what leads to the same: a spreadsheet may drop white space,
-# and takes the quotes off a TSV's cell, where they are of the text.
-FORMULA = re.compile(r"""["\s\0]*[=+\-@＝＋－＠\t\r\n\0]""")
-NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-
-
-def flatten(answer: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:
-    """Make a table's row of an answer: a column a class, and one for the error."""
-    shares = answer["probabilities"] or {}
-    record: dict[str, Any] = {
-        k: answer[k] for k in ("text", "pair", "label", "probability") if k in answer
-    }
-    record |= {f"probability_{name}": shares.get(name) for name in classes}
-    record["error"] = answer.get("error")
-    return record | {k: value for k, value in answer.items() if k not in KEYS}

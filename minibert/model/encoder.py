@@ -23,7 +23,9 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.word = empty_embedding(config.vocab_size, config.width)
+        # The padding's vector gets no gradient, as in transformers: without padding_idx a literal
+        # "[PAD]" in a text would train it.
+        self.word = empty_embedding(config.vocab_size, config.width, config.pad_token_id)
         self.position = empty_embedding(config.positions, config.width)
         self.token_type = None
         if config.token_types:
@@ -42,13 +44,14 @@ class Embeddings(nn.Module):
         return self.dropout(self.norm(x))
 
 
-def empty_embedding(rows: int, width: int) -> nn.Embedding:
+def empty_embedding(rows: int, width: int, padding_idx: int | None = None) -> nn.Embedding:
     """Return an embedding of zeros, to be filled from a checkpoint or by `initialize`.
 
     nn.Embedding draws random values first. On the meta device, where loading starts, that imports
     PyTorch's compiler and adds a second to every start.
     """
-    return nn.Embedding.from_pretrained(torch.zeros(rows, width), freeze=False)
+    weight = torch.zeros(rows, width)
+    return nn.Embedding.from_pretrained(weight, freeze=False, padding_idx=padding_idx)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, dropout_p: float) -> Tensor:
@@ -120,7 +123,13 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Token ids to one vector per token. Holds the pooler's weights if the checkpoint has them."""
+    """Token ids to one vector per token. Holds the pooler's weights if the checkpoint has them.
+
+    Example:
+        >>> config = EncoderConfig("bert", 99, width=12, layers=2, heads=3, feed_forward=48)
+        >>> Encoder(config)(torch.tensor([[2, 7, 5, 3]])).shape
+        torch.Size([1, 4, 12])
+    """
 
     def __init__(self, config: EncoderConfig, *, pooler: bool = False) -> None:
         super().__init__()
@@ -150,9 +159,14 @@ class Encoder(nn.Module):
 
 
 def initialize(module: nn.Module, std: float) -> None:
-    """Draw new weights as transformers does for both families: normal matrices, zero biases."""
+    """Draw new weights as transformers does for both families.
+
+    Matrices are normal, biases and the padding's vector zero.
+    """
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Embedding):
             nn.init.normal_(layer.weight, std=std)
         if isinstance(layer, nn.Linear):
             nn.init.zeros_(layer.bias)
+        if isinstance(layer, nn.Embedding) and layer.padding_idx is not None:
+            nn.init.zeros_(layer.weight[layer.padding_idx])

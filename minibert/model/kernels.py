@@ -42,10 +42,19 @@ def plain_attention(
 
 
 def stepwise_attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, dropout_p: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    *,
+    dropout_p: float,
+    cached_weights: int = CACHED_WEIGHTS,
 ) -> Tensor:
-    """Compute `plain_attention` for a few texts at a time, so that the weights stay in cache."""
-    size = max(1, CACHED_WEIGHTS // (q.shape[1] * q.shape[2] * k.shape[2]))
+    """Compute `plain_attention` for a few texts at a time, so that the weights stay in cache.
+
+    A step has as many texts as have `cached_weights` attention weights together, at least one.
+    """
+    size = max(1, cached_weights // (q.shape[1] * q.shape[2] * k.shape[2]))
     if len(q) <= size:
         return plain_attention(q, k, v, mask, dropout_p=dropout_p)
     masks = itertools.repeat(None) if mask is None else mask.split(size)
@@ -74,6 +83,8 @@ def dropout(x: Tensor, p: float) -> Tensor:
 
 
 class _Dropout(torch.autograd.Function):
+    """`dropout` by a kept mask, which the backward pass uses again."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, zeroed: int) -> Tensor:
         bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
@@ -98,13 +109,13 @@ def masked_scale_works() -> bool:
     """Try `masked_scale` on a small case; warn once if this PyTorch does not have its operator."""
     x, kept = torch.tensor([1.0, -2.0, 3.0]), torch.tensor([True, False, True])
     try:
-        right = masked_scale(x, kept, 1.25).tolist() == [1.25, 0.0, 3.75]
+        works = masked_scale(x, kept, 1.25).tolist() == [1.25, 0.0, 3.75]
     except (AttributeError, RuntimeError, TypeError):
-        right = False
-    if not right:
+        works = False
+    if not works:
         warnings.warn(
-            f"torch {torch.__version__} has no native_dropout_backward as expected; "
-            "training uses the slower torch dropout",
+            f"native_dropout_backward of torch {torch.__version__} is missing or has changed; "
+            "training uses PyTorch's slower dropout",
             stacklevel=2,
         )
-    return right
+    return works

@@ -6,29 +6,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minibert.data.batches import Dataset, training_order
+from minibert.data.batches import Dataset
 from minibert.device import Compute
 from minibert.errors import InputError
 from minibert.training.options import TrainingOptions
+from minibert.training.steps import optimizer_steps, step_batches
 
 
 class FiniteCheck:
-    """Checks every step.
+    """Checks the loss of every step, and the norm of the gradient if it is clipped.
 
-    On a CPU a bad step is found before the optimizer takes it. A GPU is not waited for: it keeps
-    the first bad step until `raise_if_found`. In fp16, gradients that are not finite are normal and
-    skipped by the loss scaler, so only the loss is checked.
+    On a CPU a bad step is found before the optimizer takes it. On a GPU the first bad step is kept
+    there until `raise_if_found`, so that no step waits. In fp16 the loss scaler skips gradients
+    that are not finite, so only the loss is checked.
     """
 
     def __init__(self, train: Dataset, options: TrainingOptions, compute: Compute) -> None:
         self.train, self.options, self.precision = train, options, compute.precision
-        self.waits = compute.device.type == "cpu"
+        self.check_now = compute.device.type == "cpu"
         self.found = torch.tensor([-1.0, 0.0, 0.0], device=compute.device)  # step, loss, norm
 
     def check(self, step: int, loss: Tensor, norm: float | Tensor) -> None:
         """Check the loss and the gradient's norm of a step, counted from 0 over all epochs."""
         checked_norm = norm if self.precision != "fp16" else 0.0
-        if self.waits:
+        if self.check_now:
             if not math.isfinite(float(loss)) or not math.isfinite(float(checked_norm)):
                 raise self._error(step, float(loss), float(checked_norm))
             return
@@ -52,7 +53,7 @@ class FiniteCheck:
         return InputError(
             f"step {step + 1}: {what}, on {self._places(step)}; likely a learning rate is too high "
             f"(--encoder-lr is {options.encoder_lr:g}, --head-lr {options.head_lr:g})"
-            f"{'' if self.precision == 'fp32' else precision}; the best epoch before it is kept"
+            f"{'' if self.precision == 'fp32' else precision}"
         )
 
     def _places(self, step: int) -> str:
@@ -63,15 +64,3 @@ class FiniteCheck:
         first = [places[row] if places else f"row {row + 1}" for row in rows[:3]]
         more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
         return f"{', '.join(first)}{more}"
-
-
-def optimizer_steps(texts: int, options: TrainingOptions) -> int:
-    """Return the number of optimizer steps per epoch, partial ones included."""
-    return math.ceil(math.ceil(texts / options.batch_size) / options.accumulate)
-
-
-def step_batches(train: Dataset, options: TrainingOptions, epoch: int) -> list[list[np.ndarray]]:
-    """Return the rows of each batch of each optimizer step of an epoch."""
-    order = training_order(train.lengths, options.batch_size, seed=options.seed, epoch=epoch)
-    size = options.accumulate
-    return [order[start : start + size] for start in range(0, len(order), size)]

@@ -62,6 +62,7 @@ class TrainingOptions:
     )
 
     def __post_init__(self) -> None:
-        both = self.freeze and (self.freeze_layers or self.freeze_embeddings)
-        problem = "--freeze freezes all; drop --freeze-layers and --freeze-embeddings"
-        check_options(self, *[problem] * bool(both))
+        problems = []
+        if self.freeze and (self.freeze_layers or self.freeze_embeddings):
+            problems = ["--freeze freezes all; drop --freeze-layers and --freeze-embeddings"]
+        check_options(self, *problems)

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from torch import Tensor
 from tqdm import tqdm
 
-from minibert.training.loop import Callback
+from minibert.training.callback import Callback
 from minibert.training.state import TrainState
 
 PLAIN_LINES = 10  # per run
@@ -21,6 +21,9 @@ class ProgressBar(Callback):
     """Shows speed, time left in the epoch, loss and learning rate on standard error.
 
     After each epoch it prints the epoch's figures on standard output.
+
+    Example:
+        >>> bar = ProgressBar()  # for fit(model, train, validation, callback=bar)
     """
 
     def __init__(self) -> None:

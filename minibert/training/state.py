@@ -22,7 +22,9 @@ from minibert.files import write_atomic
 from minibert.training.options import TrainingOptions
 
 FORMAT = "2"  # of the state file
-COUNTERS = ("epoch", "step", "texts", "epoch_seconds", "seconds", "best_epoch", "best_figure")
+COUNTERS = (
+    *("epoch", "step", "texts", "epoch_seconds", "seconds", "lr", "best_epoch", "best_figure"),
+)
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,20 @@ class EpochRecord:
     texts_per_second: float
 
 
+@dataclass(frozen=True)
+class TrainResult:
+    """What `fit` returns."""
+
+    history: tuple[EpochRecord, ...]  # the figures of each epoch
+    best_epoch: int  # counted from 1
+    steps: int  # of the optimizer
+    seconds: float  # of all steps
+    encoding_seconds: float  # of a frozen encoder
+
+
 @dataclass
 class TrainState:
-    """What trains, and what it has done. A step depends on this and on torch's random state."""
+    """Model, optimizer, scaler, counters: with torch's random state, all that a step depends on."""
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
@@ -55,6 +68,7 @@ class TrainState:
     texts: int = 0  # of the current epoch, trained on so far
     epoch_seconds: float = 0.0  # of the current epoch's steps
     seconds: float = 0.0  # of all steps
+    lr: float = 0.0  # the highest learning rate of the last step
     best_epoch: int = 0
     best_figure: float = float("-inf")
     history: list[EpochRecord] = field(default_factory=list)
@@ -68,8 +82,9 @@ class TrainState:
         """Start measuring the time of the next step."""
         self._clock = time.perf_counter()
 
-    def count_step(self, loss: Tensor, weight: Tensor, texts: int) -> None:
+    def count_step(self, loss: Tensor, weight: Tensor, *, texts: int, lr: float) -> None:
         """Count a step with this mean loss, this weight of its labels, and so many texts."""
+        self.lr = lr
         self.sums += torch.stack((loss * weight, weight))
         self.step += 1
         self.texts += texts
@@ -82,15 +97,15 @@ class TrainState:
         self.seconds += now - self._clock
         self._clock = now
 
-    def end_epoch(self, scores: Scores, *, figure: float, lr: float) -> bool:
-        """Record an epoch by its validation scores; return whether its figure is the best yet."""
+    def end_epoch(self, scores: Scores) -> bool:
+        """Record an epoch and its validation scores; return whether it is the best so far."""
         loss_sum, weight_sum = self.sums.tolist()
         self.epoch += 1
         self.history.append(
             EpochRecord(
                 epoch=self.epoch,
                 train_loss=loss_sum / weight_sum,
-                learning_rate=lr,
+                learning_rate=self.lr,
                 validation_loss=scores.loss,
                 validation_accuracy=scores.accuracy,
                 validation_macro_f1=scores.macro_f1,
@@ -100,10 +115,16 @@ class TrainState:
         )
         self.sums.zero_()
         self.texts, self.epoch_seconds = 0, 0.0
+        figure = scores.figure(self.options.select)
         best = figure > self.best_figure or not self.best_epoch
         if best:
             self.best_epoch, self.best_figure = self.epoch, figure
         return best
+
+    def result(self, encoding_seconds: float) -> TrainResult:
+        """Return what `fit` returns."""
+        history = tuple(self.history)
+        return TrainResult(history, self.best_epoch, self.step, self.seconds, encoding_seconds)
 
     def counters(self) -> dict[str, Any]:
         """Return the numbers that the state file has."""
@@ -143,13 +164,14 @@ def save_state(folder: Path, state: TrainState) -> None:
 def load_state(file: Path, state: TrainState) -> None:
     """Set `state` and torch's random state to those in a file.
 
-    Raises InputError for a damaged file, or one of another version; it says what else is there.
+    Raises InputError for a damaged file, naming an older state if there is one, and for a file of
+    another version.
     """
     try:
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        if metadata.get("format", "1") != FORMAT and "progress" in metadata:
+        if metadata.get("format") != FORMAT and metadata.keys() & {"format", "progress"}:
             raise InputError(
                 f"--resume {file.parent}: the state {file.name} is of another version of minibert; "
                 "start a new run"

@@ -73,9 +73,13 @@ def compact_word_rows(
     embeddings, table = encoder.embeddings, encoder.embeddings.word
     compact = CompactEmbedding(table, train.used_ids())
 
-    @contextmanager
-    def whole_table() -> Iterator[None]:
+    def whole_table() -> AbstractContextManager:
+        # At the call and not on entry: an interrupt of the context must not cut it short.
         compact.write_back()
+        return in_place()
+
+    @contextmanager
+    def in_place() -> Iterator[None]:
         embeddings.word = table
         try:
             yield

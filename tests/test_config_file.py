@@ -1,18 +1,27 @@
-"""A config.json is read to the right numbers, written back the same, or refused with its key named.
+"""A config.json is read, written back the same, or refused with an error that names the key.
 
-Run: pytest tests/test_config.py
+Run: pytest tests/test_config_file.py
 """
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import SHARED, tiny_config
 
+from minibert.checkpoint.config_file import (
+    encoder_entries,
+    parse_encoder,
+    parse_head,
+    read_encoder_config,
+    read_head_config,
+    write_config,
+)
 from minibert.errors import InputError
-from minibert.model.config import EncoderConfig, HeadConfig, read_head
+from minibert.model.config import EncoderConfig, HeadConfig
 
-# Both families' keys, no two sizes equal.
+# The keys of both families. No two sizes are equal.
 CONFIGS: dict[str, dict[str, Any]] = {
     "bert": {
         "model_type": "bert",
@@ -51,23 +60,23 @@ TINY = tiny_config("bert")
 
 
 def published(name: str) -> dict[str, Any]:
-    """Return a published config.json, or skip where the shared folder is not."""
+    """Return a published config.json, or skip the test without the folder of published files."""
     file = SHARED / "checkpoints" / name
     if not file.is_file():
-        pytest.skip(f"{name} is not beside this checkout")
+        pytest.skip(f"{name} is not available")
     return json.loads(file.read_text(encoding="utf-8"))
 
 
 def read(data: dict[str, Any]) -> EncoderConfig:
-    return EncoderConfig.from_json(data, where="config.json")
+    return parse_encoder(data, where="config.json")
 
 
-# What is read
+# Reading the encoder's numbers
 
 
 def test_every_key_reaches_its_field(family: str) -> None:
     rates = {"dropout": 0.11, "attention_dropout": 0.13, "classifier_dropout": 0.17}
-    own = {"token_types": 5, "layer_norm_eps": 1e-7} if family == "bert" else {"token_types": 0}
+    others = {"token_types": 5, "layer_norm_eps": 1e-7} if family == "bert" else {"token_types": 0}
     assert read(CONFIGS[family]) == EncoderConfig(
         family=family,
         vocab_size=31,
@@ -80,7 +89,7 @@ def test_every_key_reaches_its_field(family: str) -> None:
         initializer_range=0.03,
         pad_token_id=4,
         **rates,
-        **own,
+        **others,
     )
 
 
@@ -112,7 +121,7 @@ def test_old_google_config_without_model_type_is_bert() -> None:
     assert read(data) == read(CONFIGS["bert"])
 
 
-def test_what_a_config_leaves_out_has_the_familys_default(family: str) -> None:
+def test_a_missing_optional_key_has_the_default_of_the_family(family: str) -> None:
     sizes = {key: value for key, value in CONFIGS[family].items() if type(value) is not float}
     for key in ("max_position_embeddings", "type_vocab_size", "pad_token_id"):
         sizes.pop(key, None)
@@ -123,29 +132,35 @@ def test_what_a_config_leaves_out_has_the_familys_default(family: str) -> None:
     assert found.classifier_dropout == (None if family == "bert" else 0.2)
 
 
-def test_null_is_the_same_as_left_out() -> None:
+def test_null_is_the_same_as_a_missing_key() -> None:
     assert read(CONFIGS["bert"] | {"classifier_dropout": None}).classifier_dropout is None
     assert read(CONFIGS["distilbert"] | {"seq_classif_dropout": None}).classifier_dropout == 0.2
 
 
-def test_only_distilbert_has_no_dropout_after_the_attention() -> None:
+def test_bert_has_dropout_after_attention_and_distilbert_has_none() -> None:
     assert read(CONFIGS["bert"]).attention_output_dropout == 0.11
     assert read(CONFIGS["distilbert"]).attention_output_dropout == 0.0
 
 
-# What is written
+# Writing
 
 
-def test_to_json_gives_back_the_file(family: str) -> None:
-    assert read(CONFIGS[family]).to_json() == CONFIGS[family]
+def test_the_entries_of_a_config_are_those_it_was_read_from(family: str) -> None:
+    assert encoder_entries(read(CONFIGS[family])) == CONFIGS[family]
 
 
-def test_from_json_gives_back_the_config(family: str) -> None:
-    config = tiny_config(family)
-    assert read(json.loads(json.dumps(config.to_json()))) == config
+@pytest.mark.parametrize("kind", ["native", "mlp"])
+def test_encoder_and_head_are_read_as_they_were_written(
+    family: str, kind: str, tmp_path: Path
+) -> None:
+    pooling = "pooler" if (family, kind) == ("bert", "native") else "cls"
+    config, head = tiny_config(family), HeadConfig(kind, pooling, ("ä", "b", "c"), 17)
+    write_config(tmp_path, config, head)
+    assert read_encoder_config(tmp_path) == config
+    assert read_head_config(tmp_path) == head
 
 
-# What is refused: the file and the key stand in the message
+# Refusals: the message names the file and the key
 
 
 @pytest.mark.parametrize("model_type", ["roberta", "albert", "", None, ["bert"]])
@@ -217,7 +232,7 @@ def test_a_value_of_the_wrong_type_or_range_is_refused(key: str, value: Any) -> 
         read(CONFIGS["bert"] | {key: value})
 
 
-def test_heads_that_do_not_divide_the_width_are_refused() -> None:
+def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:
     with pytest.raises(InputError, match=r"width of 12 .* 5 heads"):
         read(CONFIGS["bert"] | {"num_attention_heads": 5})
 
@@ -227,7 +242,7 @@ def test_an_unknown_activation_is_refused() -> None:
         read(CONFIGS["distilbert"] | {"activation": "silu"})
 
 
-def test_padding_outside_of_the_vocabulary_is_refused() -> None:
+def test_a_pad_token_outside_the_vocabulary_is_refused() -> None:
     assert read(CONFIGS["bert"] | {"pad_token_id": 30}).pad_token_id == 30
     with pytest.raises(InputError, match="pad_token_id"):
         read(CONFIGS["bert"] | {"pad_token_id": 31})
@@ -237,10 +252,10 @@ def test_padding_outside_of_the_vocabulary_is_refused() -> None:
 
 
 def head_of(encoder: EncoderConfig = TINY, **data: Any) -> HeadConfig | None:
-    return read_head(data, encoder, where="config.json")
+    return parse_head(data, encoder, where="config.json")
 
 
-def own_head(**changes: Any) -> dict[str, Any]:
+def minibert_entry(**changes: Any) -> dict[str, Any]:
     return {"head": "mlp", "pooling": "mean", "max_length": 17, **changes}
 
 
@@ -259,28 +274,28 @@ def test_native_head_of_each_family(family: str) -> None:
 
 def test_native_head_without_names_has_two_classes_as_in_transformers() -> None:
     data = published("bert-base-cased/config.finetuned-example.json")
-    found = read_head(data, read(data), where="config.json")
+    found = parse_head(data, read(data), where="config.json")
     assert found == HeadConfig("native", "pooler", ("LABEL_0", "LABEL_1"), 512)
 
 
 def test_the_sst2_classifier() -> None:
     data = published("distilbert-base-uncased/config.sst-2-english.TRANSCRIBED.json")
-    found = read_head(data, read(data), where="config.json")
+    found = parse_head(data, read(data), where="config.json")
     assert found == HeadConfig("native", "cls", ("NEGATIVE", "POSITIVE"), 512)
 
 
-def test_own_head_wins_over_the_architecture() -> None:
+def test_the_entry_minibert_wins_over_the_architecture() -> None:
     found = head_of(
         architectures=["BertForSequenceClassification"],
         id2label={"0": "a", "1": "b"},
-        minibert=own_head(),
+        minibert=minibert_entry(),
     )
     assert found == HeadConfig("mlp", "mean", ("a", "b"), 17)
 
 
-def test_labels_are_ordered_by_number_not_by_text() -> None:
+def test_classes_are_ordered_by_their_numbers_not_by_the_text_of_the_numbers() -> None:
     names = {str(number): f"class {number}" for number in reversed(range(12))}
-    found = head_of(minibert=own_head(), id2label=names)
+    found = head_of(minibert=minibert_entry(), id2label=names)
     assert found is not None
     assert found.labels == tuple(f"class {number}" for number in range(12))
 
@@ -296,21 +311,27 @@ def test_labels_are_ordered_by_number_not_by_text() -> None:
         {"0": "a", "1": None},
         {"0": "a", "1": ["b"]},
         {"0": "a", "1": "a"},
-        {"0": "a", "1": "b\x1b[31m"},  # what a terminal obeys
+        {"0": "a", "1": "b\x1b[31m"},  # control characters of a terminal
         {"0": "a", "1": "b\x9b31m"},
         {"0": "a\n", "1": "b"},
-        {"0": "a", "1": "\ud800"},  # half of a character
+        {"0": "a", "1": "\ud800"},  # a lone surrogate
     ],
 )
 def test_bad_id2label_is_refused(id2label: Any) -> None:
     with pytest.raises(InputError, match=r"^config\.json: id2label "):
-        head_of(minibert=own_head(), id2label=id2label)
+        head_of(minibert=minibert_entry(), id2label=id2label)
 
 
 @pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
 def test_another_problem_type_is_refused(problem: str) -> None:
     with pytest.raises(InputError, match=rf"problem_type is '{problem}'"):
         head_of(architectures=["BertForSequenceClassification"], problem_type=problem)
+
+
+@pytest.mark.parametrize("count", [1, 0, -2, 2.0, "2", 10**6])
+def test_another_number_of_labels_is_refused(count: Any) -> None:
+    with pytest.raises(InputError, match=r"^config\.json: num_labels is "):
+        head_of(architectures=["BertForSequenceClassification"], num_labels=count)
 
 
 @pytest.mark.parametrize("architectures", ["BertModel", 1, {"0": "BertModel"}])
@@ -326,11 +347,11 @@ def test_architectures_must_be_a_list(architectures: Any) -> None:
         "mlp",
         ["mlp", "mean", 17],
         {"head": "mlp", "pooling": "mean"},
-        own_head(head="deep"),
-        own_head(pooling="max"),
-        own_head(max_length="17"),
-        own_head(max_length=2),
-        own_head(max_length=TINY.positions + 1),
+        minibert_entry(head="deep"),
+        minibert_entry(pooling="max"),
+        minibert_entry(max_length="17"),
+        minibert_entry(max_length=2),
+        minibert_entry(max_length=TINY.positions + 1),
     ],
 )
 def test_a_damaged_minibert_entry_is_refused(entry: Any) -> None:
@@ -339,6 +360,6 @@ def test_a_damaged_minibert_entry_is_refused(entry: Any) -> None:
 
 
 @pytest.mark.parametrize("length", [3, TINY.positions])
-def test_max_length_reaches_from_one_word_to_all_positions(length: int) -> None:
-    found = head_of(minibert=own_head(max_length=length))
+def test_max_length_is_from_three_tokens_to_all_positions(length: int) -> None:
+    found = head_of(minibert=minibert_entry(max_length=length))
     assert found is not None and found.max_length == length

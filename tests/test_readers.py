@@ -1,6 +1,6 @@
-"""Proves that every format gives the rows that were written, and that a bad row says where it is.
+"""Every file format returns the rows that were written; a bad row says where it is and why.
 
-Run: pytest tests/test_tables.py
+Run: pytest tests/test_readers.py
 """
 
 import csv
@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minibert.data.examples import text_of
+from minibert.data.limits import LINE_LIMIT
 from minibert.data.readers import Row, read_rows, read_stream
 from minibert.errors import InputError
 
@@ -21,11 +22,11 @@ LINE_BREAK = re.compile("\r\n|\r|\n")
 
 
 def rows_of(data: bytes, form: str = "csv", encoding: str = "utf-8") -> list[Row]:
-    """The rows of some bytes."""
+    """Read bytes as a file of this format."""
     return list(read_stream(io.BytesIO(data), form, "here", encoding=encoding))
 
 
-# --- what was written comes back
+# --- rows that were written
 
 cells = st.text(
     st.sampled_from('ab",;\t\n\r é漢 ') | st.characters(codec="utf-8", exclude_characters="\0")
@@ -34,7 +35,7 @@ cells = st.text(
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(cells, cells, cells), min_size=1, max_size=6))
-def test_csv_gives_back_what_the_csv_module_wrote_with_each_row_s_line(written):
+def test_csv_returns_what_the_csv_module_wrote_with_the_line_of_each_row(written):
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["a", "b", "c"])
@@ -50,7 +51,7 @@ def test_csv_gives_back_what_the_csv_module_wrote_with_each_row_s_line(written):
 
 @settings(deadline=None)
 @given(st.lists(st.dictionaries(st.text(), st.text() | st.integers() | st.none()), min_size=1))
-def test_json_lines_give_back_what_the_json_module_wrote(written):
+def test_json_lines_return_what_the_json_module_wrote(written):
     data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in written).encode()
     assert rows_of(data, "jsonl") == [Row(i, row) for i, row in enumerate(written, start=1)]
 
@@ -60,7 +61,7 @@ unbroken = st.text(st.characters(codec="utf-8", exclude_characters="\t\r\n"), mi
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(unbroken, unbroken), min_size=1))
-def test_tsv_takes_every_other_character_as_it_is_quotes_too(written):
+def test_tsv_keeps_all_characters_but_tabs_and_line_ends(written):
     data = "".join(f"{a}\t{b}\n" for a, b in [("x", "y"), *written]).encode()
     assert [tuple(row.fields.values()) for row in rows_of(data, "tsv")] == written
 
@@ -70,7 +71,7 @@ def test_a_lone_quote_in_tsv_is_text():
     assert [row.fields["text"] for row in rows_of(data, "tsv")] == ['"so bad', "fine"]
 
 
-def test_plain_lines_keep_blank_ones_and_their_spaces():
+def test_text_files_keep_blank_lines_and_spaces():
     assert [row.fields["text"] for row in rows_of(b"one \r\n\n  three", "lines")] == [
         "one ",
         "",
@@ -78,7 +79,7 @@ def test_plain_lines_keep_blank_ones_and_their_spaces():
     ]
 
 
-def test_parquet_rows_are_numbered_across_its_batches(tmp_path: Path):
+def test_parquet_rows_are_numbered_across_batches(tmp_path: Path):
     pa = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
@@ -102,23 +103,23 @@ def test_parquet_rows_are_numbered_across_its_batches(tmp_path: Path):
         ("t.json", '{"text": "a, b", "label": "1"}\n'),
     ],
 )
-def test_the_ending_says_the_format(tmp_path: Path, name, content):
+def test_the_format_is_chosen_by_the_ending(tmp_path: Path, name, content):
     (tmp_path / name).write_text(content)
     assert [row.fields for row in read_rows(tmp_path / name)] == [{"text": "a, b", "label": "1"}]
 
 
-def test_blank_lines_between_rows_are_no_rows_but_count_as_lines():
+def test_blank_lines_are_skipped_but_counted():
     assert [row.line for row in rows_of(b"a,b\n\n1,2\n\n\n3,4\n")] == [3, 6]
     assert [row.line for row in rows_of(b"a\tb\n\n1\t2\n\n\n3\t4\n", "tsv")] == [3, 6]
     assert [row.line for row in rows_of(b'\n{"a": 1}\n\n{"a": 2}\n', "jsonl")] == [2, 4]
 
 
-def test_a_field_may_be_longer_than_the_csv_module_s_limit():
+def test_a_field_can_be_longer_than_the_csv_module_allows_by_default():
     long = "x" * 131_073
     assert rows_of(f"text,label\n{long},1\n".encode())[0].fields["text"] == long
 
 
-def test_a_column_without_a_name_is_numbered():
+def test_an_unnamed_column_gets_its_number_as_name():
     assert rows_of(b",text\n0,fine\n")[0].fields == {"column 1": "0", "text": "fine"}
 
 
@@ -126,7 +127,7 @@ def test_a_column_without_a_name_is_numbered():
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16", "latin-1"])
-def test_each_encoding_is_read_by_its_name(encoding):
+def test_files_are_read_in_the_requested_encoding(encoding):
     data = "text,label\ncrème brûlée,bon\n".encode(encoding)
     assert [row.fields for row in rows_of(data, encoding=encoding)] == [
         {"text": "crème brûlée", "label": "bon"}
@@ -135,13 +136,13 @@ def test_each_encoding_is_read_by_its_name(encoding):
 
 @pytest.mark.parametrize("name", ["utf-8", "UTF8", "utf_8"])
 @pytest.mark.parametrize("form", ["csv", "tsv"])
-def test_a_byte_order_mark_is_no_part_of_the_first_column(name, form):
+def test_a_byte_order_mark_is_not_part_of_the_first_column_name(name, form):
     data = b"\xef\xbb\xbf" + (b"text,label\na,b\n" if form == "csv" else b"text\tlabel\na\tb\n")
     assert rows_of(data, form, encoding=name)[0].fields == {"text": "a", "label": "b"}
 
 
 @pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "lines"])
-def test_a_byte_that_does_not_decode_costs_its_own_row_alone(form):
+def test_an_undecodable_byte_is_an_error_of_its_row_only(form):
     rows = {
         "csv": b"text,label\nfine,0\ncr\xe8me,1\nlast,0\n",
         "tsv": b"text\tlabel\nfine\t0\ncr\xe8me\t1\nlast\t0\n",
@@ -157,33 +158,33 @@ def test_a_byte_that_does_not_decode_costs_its_own_row_alone(form):
     assert found[-1].fields["text"] == "last"
 
 
-def test_a_byte_that_cp1252_leaves_open_is_a_row_error_too():
+def test_a_byte_that_cp1252_does_not_define_is_an_error_of_its_row():
     (row,) = rows_of(b"text,label\na\x81,1\n", encoding="cp1252")
     assert row.error is not None and "0x81" in row.error and "cp1252" in row.error
 
 
-def test_half_of_a_surrogate_pair_in_json_is_a_row_error():
+def test_half_of_a_surrogate_pair_in_json_is_an_error_of_its_row():
     (row,) = rows_of(b'{"text": "a\\ud83d"}\n', "jsonl")
     assert row.error == "column text, character 2: holds half of a surrogate pair"
     (whole,) = rows_of(b'{"text": "a\\ud83d\\ude00"}\n', "jsonl")
     assert whole == Row(1, {"text": "a😀"})
 
 
-def test_a_file_that_is_not_utf_16_at_all_says_so():
+def test_a_file_that_is_not_utf_16_raises():
     with pytest.raises(InputError, match=r"here: is not utf-16 .*name another --encoding"):
         rows_of(b"text,label\nabc,1\n\n", encoding="utf-16")
 
 
 @pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "lines"])
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
-def test_a_file_that_begins_as_utf_16_is_told_its_encoding(form, encoding):
+def test_for_a_utf_16_file_the_error_names_the_encoding(form, encoding):
     data = "\ufefftext,label\ngood,1\n".encode(encoding)
     with pytest.raises(InputError, match="here: begins as UTF-16 does; give --encoding utf-16"):
         rows_of(data, form)
 
 
 @pytest.mark.parametrize("encoding", ["utf-88", "rot13", "hex"])
-def test_an_encoding_that_python_does_not_read_text_with_is_named(encoding):
+def test_an_unknown_encoding_raises(encoding):
     with pytest.raises(InputError, match=f"--encoding {encoding}"):
         rows_of(b"text,label\na,1\n", encoding=encoding)
 
@@ -192,7 +193,7 @@ def test_an_encoding_that_python_does_not_read_text_with_is_named(encoding):
 
 
 @pytest.mark.parametrize("form", ["csv", "tsv"])
-def test_too_few_and_too_many_fields_are_counted_and_the_next_row_is_read(form):
+def test_too_few_or_too_many_fields_are_an_error_of_their_row(form):
     data = b"text,label\na\nb,1,2\nc,1\n"
     found = rows_of(data if form == "csv" else data.replace(b",", b"\t"), form)
     assert [(row.line, row.error) for row in found] == [
@@ -205,10 +206,10 @@ def test_too_few_and_too_many_fields_are_counted_and_the_next_row_is_read(form):
 def test_text_after_a_closing_quote_is_an_error_of_its_row():
     found = rows_of(b'text,label\n"he said "no" twice",0\nfine,1\n')
     assert [(row.line, bool(row.error)) for row in found] == [(2, True), (3, False)]
-    assert "a quote inside quotes is written twice" in str(found[0].error)
+    assert "write a quote inside quotes twice" in str(found[0].error)
 
 
-def test_a_quote_that_is_never_closed_is_an_error_where_it_opens():
+def test_a_quote_that_is_never_closed_is_an_error_of_the_row_that_opens_it():
     found = rows_of(b'text,label\nfine,1\n"open,0\nswallowed,1\n')
     assert [(row.line, bool(row.error)) for row in found] == [(2, False), (3, True)]
 
@@ -224,43 +225,36 @@ def test_a_quote_that_is_never_closed_is_an_error_where_it_opens():
         ("9" * 5_000, "is not JSON"),
     ],
 )
-def test_a_line_that_is_no_json_object_is_an_error_of_its_row(line, problem):
+def test_a_line_that_is_not_a_json_object_is_an_error_of_its_row(line, problem):
     found = rows_of(f'{{"text": "a"}}\n{line}\n{{"text": "b"}}\n'.encode(), "jsonl")
     assert [row.line for row in found if row.error] == [2]
     assert problem in str(found[1].error)
 
 
-def test_a_line_at_the_limit_is_an_error_of_its_row(monkeypatch):
-    monkeypatch.setattr("minibert.data.readers.LINE_LIMIT", 30)
-    rows = {
-        "csv": [b"text,label", b"fine,0", b"long" * 20 + b",1", b"last,0"],
-        "tsv": [b"text\tlabel", b"fine\t0", b"long" * 20 + b"\t1", b"last\t0"],
-        "jsonl": [
-            b"",
-            b'{"text": "fine"}',
-            b'{"text": "%s"}' % (b"long" * 20),
-            b'{"text": "last"}',
-        ],
-        "lines": [b"", b"fine", b"long" * 20, b"last"],
-    }
-    for form, lines in rows.items():
-        found = rows_of(b"\n".join(lines), form)
-        assert [(row.line, row.error) for row in found[-3:]] == [
-            (2, None),
-            (3, "is a line of over 30 characters"),
-            (4, None),
-        ]
-        assert found[-1].fields["text"] == "last"
-
-
-def test_a_quoted_field_ends_at_the_limit_and_the_next_line_is_a_row_again(monkeypatch):
-    monkeypatch.setattr("minibert.data.readers.LINE_LIMIT", 30)
-    found = rows_of(b'text,label\n"open,0\n' + b"swallowed,1\n" * 4 + b"last,0\n")
-    assert [(row.line, bool(row.error)) for row in found] == [
-        (2, True),
-        *((line, False) for line in (5, 6, 7)),
+@pytest.mark.parametrize(
+    ("form", "before", "long", "after"),
+    [
+        ("csv", b"text,label\nfine,0\n", b"%s,1\n", b"last,0\n"),
+        ("tsv", b"text\tlabel\nfine\t0\n", b"%s\t1\n", b"last\t0\n"),
+        ("jsonl", b'\n{"text": "fine"}\n', b'{"text": "%s"}\n', b'{"text": "last"}\n'),
+        ("lines", b"\nfine\n", b"%s\n", b"last\n"),
+    ],
+)
+def test_a_line_over_the_limit_is_an_error_of_its_row(form, before, long, after):
+    found = rows_of(before + long % (b"x" * LINE_LIMIT) + after, form)
+    assert [(row.line, row.error) for row in found[-3:]] == [
+        (2, None),
+        (3, "is a line of over 16,777,216 characters"),
+        (4, None),
     ]
-    assert "its open quote takes in the lines to 4" in str(found[0].error)
+    assert found[-1].fields["text"] == "last"
+
+
+def test_a_quoted_field_over_the_limit_ends_there_and_the_next_line_is_a_row():
+    line = b"x" * (LINE_LIMIT // 4) + b",1\n"  # the fourth line exceeds the limit
+    found = rows_of(b'text,label\n"open,0\n' + 4 * line + b"last,0\n")
+    assert [(row.line, bool(row.error)) for row in found] == [(2, True), (7, False)]
+    assert "its open quote extends to line 6" in str(found[0].error)
 
 
 # --- files that cannot be read
@@ -268,17 +262,17 @@ def test_a_quoted_field_ends_at_the_limit_and_the_next_line_is_a_row_again(monke
 
 @pytest.mark.parametrize("form", ["csv", "tsv", "jsonl"])
 @pytest.mark.parametrize("data", [b"", b"\n", b"\xef\xbb\xbf"])
-def test_an_empty_file_says_what_it_needs(form, data):
+def test_an_empty_file_raises(form, data):
     with pytest.raises(InputError, match="here: is empty; it needs"):
         rows_of(data, form)
 
 
 @pytest.mark.parametrize(("form", "header"), [("csv", b"text,label"), ("tsv", b"text\tlabel\n")])
-def test_a_header_alone_has_no_rows(form, header):
+def test_a_file_with_only_a_header_has_no_rows(form, header):
     assert rows_of(header, form) == []
 
 
-def test_a_header_that_is_no_csv_and_one_with_a_name_twice():
+def test_a_header_that_is_not_csv_or_has_a_name_twice_raises():
     with pytest.raises(InputError, match="here, line 1: the header is not CSV"):
         rows_of(b'"te"xt,label\na,1\n')
     with pytest.raises(InputError, match="column 'text' twice"):
@@ -286,12 +280,12 @@ def test_a_header_that_is_no_csv_and_one_with_a_name_twice():
 
 
 @pytest.mark.parametrize("text", ['[{"text": "a"}]', '[\n  {"text": "a"}\n]\n'])
-def test_a_json_array_is_told_to_become_json_lines(text):
+def test_a_json_array_raises_and_the_error_asks_for_json_lines(text):
     with pytest.raises(InputError, match="is a JSON array; write JSON lines"):
         rows_of(text.encode(), "jsonl")
 
 
-def test_a_missing_file_a_folder_and_an_unknown_ending(tmp_path: Path):
+def test_a_missing_file_a_folder_and_an_unknown_ending_raise(tmp_path: Path):
     with pytest.raises(InputError, match=r"missing.csv: cannot be read \(No such file"):
         list(read_rows(tmp_path / "missing.csv"))
     (tmp_path / "folder.csv").mkdir()
@@ -301,19 +295,19 @@ def test_a_missing_file_a_folder_and_an_unknown_ending(tmp_path: Path):
         list(read_rows(tmp_path / "data.xlsx"))
 
 
-def test_parquet_that_is_none_and_parquet_without_rows(tmp_path: Path):
+def test_a_damaged_parquet_file_and_one_without_rows_raise(tmp_path: Path):
     pa = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
     (tmp_path / "not.parquet").write_text("text,label\na,1\n")
-    with pytest.raises(InputError, match=r"not.parquet: is not a whole Parquet file"):
+    with pytest.raises(InputError, match=r"not.parquet: is not a complete Parquet file"):
         list(read_rows(tmp_path / "not.parquet"))
     parquet.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "no.parquet")
     with pytest.raises(InputError, match=r"no.parquet: has no rows"):
         list(read_rows(tmp_path / "no.parquet"))
 
 
-def test_a_parquet_value_that_python_cannot_hold_costs_its_own_field(tmp_path: Path):
+def test_a_parquet_value_that_python_cannot_hold_is_an_error_of_its_field(tmp_path: Path):
     pa = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
@@ -332,7 +326,7 @@ def test_a_parquet_value_that_python_cannot_hold_costs_its_own_field(tmp_path: P
 
 
 class Endless(io.RawIOBase):
-    """A header and then the same row for ever; complains when someone reads far ahead."""
+    """A header and then the same row without end; fails if a megabyte is read."""
 
     def __init__(self, header: bytes, row: bytes) -> None:
         self.waiting, self.row, self.read_so_far = header, row, 0
@@ -359,8 +353,8 @@ class Endless(io.RawIOBase):
         ("lines", b"", b"hello\n"),
     ],
 )
-def test_the_first_row_of_an_endless_stream_comes_without_the_rest(form, header, row):
+def test_rows_are_read_one_at_a_time_from_an_endless_stream(form, header, row):
     stream = io.BufferedReader(Endless(header, row))
     first = next(read_stream(stream, form, "here"))
     assert first.fields == {"text": "hello"}
-    assert not stream.closed  # it is the caller's
+    assert not stream.closed  # the caller closes it

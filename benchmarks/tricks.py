@@ -1,0 +1,119 @@
+"""What each trick for speed saves beside its plain twin: python -m benchmarks.tricks
+
+DistilBERT's sizes, batches of 32 texts, milliseconds (median of many runs) and plain / fast.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.benchmark import Timer
+
+from benchmarks.machine import processor
+from minibert.data.batches import TextDataset, TokenIds
+from minibert.device import cpu_has_bf16
+from minibert.inference.cpu import PrepackedLinear, QuantizedLinear, int8_levels, prepacking_works
+from minibert.model import kernels
+from minibert.training.word_rows import CompactEmbedding
+
+TEXTS, TOKENS, HEADS, WIDTH, FEED_FORWARD, VOCABULARY = 32, 64, 12, 768, 3072, 30522
+
+
+def main() -> None:
+    """Print one Markdown table."""
+    torch.manual_seed(0)
+    print(f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
+    print("| trick | plain ms | fast ms | plain / fast |\n|---|---|---|---|")
+    for name, plain, fast in tricks():
+        slow, quick = milliseconds(plain), milliseconds(fast)
+        print(f"| {name} | {slow:.3g} | {quick:.3g} | {slow / quick:.2f} |", flush=True)
+
+
+def milliseconds(work: Callable[[], object]) -> float:
+    """Return the median time of a call."""
+    timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
+    return 1000 * timer.blocked_autorange(min_run_time=2).median
+
+
+def tricks() -> list[tuple[str, Callable[[], object], Callable[[], object]]]:
+    """Return each trick's name, its plain computation, and its fast one."""
+    found = []
+    types = [torch.float32] + [torch.bfloat16] * cpu_has_bf16()
+    for dtype in types:
+        for tokens in (16, 128, 512):
+            name = f"attention in training, {tokens} tokens, {str(dtype)[6:]}"
+            found.append((name, *attention(tokens, dtype)))
+    found.append(("dropout in training", *dropout()))
+    for precision in ("fp32", "bf16", "int8"):
+        if prepacking_works(precision) or (precision == "int8" and int8_levels(torch.float32)):
+            found.append((f"linear layer with GELU, {precision}", *linear(precision)))
+    found.append(("word rows: forward, backward, AdamW", *word_rows()))
+    return found
+
+
+def attention(tokens: int, dtype: torch.dtype) -> tuple[Callable, Callable]:
+    """Forward and backward with dropout, by PyTorch's own function and by ours."""
+    shape = (3, TEXTS, HEADS, tokens, WIDTH // HEADS)
+    qkv = torch.randn(shape, dtype=dtype, requires_grad=True)
+    gradient = torch.randn(shape[1:], dtype=dtype)
+
+    def training(function: Callable[..., Tensor]) -> Callable[[], None]:
+        return lambda: function(*qkv).backward(gradient)
+
+    return (
+        training(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, dropout_p=0.1)),
+        training(lambda q, k, v: kernels.stepwise_attention(q, k, v, None, dropout_p=0.1)),
+    )
+
+
+def dropout() -> tuple[Callable, Callable]:
+    """Forward and backward of dropout on the activations of a batch."""
+    x = torch.randn(TEXTS, TOKENS, WIDTH, requires_grad=True)
+    gradient = torch.randn_like(x)
+    return (
+        lambda: F.dropout(x, 0.1).backward(gradient),
+        lambda: kernels.dropout(x, 0.1).backward(gradient),
+    )
+
+
+def linear(precision: str) -> tuple[Callable, Callable]:
+    """A feed-forward layer's first half: nn.Linear and GELU, and one kernel; int8 beside fp32."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    layer, gelu = nn.Linear(WIDTH, FEED_FORWARD, dtype=dtype), nn.GELU()
+    x = torch.randn(TEXTS * 16, WIDTH, dtype=dtype)
+    fast: nn.Module = PrepackedLinear(layer, gelu)
+    if precision == "int8":
+        fast = QuantizedLinear(layer, gelu, largest=int8_levels(torch.float32))
+
+    def without_gradients(work: Callable[[Tensor], Tensor]) -> Callable[[], Tensor]:
+        return torch.no_grad()(lambda: work(x))
+
+    return without_gradients(lambda x: gelu(layer(x))), without_gradients(fast)
+
+
+def word_rows() -> tuple[Callable, Callable]:
+    """A training step of the word embeddings alone; the texts use a tenth of the vocabulary."""
+    ids = torch.randint(VOCABULARY // 10, (TEXTS, TOKENS))
+    texts = TextDataset(
+        [TokenIds(row.numpy(), TOKENS) for row in ids], None, pad_token_id=0, token_types=False
+    )
+    table = nn.Embedding(VOCABULARY, WIDTH)
+    return step(table, ids), step(CompactEmbedding(table, texts.used_ids()), ids)
+
+
+def step(embedding: nn.Module, ids: Tensor) -> Callable[[], None]:
+    """Return a training step of an embedding."""
+    optimizer = torch.optim.AdamW(embedding.parameters(), fused=True)
+    gradient = torch.randn(*ids.shape, WIDTH)
+
+    def run() -> None:
+        embedding(ids).backward(gradient)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return run
+
+
+if __name__ == "__main__":
+    main()

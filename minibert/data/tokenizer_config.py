@@ -1,0 +1,82 @@
+"""tokenizer_config.json: what transformers reads beside tokenizer.json, and must agree with it.
+
+transformers' BertTokenizer takes the vocabulary from tokenizer.json, but lower-casing, accents and
+special tokens from tokenizer_config.json (tokenization_bert.py).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+SPECIAL_TOKENS = ("unk", "sep", "pad", "cls", "mask")
+# The switches' names here and in tokenizer.json's BertNormalizer, and transformers' defaults.
+SWITCHES = (
+    ("do_lower_case", "lowercase", True),
+    ("strip_accents", "strip_accents", None),  # None: as do_lower_case
+    ("tokenize_chinese_chars", "handle_chinese_chars", True),
+)
+# Classes that read everything from tokenizer.json.
+GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
+
+
+def normalizer_switches(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of tokenizers' BertNormalizer that a tokenizer_config.json asks for."""
+    return {theirs: config.get(name, default) for name, theirs, default in SWITCHES}
+
+
+def special_token(config: Mapping[str, Any], name: str) -> str | None:
+    """Return a special token: a string, or in older files an object with its `content`."""
+    value = config.get(f"{name}_token")
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
+
+
+def disagreement(normalizer: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+    """Return which switches differ between tokenizer.json and tokenizer_config.json, or None."""
+    generic = config.get("tokenizer_class") in GENERIC_CLASSES
+    if generic or normalizer.get("type") != "BertNormalizer":
+        return None
+    requested = normalizer_switches(config)
+    used, stated = _effective(normalizer), _effective(requested)
+    different = []
+    for name, theirs, _ in SWITCHES:
+        follows = normalizer[theirs] is None and requested[theirs] is None  # do_lower_case
+        if used[theirs] != stated[theirs] and not follows:
+            source = f"{'' if name in config else 'by default '}in tokenizer_config.json"
+            different.append(f"{name}: {used[theirs]} in tokenizer.json, {stated[theirs]} {source}")
+    return "; ".join(different) or None
+
+
+def transformers_config(
+    source: Mapping[str, Any],
+    *,
+    tokenizer_class: str | None,
+    normalizer: Mapping[str, Any],
+    special: Mapping[str, str],
+    token_types: bool,
+) -> dict[str, Any]:
+    """Return a tokenizer_config.json with which transformers computes the same ids.
+
+    Args:
+        source: the tokenizer_config.json that the tokenizer was read with; other keys are kept.
+        tokenizer_class: None if only the generic class reads this tokenizer.json correctly.
+        normalizer: tokenizer.json's normalizer.
+        special: the special tokens by name: unk, sep, pad, cls, mask.
+        token_types: whether the model takes token types.
+    """
+    config = dict(source)
+    for name, token in special.items():
+        if special_token(source, name) != token:
+            config[f"{name}_token"] = token
+    if tokenizer_class is None:
+        inputs = ["input_ids", *["token_type_ids"] * token_types, "attention_mask"]
+        return {**config, "tokenizer_class": GENERIC_CLASSES[0], "model_input_names": inputs}
+    switches = {name: normalizer[theirs] for name, theirs, _ in SWITCHES}
+    return {**config, "tokenizer_class": tokenizer_class, **switches}
+
+
+def _effective(switches: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the switches with strip_accents as it takes effect."""
+    if switches["strip_accents"] is None:
+        return {**switches, "strip_accents": switches["lowercase"]}
+    return dict(switches)

@@ -1,0 +1,132 @@
+"""Predictions as records, and windows of records as JSON lines, CSV or TSV."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from numbers import Number
+from typing import Any
+
+from minibert.data.columns import Columns
+from minibert.data.readers import Row
+from minibert.errors import InputError
+
+WINDOW = 2048  # rows that are read, sorted by length, predicted and written together
+
+Record = dict[str, Any]  # one row's prediction, as predict.py --help describes it
+Formatter = Callable[[list[Record]], str]  # a window of records to the text that is written
+
+KEYS = ("text", "pair", "label", "probability", "probabilities", "error")
+
+QUOTED = re.compile(r'[,"\r\n]')  # what a cell of a CSV is quoted for
+LINE_ENDS = re.compile(r"[\t\r\n]")  # what a cell of a TSV cannot have
+
+# Cells that a spreadsheet may run (OWASP, "CSV Injection"), also after white space or quotes, which
+# it may drop, and with full-width signs.
+FORMULA = re.compile(r"""["\s\0]*[=+\-@＝＋－＠\t\r\n\0]""")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+def prediction_record(
+    row: Row,
+    columns: Columns | None,
+    classes: Sequence[str],
+    *,
+    probabilities: Sequence[float] | None,
+    error: str | None = None,
+) -> Record:
+    """Return one row's record: its texts, the prediction or the error, its other columns."""
+    fields = dict(row.fields)
+    record: Record = {"text": fields.pop(columns.text, None) if columns else None}
+    if columns and columns.pair:
+        record["pair"] = fields.pop(columns.pair, None)
+    if probabilities is None:
+        record |= {"label": None, "probability": None, "probabilities": None, "error": error}
+    else:
+        best = max(range(len(classes)), key=probabilities.__getitem__)
+        rounded = {name: round(p, 6) for name, p in zip(classes, probabilities, strict=True)}
+        label = classes[best]
+        record |= {"label": label, "probability": rounded[label], "probabilities": rounded}
+    taken = {*KEYS, *(f"probability_{name}" for name in classes)}
+    for name, value in fields.items():
+        while name in taken or name in record:
+            name = f"input_{name}"
+        # JSON has no infinity and no NaN.
+        record[name] = None if isinstance(value, float) and not math.isfinite(value) else value
+    return record
+
+
+def json_lines(records: list[Record]) -> str:
+    """Return one JSON object per line."""
+    return "".join(json.dumps(x, ensure_ascii=False, default=str) + "\n" for x in records)
+
+
+def terminal_json_lines(records: list[Record]) -> str:
+    """Return JSON lines in which every character that a terminal obeys or hides is escaped."""
+    text = json_lines(records)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+
+
+class TableFormatter:
+    """Rows of CSV (RFC 4180) or TSV (unquoted); the header comes with the first window.
+
+    Python's csv module is not used: before 3.11 it cannot write a NUL.
+
+    Args:
+        suffix: .csv or .tsv.
+        classes: the class names; each has a column of probabilities.
+        safe: put ' before every cell that a spreadsheet would run as a formula.
+    """
+
+    def __init__(self, suffix: str, classes: Sequence[str], *, safe: bool) -> None:
+        self.tabs, self.classes, self.safe = suffix == ".tsv", classes, safe
+        self.names: list[str] = []  # the columns, known after the first window
+
+    def __call__(self, records: list[Record]) -> str:
+        """Return the rows of a window. Raises InputError for a column that the header lacks."""
+        rows = [flatten(record, self.classes) for record in records]
+        found = dict.fromkeys(name for row in rows for name in row)
+        lines = []
+        if not self.names:
+            self.names = list(found)
+            lines.append(self._line(self.names))
+        if late := sorted(found.keys() - set(self.names)):
+            raise InputError(
+                f"the column {late[0]!r} appears after the first {WINDOW} rows, when the header "
+                "of a table is written already; write .jsonl instead"
+            )
+        lines += [self._line([row.get(name) for name in self.names]) for row in rows]
+        return "".join(lines)
+
+    def _line(self, values: Sequence[Any]) -> str:
+        if self.tabs:
+            return "\t".join(LINE_ENDS.sub(" ", self._cell(x)) for x in values) + "\n"
+        return ",".join(map(self._quoted_cell, values)) + "\r\n"
+
+    def _cell(self, value: Any) -> str:
+        text = "" if value is None else str(value)
+        return f"'{text}" if self.safe and isinstance(value, str) and is_formula(text) else text
+
+    def _quoted_cell(self, value: Any) -> str:
+        if isinstance(value, Number):
+            return str(value)
+        text = self._cell(value)
+        # Some spreadsheets separate cells by semicolons. In a safe table, a text that has one must
+        # not become a new cell, so every text is quoted.
+        if self.safe or QUOTED.search(text):
+            return '"' + text.replace('"', '""') + '"'
+        return text
+
+
+def is_formula(cell: str) -> bool:
+    """Return whether a spreadsheet may run a cell; a number with a sign is harmless."""
+    return bool(FORMULA.match(cell)) and not NUMBER.fullmatch(cell)
+
+
+def flatten(record: Record, classes: Sequence[str]) -> Record:
+    """Return a record as a table's row: a column per class, and always one for the error."""
+    probabilities = record["probabilities"] or {}
+    row: Record = {k: record[k] for k in ("text", "pair", "label", "probability") if k in record}
+    row |= {f"probability_{name}": probabilities.get(name) for name in classes}
+    row["error"] = record.get("error")
+    return row | {name: value for name, value in record.items() if name not in KEYS}

