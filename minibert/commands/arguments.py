@@ -38,7 +38,7 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
     )
     add = parser.add_argument_group("run folder").add_argument
     add("--out", type=Path, metavar="DIR", help="new folder (default: under runs/, by time)")
-    add("--resume", type=Path, metavar="DIR", help="continue a stopped run with its own settings")
+    add("--resume", type=Path, metavar="DIR", help="continue a stopped run with its settings")
     model = ("model", "revision", "head", "pooling")
     add_options(parser.add_argument_group("model"), RunOptions, model)
     add_options(parser.add_argument_group("data"), DataOptions)
@@ -50,7 +50,7 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
     out, resume = values.pop("out"), values.pop("resume")
     if resume and (values or out):
         names = [flag_name(name) for name in values] + (["--out"] if out else [])
-        raise InputError(f"--resume uses the run's own settings; leave out {', '.join(names)}")
+        raise InputError(f"--resume uses the settings of the run; drop {', '.join(names)}")
     return TrainArguments(Settings.from_dict(values), out, resume)
 
 
@@ -135,7 +135,7 @@ def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
     reading = {name: values.pop(name) for name in DATA_FLAGS if name in values}
     arguments = EvaluateArguments(take_model_arguments(values), **values, reading=reading)
     if arguments.data is None and reading:
-        raise InputError("the flags of columns and files go with --data; leave them out")
+        raise InputError("the flags of columns and files go with --data; drop them")
     json_file, source = arguments.json, arguments.data
     if json_file and source and json_file.resolve() == Path(source).resolve():
         raise InputError(f"--json {json_file}: is the file to score; give another")

@@ -27,7 +27,7 @@ class SignalHandler:
     def __enter__(self) -> "SignalHandler":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                # A shell makes its background jobs ignore Ctrl-C; that stays so.
+                # A shell makes its background jobs ignore Ctrl-C: keep that.
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self.previous[number] = signal.signal(number, self._handle)
         return self

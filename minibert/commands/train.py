@@ -115,7 +115,7 @@ def smaller_batches(train: TextDataset, options: TrainingOptions, compute: Compu
     longest = int(train.lengths.max())
     advice = []
     if size > 1:
-        # The largest smaller batch that fills the same optimizer steps.
+        # The largest batch of at most half the size that fills the same optimizer steps.
         half = next(n for n in range(size // 2, 0, -1) if rows % n == 0)
         advice.append(f"--batch-size {half} --accumulate {rows // half} (the same steps)")
     if not options.freeze:

@@ -64,5 +64,5 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         problems = []
         if self.freeze and (self.freeze_layers or self.freeze_embeddings):
-            problems = ["--freeze freezes all; leave out --freeze-layers and --freeze-embeddings"]
+            problems = ["--freeze freezes all; drop --freeze-layers and --freeze-embeddings"]
         check_options(self, *problems)
