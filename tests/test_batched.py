@@ -19,6 +19,8 @@ from minibert.errors import InputError
 from minibert.inference.batched import predict_batches, prepare_for_inference
 from minibert.inference.cpu import int8_levels
 
+pytestmark = pytest.mark.machine  # results depend on the processor's instructions
+
 CPU = torch.device("cpu")
 INT8 = 1 / max(int8_levels(torch.float32), 1)  # one step of a weight, relative to the largest
 

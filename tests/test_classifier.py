@@ -19,6 +19,8 @@ from minibert.checkpoint.families import FAMILIES
 from minibert.model.classifier import Classifier, Head, pool
 from minibert.model.config import HeadConfig
 
+pytestmark = pytest.mark.machine  # results depend on the processor's instructions
+
 # Padding and other texts
 
 

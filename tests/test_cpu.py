@@ -26,6 +26,8 @@ from minibert.inference.cpu import (
 from minibert.model.classifier import Classifier
 from minibert.model.config import HeadConfig
 
+pytestmark = pytest.mark.machine  # results depend on the processor's instructions
+
 PREPACKING, LEVELS = prepacking_works("fp32"), int8_levels(torch.float32)
 needs_prepacking = pytest.mark.skipif(not PREPACKING, reason="needs x86 and oneDNN")
 needs_bf16 = pytest.mark.skipif(not prepacking_works("bf16"), reason="needs AVX512-BF16")

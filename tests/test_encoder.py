@@ -24,6 +24,8 @@ from minibert.model.encoder import Encoder, SelfAttention, attention, initialize
 from minibert.training.optimizer import make_optimizer
 from minibert.training.options import TrainingOptions
 
+pytestmark = pytest.mark.machine  # results depend on the processor's instructions
+
 SHAPES = [
     {"width": 12, "heads": 2, "layers": 3, "feed_forward": 23, "activation": "gelu"},
     {"width": 15, "heads": 3, "layers": 1, "feed_forward": 7, "activation": "gelu_new"},

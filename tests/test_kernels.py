@@ -25,6 +25,8 @@ from minibert.model.kernels import (
     use_stepwise_attention,
 )
 
+pytestmark = pytest.mark.machine  # results depend on the processor's instructions
+
 MANY = 2**20
 PROBABILITIES = [1 / LEVELS, 0.001, 0.1, 0.3, 0.5, 0.9, 1 - 1 / LEVELS]
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}

@@ -42,6 +42,8 @@ from minibert.training.state import (
     state_files,
 )
 
+pytestmark = pytest.mark.machine  # results depend on the processor's instructions
+
 CPU = Compute(torch.device("cpu"))
 OPTIONS = TrainingOptions(
     batch_size=4, epochs=3, encoder_lr=1e-2, head_lr=3e-2, schedule="cosine", weight_decay=0.3

@@ -21,6 +21,8 @@ from minibert.training.optimizer import (
 )
 from minibert.training.options import SCHEDULES, TrainingOptions
 
+pytestmark = pytest.mark.machine  # results depend on the processor's instructions
+
 RATES = {"encoder_lr": 2e-5, "head_lr": 1e-4, "weight_decay": 0.03}
 
 

@@ -13,7 +13,7 @@ from subprocess import PIPE
 
 import pytest
 import torch
-from helpers import WORDS, read_table, start_script, write_checkpoint
+from helpers import ROOT, WORDS, read_table, start_script, write_checkpoint
 
 from minibert.commands import predict as predict_command
 from minibert.commands.arguments import parse_predict
@@ -181,6 +181,19 @@ def test_a_text_over_the_models_positions_is_cut_and_counted(place, capfd):
     records, errors = capfd.readouterr()
     assert len(records.splitlines()) == 2
     assert errors == "1 texts were cut at 40 tokens\n"
+
+
+def test_the_start_imports_neither_the_compiler_nor_scikit_learn(place):
+    """Each would add a second to every start."""
+    code = (
+        "import sys; from minibert.commands.process import run_script; run_script('predict')\n"
+        "print([name for name in ('torch._dynamo', 'sympy', 'sklearn') if name in sys.modules])"
+    )
+    with start_script(
+        ["-c", code], *MODEL, "good", cwd=place, env={"PYTHONPATH": str(ROOT)}
+    ) as process:
+        output, _ = process.communicate(timeout=120)
+    assert output.splitlines()[-1] == "[]"
 
 
 # Rows that cannot be used

@@ -20,6 +20,8 @@ from minibert.inference.predictor import Predictor, load
 from minibert.inference.text_classifier import TextClassifier
 from minibert.model.config import HEADS, HeadConfig
 
+pytestmark = pytest.mark.machine  # results depend on the processor's instructions
+
 SENTENCES = ["good film", "the slow cold soup was very bad", "i love it", "never again", "rude"]
 PLAIN = {"device": "cpu", "precision": "fp32"}
 

@@ -25,6 +25,8 @@ from minibert.training.options import TrainingOptions
 from minibert.training.state import TrainState, load_state, save_state
 from minibert.training.word_rows import CompactEmbedding, compact_word_rows
 
+pytestmark = pytest.mark.machine  # results depend on the processor's instructions
+
 CPU = torch.device("cpu")
 # Decay that can be seen after a few steps.
 OPTIONS = TrainingOptions(

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from minibert.commands.arguments import EvaluateArguments, ModelArguments
+from minibert.commands.arguments import EvaluateArguments
+from minibert.commands.predict import load_predictor
 from minibert.data.columns import Columns
 from minibert.data.examples import Examples, class_ids, load_examples
 from minibert.data.options import DataOptions
@@ -13,9 +14,9 @@ from minibert.data.readers import read_rows
 from minibert.errors import InputError, printable
 from minibert.evaluation import metrics
 from minibert.files import write_json
-from minibert.hub import find_data, find_model
-from minibert.inference.predictor import Predictor, load
-from minibert.runs import RunFolder, newest_run
+from minibert.hub import find_data
+from minibert.inference.predictor import Predictor
+from minibert.runs import RunFolder
 
 
 def main(arguments: EvaluateArguments) -> None:
@@ -42,16 +43,8 @@ def main(arguments: EvaluateArguments) -> None:
         plot_confusion(arguments.plot, counts, predictor)
 
 
-def load_predictor(model: ModelArguments) -> tuple[Path, Predictor]:
-    """Return the folder of the named model, or of the newest finished run, and its predictor."""
-    options = dict(model.options)
-    revision = options.pop("revision", None)
-    folder = newest_run() if model.model is None else find_model(model.model, revision=revision)
-    return folder, load(str(folder), **options)
-
-
 def read_examples(arguments: EvaluateArguments, folder: Path) -> tuple[Examples, str]:
-    """Return the texts to score and their name: by default the run's own test split."""
+    """Return the texts to score and their name: by default the run's test split."""
     run, data = RunFolder(folder), arguments.data
     if data is None:
         file = run.predictions_file

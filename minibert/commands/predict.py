@@ -5,17 +5,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from minibert.commands.arguments import PredictArguments
-from minibert.commands.evaluate import load_predictor
+from minibert.commands.arguments import ModelArguments, PredictArguments
 from minibert.data.columns import Columns, choose_columns, field_names
 from minibert.data.examples import text_of
 from minibert.data.options import DataOptions
 from minibert.data.readers import Row, check_characters, read_rows, read_stream
 from minibert.errors import InputError
+from minibert.hub import find_model
 from minibert.inference.formats import WINDOW, Record, prediction_record
-from minibert.inference.predictor import Predictor
+from minibert.inference.predictor import Predictor, load
 from minibert.inference.writers import PredictionWriter, open_writer
-from minibert.runs import RunFolder
+from minibert.runs import RunFolder, newest_run
 
 
 def main(arguments: PredictArguments) -> None:
@@ -37,6 +37,14 @@ def main(arguments: PredictArguments) -> None:
     if predictor.truncated:
         length = predictor.max_length
         print(f"{predictor.truncated:,} texts were cut at {length} tokens", file=sys.stderr)
+
+
+def load_predictor(model: ModelArguments) -> tuple[Path, Predictor]:
+    """Return the folder of the named model, or of the newest finished run, and its predictor."""
+    options = dict(model.options)
+    revision = options.pop("revision", None)
+    folder = newest_run() if model.model is None else find_model(model.model, revision=revision)
+    return folder, load(str(folder), **options)
 
 
 def predictions(

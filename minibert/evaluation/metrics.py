@@ -1,15 +1,13 @@
-"""Logits and labels to figures. They are sums and counts until the last line."""
+"""Logits and labels to figures. They are sums and counts until the last line.
+
+scikit-learn is imported inside the functions that use it: it adds a second to every start.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch.nn.functional as F
-from sklearn.metrics import (
-    classification_report,
-    confusion_matrix,
-    precision_recall_fscore_support,
-)
 from torch import Tensor
 
 from minibert.errors import printable
@@ -53,8 +51,10 @@ class Scores:
 def score(logits: Tensor, labels: Tensor, classes: Sequence[str] | None = None) -> Scores:
     """Score logits (N, C) against class numbers (N,); the loss is the mean cross-entropy.
 
-    Without the names of the classes, their numbers name them.
+    `classes` are the names (default: the numbers).
     """
+    from sklearn.metrics import precision_recall_fscore_support
+
     classes = classes or [str(number) for number in range(logits.shape[1])]
     predicted = logits.argmax(dim=1)
     correct = int((predicted == labels).sum())
@@ -92,6 +92,8 @@ def wilson_interval(correct: int, texts: int) -> tuple[float, float]:
 
 def report(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> str:
     """Return scikit-learn's classification report and the confusion matrix as text."""
+    from sklearn.metrics import classification_report
+
     predicted = logits.argmax(dim=1)
     # A class without labels and without predictions says nothing about the model.
     numbers = np.union1d(labels, predicted)
@@ -104,6 +106,8 @@ def report(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> str:
 
 def confusion(labels: Tensor, predicted: Tensor, classes: Sequence[str]) -> np.ndarray:
     """Return the (C, C) counts: rows are the true classes, columns the predicted ones."""
+    from sklearn.metrics import confusion_matrix
+
     return confusion_matrix(labels, predicted, labels=range(len(classes)))
 
 
