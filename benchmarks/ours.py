@@ -17,7 +17,6 @@ from minibert.checkpoint.load import load_classifier
 from minibert.data.batches import TextDataset
 from minibert.device import choose_compute
 from minibert.inference.text_classifier import TextClassifier
-from minibert.model.classifier import Classifier
 from minibert.model.config import HeadConfig
 from minibert.training.callback import Callback
 from minibert.training.loop import fit
@@ -41,7 +40,6 @@ class EpochByEpoch(Callback):
     """Lets `fit` train one epoch per call of `next_epoch`; runs it in a thread of its own."""
 
     def __init__(self, train: Callable[["EpochByEpoch"], object]) -> None:
-        super().__init__()
         self.requests: queue.Queue[None] = queue.Queue()
         self.results: queue.Queue[float | BaseException] = queue.Queue()
         threading.Thread(target=self._run, args=[train], daemon=True).start()
@@ -62,9 +60,6 @@ class EpochByEpoch(Callback):
         """Stop the clock: validation is not part of the benchmark."""
         self.seconds = time.perf_counter() - self.started
         return super().validating(state)
-
-    def on_best(self, model: Classifier) -> None:
-        """Keep no weights."""
 
     def on_epoch(self, state: TrainState) -> None:
         """Report the epoch; wait for the next request."""
@@ -100,7 +95,13 @@ def training(task: Task) -> Callable[[int], Repetition]:
     validation = labelled_texts(classifier, task, 1)
     epochs = EpochByEpoch(
         lambda callback: fit(
-            classifier.model, train, validation, options, compute=compute, callback=callback
+            classifier.model,
+            train,
+            validation,
+            options,
+            compute=compute,
+            callback=callback,
+            keep_best=False,
         )
     )
     return lambda count: Repetition(epochs.next_epoch(), len(train))

@@ -103,7 +103,7 @@ def test_resume_takes_no_other_flags():
         (["--epoch", "3"], "unrecognized arguments: --epoch 3"),  # no abbreviations
         (["--head", "tree"], "argument --head: invalid choice"),
         (["--split", "70:30"], "argument --split: '70:30' is not like 70:15:15"),
-        (["--max-length", "long"], "argument --max-length: invalid length value: 'long'"),
+        (["--max-length", "long"], "argument --max-length: 'long' is neither a number nor auto"),
         (["--seed"], "argument --seed: expected one argument"),
     ],
 )

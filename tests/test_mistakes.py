@@ -153,7 +153,7 @@ MISTAKES: list[tuple[str, list[str]]] = [
     # Rows
     (f"train {ENCODER} --data short.csv", ["short.csv, line 26: has 1 field", "--bad-rows drop"]),
     (f"train {ENCODER} --data long.csv", ["long.csv, line 26: has 3 fields, the header 2"]),
-    (f"train {ENCODER} --data quote.csv", ["quote.csv, line 26: is not CSV", "written twice"]),
+    (f"train {ENCODER} --data quote.csv", ["quote.csv, line 26: is not CSV", "twice"]),
     (f"train {ENCODER} --data empty_text.csv", ["empty_text.csv, line 26: column text: is empty"]),
     (f"train {ENCODER} --data blank_text.csv", ["blank_text.csv, line 26: column text: is blank"]),
     (f"train {ENCODER} --data blank_label.csv", ["line 26: column label: has no label"]),
@@ -168,7 +168,7 @@ MISTAKES: list[tuple[str, list[str]]] = [
     (f"{TRAIN} --encoding utf-16", ["good.csv: is not utf-16", "--encoding"]),
     (f"{TRAIN} --encoding klingon", ["--encoding klingon"]),
     # Classes
-    (f"train {ENCODER} --data one_class.csv", ["one_class.csv", "one label 'yes'", "needs two"]),
+    (f"train {ENCODER} --data one_class.csv", ["one_class.csv", "only the label", "needs two"]),
     (f"train {ENCODER} --data rare.csv", ["rare.csv", "'maybe' has 1 of 25 rows", "merge classes"]),
     (f"{TRAIN} --validation strange.csv", ["strange.csv, line 3", "'maybe'", "no, yes"]),
     (f"{TRAIN} --test strange.csv", ["strange.csv, line 3", "'maybe'", "no, yes"]),

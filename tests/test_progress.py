@@ -12,9 +12,13 @@ import signal
 import struct
 import termios
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from helpers import ROOT, start_script
+from helpers import ROOT, random_texts, start_script, tiny_classifier
+
+from minibert import ProgressBar, TrainingOptions, choose_compute, fit
+from minibert.training.state import EpochRecord
 
 BAR = re.compile(r"epoch (\d+)/3 +\d+%\|([^|]*)\| (.+)")
 # fit() with a ProgressBar and no other callback; sys.argv: epochs, texts, seconds per batch.
@@ -109,30 +113,20 @@ def test_no_bar_is_left_after_ctrl_c(tmp_path):
     assert not any("texts/s" in line for line in lines), lines
 
 
-def plain_lines(place: Path, *argv: str | int) -> tuple[list[str], list[str]]:
-    """Train without a terminal; return the lines of standard output and standard error."""
-    process = start_script(["-c", TRAINING, *map(str, argv)], cwd=place)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
-    return output.splitlines(), errors.splitlines()
-
-
-@pytest.mark.parametrize(("epochs", "texts"), [(1, 40), (12, 40), (19, 2), (3, 14)])
-def test_without_a_terminal_a_run_prints_about_ten_plain_lines(tmp_path, epochs, texts):
-    output, errors = plain_lines(tmp_path, epochs, texts, 0)
+@pytest.mark.parametrize(("epochs", "count"), [(1, 40), (12, 40), (19, 2), (3, 14)])
+def test_without_a_terminal_a_run_prints_about_ten_plain_lines(capsys, epochs, count):
+    texts, options = random_texts(count), TrainingOptions(epochs=epochs, batch_size=2)
+    compute = choose_compute("cpu", "fp32")
+    fit(tiny_classifier(), texts, texts, options, compute=compute, callback=ProgressBar())
+    output, errors = (stream.splitlines() for stream in capsys.readouterr())
     assert 5 <= len(errors) <= 10
     parts = r"[\d,]+ texts/s, \d+:\d\d left, loss \d+\.\d{4}, lr \d\.\d\de-\d\d"
     for line in errors:
-        assert re.fullmatch(rf"epoch \d+/{epochs}, step \d+/{texts // 2}: {parts}", line)
+        assert re.fullmatch(rf"epoch \d+/{epochs}, step \d+/{count // 2}: {parts}", line)
     assert len(output) == epochs and all(len(line) <= 80 for line in output)
 
 
 def test_epoch_lines_of_large_numbers_fit_in_80_columns(capsys):
-    from types import SimpleNamespace
-
-    from minibert import ProgressBar
-    from minibert.training.state import EpochRecord
-
     state = SimpleNamespace(
         options=SimpleNamespace(epochs=100),
         history=[EpochRecord(100, 2.3456, 1e-5, 2.3456, 1.0, 1.0, 12345.6, 1.0)],
