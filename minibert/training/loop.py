@@ -41,16 +41,15 @@ def fit(
     callback: Callback | None = None,
     keep_best: bool = True,
 ) -> TrainResult:
-    """Train a classifier until the epochs or the patience are used up.
+    """Train a classifier until the epochs or the patience are used up. Nothing is printed.
 
-    The model ends in evaluation mode on the device of `compute` (default: the best of this
-    machine), with the weights of the best epoch on `validation`; with keep_best=False no copy of
-    them is held, and it ends with the last ones. Batches depend on `options.seed`, dropout on
-    torch's random state. Nothing is printed or written. Raises InputError for a loss or gradient
-    that is not finite, and for texts without labels. `help(minibert)` shows an example.
+    The model ends in evaluation mode, on the device of `compute` (default: this machine's best),
+    with the weights of the epoch that is the best on `validation`, or of the last epoch if
+    keep_best=False. Batches depend on `options.seed`, dropout on torch's random state. Raises
+    InputError for a loss or gradient that is not finite. `help(minibert)` shows an example.
     """
-    options, compute = options or TrainingOptions(), compute or choose_compute()
-    callback = callback or Callback()
+    options, callback = options or TrainingOptions(), callback or Callback()
+    compute = compute or choose_compute()
     module, train, validation, encoding = prepare(model, train, validation, options, compute)
     weights = class_weights(train.labels, model.head.out.out_features, options.class_weights)
     finite = FiniteCheck(train, options, compute)
