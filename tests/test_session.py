@@ -23,7 +23,7 @@ from minibert.commands import train as train_command
 from minibert.commands.arguments import parse_train
 from minibert.commands.interrupts import SignalHandler
 from minibert.commands.options import RunOptions, Settings
-from minibert.commands.session import RunCallback
+from minibert.commands.session import RunCallback, Session
 from minibert.data.batches import Batch, TextDataset
 from minibert.data.columns import Columns
 from minibert.device import Compute
@@ -283,3 +283,11 @@ def test_a_local_folder_in_a_hub_cache_has_no_revision(reviews, tmp_path):
     argv = ["--model", snapshot, "--data", reviews, "--out", tmp_path / "run", *FLAGS.split()]
     train_command.main(parse_train([*map(str, argv), "--epochs", "1"]))
     assert json.loads((tmp_path / "run" / "settings.json").read_text())["revision"] is None
+
+
+def test_a_run_resumed_on_a_processor_without_bf16_says_that_it_is_slow(stopped, monkeypatch):
+    monkeypatch.setattr("minibert.device.cpu_has_bf16", lambda: False)
+    edit_settings(stopped, environment={"device": "cpu", "precision": "bf16"})
+    with pytest.warns(UserWarning, match="bf16 is emulated on this processor"):
+        compute = Session(parse_train(["--resume", str(stopped)])).compute
+    assert (compute.precision, compute.reason) == ("bf16", "as when the run started")
