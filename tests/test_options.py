@@ -198,7 +198,7 @@ def test_options_of_the_data_come_back_from_json() -> None:
 
 @pytest.mark.parametrize("both", [{"freeze_layers": 1}, {"freeze_embeddings": True}])
 def test_freezing_everything_and_something_raises(both: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"^--freeze freezes all; leave out --freeze-layers and"):
+    with pytest.raises(InputError, match=r"^--freeze freezes all; drop --freeze-layers and"):
         TrainingOptions(freeze=True, **both)
 
 
