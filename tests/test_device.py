@@ -82,9 +82,7 @@ def test_a_named_precision_is_used(monkeypatch: pytest.MonkeyPatch, name: str) -
 
 def test_bf16_without_bf16_instructions_warns(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_bf16(monkeypatch, False)
-    with pytest.warns(
-        UserWarning, match="bf16 is emulated .* several times slower"
-    ):
+    with pytest.warns(UserWarning, match="bf16 is emulated .* several times slower"):
         compute = choose_compute("cpu", "bf16")
     assert (compute.precision, compute.reason) == ("bf16", "as requested")
 
