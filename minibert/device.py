@@ -78,9 +78,8 @@ def choose_precision(name: str, device: torch.device) -> tuple[str, str]:
         raise InputError(f"--precision int8 is for a CPU, not for {device.type}; add --device cpu")
     if name == "bf16" and device.type == "cpu" and not cpu_has_bf16():
         warnings.warn(
-            "bf16 is emulated on this processor, which makes training several times slower than "
-            "in fp32",
-            stacklevel=2,
+            "bf16 is emulated on this processor, which is several times slower than fp32",
+            stacklevel=4,
         )
     if name != "auto":
         return name, "as requested"

@@ -110,8 +110,8 @@ class RunFolder:
             )
         except (KeyError, TypeError):
             raise InputError(
-                f"{file}: is damaged (columns, digests or environment is not as train.py wrote it);"
-                " undo the change, or start a new run"
+                f"{file}: columns, digests or environment is not as this version of minibert "
+                "writes it; undo the change, or start a new run"
             ) from None
         return data, metadata
 

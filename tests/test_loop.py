@@ -239,6 +239,21 @@ def test_freezing_more_layers_than_there_are_is_refused():
         train(tiny_classifier(), dataclasses.replace(OPTIONS, freeze_layers=4))
 
 
+def test_what_the_caller_froze_stays_frozen():
+    model = tiny_classifier()
+    block = model.encoder.blocks[1].requires_grad_(False)
+    before = copied_weights(block)
+    train(model, dataclasses.replace(OPTIONS, epochs=1, freeze_layers=1))
+    assert changed(block, before) == set()
+    assert all(p.requires_grad for p in model.encoder.blocks[0].parameters())
+    assert not any(p.requires_grad for p in block.parameters())
+
+
+def test_labels_of_another_classifier_are_refused():
+    with pytest.raises(InputError, match="a label is not one of the model's 2 classes"):
+        train(tiny_classifier(classes=("a", "b")))
+
+
 def test_a_second_fit_trains_what_the_first_one_froze():
     model = tiny_classifier()
     train(model, dataclasses.replace(OPTIONS, epochs=1, freeze_layers=3, freeze_embeddings=True))

@@ -232,7 +232,7 @@ def test_a_run_whose_model_folder_moved_says_how_to_continue(stopped, stopped_ru
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"environment": {}}, "settings.json: is damaged (columns, digests or environment"),
+        ({"environment": {}}, "settings.json: columns, digests or environment is not as"),
         ({"environment": {"device": "cpu", "precision": "fp7"}}, "--precision is 'fp7', not one"),
         ({"environment": {"device": "none", "precision": "fp32"}}, "--device none: not on this"),
         ({"epochs": "many"}, "settings.json: is not the settings of a run"),

@@ -97,9 +97,9 @@ def test_the_first_epochs_state_has_no_best_figure_yet(tmp_path):
 
 def test_the_options_and_counts_per_epoch_are_those_of_fit_and_not_of_the_file(tmp_path):
     save_state(tmp_path, new_state(step=3))
-    loaded = new_state(options=TrainingOptions(epochs=9), texts_per_epoch=5, steps_per_epoch=2)
+    loaded = new_state(options=TrainingOptions(epochs=9), texts_per_epoch=5, steps_per_epoch=4)
     load_state(state_files(tmp_path)[0], loaded)
-    assert (loaded.options.epochs, loaded.texts_per_epoch, loaded.steps_per_epoch) == (9, 5, 2)
+    assert (loaded.options.epochs, loaded.texts_per_epoch, loaded.steps_per_epoch) == (9, 5, 4)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +158,16 @@ def test_a_damaged_state_is_one_clear_error(tmp_path, damage):
         file.write_bytes(content[damage])
     with pytest.raises(InputError, match=r"--resume .*: the state .* is damaged \(.+\); start a"):
         load_state(file, state)
+
+
+@pytest.mark.parametrize(("counters", "steps"), [({"step": 7}, 2), ({"epoch": -1}, 9), ({}, 99)])
+def test_a_state_that_does_not_fit_the_batches_is_refused(tmp_path, counters, steps):
+    """As after an edit of --batch-size in settings.json; a negative slice would train on."""
+    save_state(tmp_path, new_state(steps=8, step=17, epoch=2))
+    (file,) = state_files(tmp_path)
+    rewrite(file, counters=json.dumps({**COUNTS, **counters}))
+    with pytest.raises(InputError, match="its steps do not fit the batches that settings.json"):
+        load_state(file, new_state(steps_per_epoch=steps))
 
 
 def test_a_file_cannot_set_anything_but_the_counters(tmp_path):

@@ -120,7 +120,7 @@ def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
         prog="eval.py",
         usage="%(prog)s [options]",
         description="Score a finished run, a folder or a hub model on labelled texts: "
-        "scikit-learn's classification report, confusion matrix, accuracy with its 95%% interval.",
+        "scikit-learn's classification report, confusion matrix, accuracy with its 95% interval.",
     )
     add_model_flags(parser)
     data = parser.add_argument_group("data")

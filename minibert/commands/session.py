@@ -74,7 +74,12 @@ class Session:
                 SignalHandler() as signals,
             ):
                 run.check_unfinished()  # by another process, while this one read its data
-                yield RunCallback(run, classifier, self.settings.run, signals)
+                try:
+                    yield RunCallback(run, classifier, self.settings.run, signals)
+                except InputError as error:
+                    if run.history_file.exists():
+                        raise InputError(f"{error}; the best epoch is kept in {where}") from None
+                    raise
         except Interrupted as interrupted:
             hint = f"resume with: python train.py --resume {where}"
             raise Interrupted(interrupted.number, hint) from None

@@ -100,12 +100,12 @@ class Predictor:
         positions = classifier.checkpoint.encoder.positions
         head = classifier.checkpoint.head
         self.max_length = head.max_length if max_length is None else max_length
-        if not 3 <= self.max_length <= positions:
+        if type(self.max_length) is not int or not 3 <= self.max_length <= positions:
             raise InputError(
-                f"--max-length is {self.max_length}; this model takes 3 to {positions}"
+                f"--max-length is {self.max_length!r}; this model takes 3 to {positions}"
             )
-        if batch_size < 1:
-            raise InputError(f"--batch-size is {batch_size}; it must be 1 or more")
+        if type(batch_size) is not int or batch_size < 1:
+            raise InputError(f"--batch-size is {batch_size!r}; it must be 1 or more")
         self.classifier = classifier
         self.batch_size = batch_size
         self.compute = choose_compute(device, precision)

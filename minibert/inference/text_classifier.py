@@ -83,9 +83,9 @@ class TextClassifier:
         folder = find_model(name, revision=revision)
         config = read_encoder_config(folder)
         native = FAMILIES[config.family].native_pooling if head == "native" else "cls"
-        if not 3 <= max_length <= config.positions:
+        if type(max_length) is not int or not 3 <= max_length <= config.positions:
             raise InputError(
-                f"max_length is {max_length}; this model takes 3 to {config.positions}"
+                f"max_length is {max_length!r}; this model takes 3 to {config.positions}"
             )
         requested = HeadConfig(head, pooling or native, tuple(names), max_length)
         return cls(load_classifier(folder, requested), Tokenizer.from_folder(folder, config))
@@ -154,7 +154,10 @@ class TextClassifier:
     def save(self, folder: Path | str) -> None:
         """Write a Hugging Face folder: config.json, model.safetensors, the tokenizer's files."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be made ({error.strerror})") from None
         prefix = FAMILIES[self.checkpoint.encoder.family].class_prefix
         self.tokenizer.save(folder, class_prefix=prefix)
         write_config(folder, self.checkpoint.encoder, self.checkpoint.head)

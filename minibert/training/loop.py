@@ -25,7 +25,7 @@ from minibert.training.optimizer import (
     set_learning_rates,
 )
 from minibert.training.options import TrainingOptions
-from minibert.training.prepare import best_weights, class_weights, prepare
+from minibert.training.prepare import best_weights, class_weights, frozen_layers, prepare
 from minibert.training.state import TrainResult, TrainState
 from minibert.training.steps import optimizer_steps, step_batches
 from minibert.training.word_rows import compact_word_rows
@@ -54,6 +54,7 @@ def fit(
     weights = class_weights(train.labels, model.head.out.out_features, options.class_weights)
     finite = FiniteCheck(train, options, compute)
     with (
+        frozen_layers(model, options),
         best_weights(model, keep=keep_best) as keep_weights,
         compact_word_rows(model.encoder, train) as whole_table,
         closing(callback),

@@ -12,7 +12,6 @@ from minibert.device import Compute
 from minibert.errors import InputError
 from minibert.inference.batched import prepare_for_inference
 from minibert.model.classifier import Classifier
-from minibert.model.encoder import Encoder
 from minibert.training.options import TrainingOptions
 
 
@@ -28,13 +27,15 @@ def prepare(
     With `options.freeze` the module is the head; the datasets are the encoder's features, computed
     once with its dropout off.
     """
+    classes = model.head.out.out_features
     for dataset in (train, validation):
         if not (len(dataset) and dataset.has_labels):
             raise InputError("training needs texts with labels; give both to dataset()")
+        if int(dataset.labels.max()) >= classes:
+            raise InputError(f"a label is not one of the model's {classes} classes")
     if compute.precision == "int8":
         raise InputError("int8 is for inference; train in bf16 or fp32")
     model.to(compute.device)
-    freeze_layers(model, options)
     if not options.freeze:
         return model, train, validation, 0.0
     started = time.perf_counter()
@@ -57,17 +58,23 @@ def encode_features(
     ]
 
 
-def freeze_layers(model: Classifier, options: TrainingOptions) -> None:
-    """Let the embeddings and all blocks train, except those that the options freeze.
-
-    An encoder of another library, which the benchmarks compare with, is not touched.
-    """
-    if not isinstance(model.encoder, Encoder):
-        return
-    check_layers(options, len(model.encoder.blocks))
-    model.encoder.embeddings.requires_grad_(not options.freeze_embeddings)
-    for number, block in enumerate(model.encoder.blocks):
-        block.requires_grad_(number >= options.freeze_layers)
+@contextmanager
+def frozen_layers(model: Classifier, options: TrainingOptions) -> Iterator[None]:
+    """Exclude the layers that the options freeze from training inside this context."""
+    frozen: list[nn.Module] = []
+    if options.freeze_embeddings:
+        frozen.append(model.encoder.embeddings)
+    if options.freeze_layers:
+        check_layers(options, len(model.encoder.blocks))
+        frozen += model.encoder.blocks[: options.freeze_layers]
+    parameters = [p for module in frozen for p in module.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 def check_layers(options: TrainingOptions, layers: int) -> None:

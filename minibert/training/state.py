@@ -179,8 +179,11 @@ def load_state(file: Path, state: TrainState) -> None:
         counters = json.loads(metadata["counters"])
         for name in COUNTERS:
             setattr(state, name, type(getattr(state, name))(counters[name]))
+        in_epoch = state.step - state.epoch * state.steps_per_epoch
+        if state.epoch < 0 or not 0 <= in_epoch <= state.steps_per_epoch:
+            raise ValueError("its steps do not fit the batches that settings.json asks for")
         state.history = [EpochRecord(**record) for record in json.loads(metadata["history"])]
-        state.module.load_state_dict(_with_prefix(tensors, "model."))
+        _load_module(state.module, _with_prefix(tensors, "model."))
         _load_optimizer(state.optimizer, _with_prefix(tensors, "optimizer."))
         state.scaler.load_state_dict(json.loads(metadata["scaler"]))
         state.sums.copy_(tensors["sums"])
@@ -222,6 +225,13 @@ def check_finite_weights(state: TrainState) -> None:
 
 def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
+
+
+def _load_module(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError:  # its message has a line per tensor
+        raise ValueError("its weights do not fit the model that settings.json asks for") from None
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
