@@ -258,7 +258,7 @@ def test_a_run_that_cannot_be_resumed_says_why(run, tmp_path):
 def test_edited_metadata_is_one_clear_error(run, change):
     data = json.loads(run.settings_file.read_text())
     run.settings_file.write_text(json.dumps({**data, **change}))
-    with pytest.raises(InputError, match=r"settings.json: is damaged \(columns, digests or envir"):
+    with pytest.raises(InputError, match=r"settings.json: columns, digests or envir"):
         run.read_settings()
 
 
