@@ -46,7 +46,7 @@ def new_state(step: int = 0) -> TrainState:
     torch.manual_seed(0)
     module = nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(module.parameters())
-    state = TrainState(module, optimizer, CPU.scaler(), CPU.device, TrainingOptions(), 24, 8)
+    state = TrainState(module, optimizer, CPU.scaler(), CPU.device, TrainingOptions(), 24, 1)
     module(torch.randn(5, 3)).sum().backward()
     optimizer.step()
     if step:
