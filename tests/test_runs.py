@@ -46,7 +46,7 @@ def new_state(step: int = 0) -> TrainState:
     torch.manual_seed(0)
     module = nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(module.parameters())
-    state = TrainState(module, optimizer, CPU.scaler(), CPU.device, TrainingOptions(), 24, 1)
+    state = TrainState(module, optimizer, CPU.scaler(), CPU.device, TrainingOptions(), 24, 8)
     module(torch.randn(5, 3)).sum().backward()
     optimizer.step()
     if step:
@@ -152,12 +152,12 @@ def test_a_lost_history_is_written_again(run):
 
 
 def test_only_the_newest_states_are_kept(run):
-    for step in (1, 2, 3):
+    for step in (17, 18, 19):
         run.save_state(new_state(step), keep=2)
     state = new_state()
     run.load_state(state)
-    assert state.step == 3
-    assert [int(file.stem[-8:]) for file in state_files(run.path)] == [2, 3]
+    assert state.step == 19
+    assert [int(file.stem[-8:]) for file in state_files(run.path)] == [18, 19]
 
 
 def test_a_run_stopped_before_its_first_state_starts_from_the_beginning(run):
