@@ -7,21 +7,28 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.task import Repetition, Task, answer_all, answer_each, peak_memory
 
 
-def prepare(task: Task) -> Callable[[int], Repetition]:
-    """Load a peer and return what does one repetition over the first texts of the task."""
+def serve(task: Task, turns: Iterator[int], report: Callable[[Repetition], None]) -> None:
+    """Load a peer; in each turn it does one repetition over the first texts of the task."""
     peer = importlib.import_module(f"benchmarks.{task.peer}")
+    if hasattr(peer, f"serve_{task.part}"):  # it has a loop of its own
+        getattr(peer, f"serve_{task.part}")(task, turns, report)
+        return
     if task.part in ("answering", "latency"):
         answer = peer.answerer(task)
         measure = answer_all if task.part == "answering" else answer_each
-        return lambda count: measure(answer, task.texts[:count])
-    return getattr(peer, task.part)(task)
+        for count in turns:
+            report(measure(answer, task.texts[:count]))
+        return
+    repeat = getattr(peer, task.part)(task)
+    for count in turns:
+        report(repeat(count))
 
 
 def main(argv: Sequence[str]) -> None:
@@ -30,15 +37,17 @@ def main(argv: Sequence[str]) -> None:
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     task = Task(**json.loads(Path(argv[0]).read_text(encoding="utf-8")))
-    repeat = prepare(task)
     first = True
-    for line in sys.stdin:
-        repetition = repeat(int(line))
+
+    def report(repetition: Repetition) -> None:
+        nonlocal first
         repetition.memory = repetition.memory or peak_memory()
         if not first:
             repetition.answers = []
         first = False
         print(json.dumps(asdict(repetition)), file=replies, flush=True)
+
+    serve(task, (int(line) for line in sys.stdin), report)
 
 
 if __name__ == "__main__":

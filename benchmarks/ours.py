@@ -1,10 +1,8 @@
 """minibert in the race, as its scripts run it."""
 
-import queue
 import sys
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -37,23 +35,13 @@ class CorpusDataset(TextDataset):
 
 
 class EpochByEpoch(Callback):
-    """Lets `fit` train one epoch per call of `next_epoch`; runs it in a thread of its own."""
+    """Lets `fit` train one epoch per turn, and reports its seconds without the validation."""
 
-    def __init__(self, train: Callable[["EpochByEpoch"], object]) -> None:
-        self.requests: queue.Queue[None] = queue.Queue()
-        self.results: queue.Queue[float | BaseException] = queue.Queue()
-        threading.Thread(target=self._run, args=[train], daemon=True).start()
-
-    def next_epoch(self) -> float:
-        """Return the seconds of all steps of an epoch."""
-        self.requests.put(None)
-        result = self.results.get()
-        if isinstance(result, BaseException):
-            raise result
-        return result
+    def __init__(self, turns: Iterator[int], report: Callable[[Repetition], None]) -> None:
+        self.turns, self.report = turns, report
 
     def on_start(self, state: TrainState) -> None:
-        """Wait for the first request."""
+        """Wait for the first turn."""
         self._wait()
 
     def validating(self, state: TrainState) -> AbstractContextManager:
@@ -62,25 +50,23 @@ class EpochByEpoch(Callback):
         return super().validating(state)
 
     def on_epoch(self, state: TrainState) -> None:
-        """Report the epoch; wait for the next request."""
-        self.results.put(self.seconds)
+        """Report the epoch; wait for the next turn."""
+        self.report(Repetition(self.seconds, state.texts_per_epoch))
         self._wait()
 
     def _wait(self) -> None:
-        self.requests.get()
+        if next(self.turns, None) is None:
+            sys.exit()
         self.started = time.perf_counter()
 
-    def _run(self, train: Callable[["EpochByEpoch"], object]) -> None:
-        try:
-            train(self)
-        except BaseException as error:
-            self.results.put(error)
 
+def serve_training(task: Task, turns: Iterator[int], report: Callable[[Repetition], None]) -> None:
+    """Train the whole model; a repetition, the warm-up too, is the next epoch over all texts.
 
-def training(task: Task) -> Callable[[int], Repetition]:
-    """Train the whole model; a repetition, the warm-up too, is the next epoch over all texts."""
+    `fit` stays in the main thread: in another one, memory comes from the system in smaller pieces,
+    and an epoch of a small model takes a sixth longer.
+    """
     classifier = TextClassifier.from_folder(Path(task.folder))
-    compute = choose_compute(task.device, task.precision)
     config = classifier.checkpoint.encoder
     rows, _ = classifier.tokenize(task.texts)
     train = CorpusDataset(
@@ -91,20 +77,15 @@ def training(task: Task) -> Callable[[int], Repetition]:
     )
     corpus, _ = classifier.tokenize(task.corpus or task.texts)
     train.corpus_ids = classifier.dataset_of(corpus).used_ids()
-    options = TrainingOptions(epochs=MANY, batch_size=BATCH)
-    validation = labelled_texts(classifier, task, 1)
-    epochs = EpochByEpoch(
-        lambda callback: fit(
-            classifier.model,
-            train,
-            validation,
-            options,
-            compute=compute,
-            callback=callback,
-            keep_best=False,
-        )
+    fit(
+        classifier.model,
+        train,
+        labelled_texts(classifier, task, 1),
+        TrainingOptions(epochs=MANY, batch_size=BATCH),
+        compute=choose_compute(task.device, task.precision),
+        callback=EpochByEpoch(turns, report),
+        keep_best=False,
     )
-    return lambda count: Repetition(epochs.next_epoch(), len(train))
 
 
 def frozen(task: Task) -> Callable[[int], Repetition]:
