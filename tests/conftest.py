@@ -2,14 +2,13 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import ROOT, WORDS, write_checkpoint
+from helpers import WORDS, finish_script, write_checkpoint
 
 # Tiny models gain nothing from threads, and lose much on a busy machine.
 if "OMP_NUM_THREADS" not in os.environ:
@@ -50,16 +49,7 @@ def run_script(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedPro
     place.mkdir()
 
     def run(script: str, *words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        environment |= options.pop("env", {})
-        command = [sys.executable, str(ROOT / script), *map(str, words)]
-        defaults: dict[str, Any] = {
-            "cwd": place,
-            "capture_output": True,
-            "text": True,
-            "timeout": 120,
-        }
-        return subprocess.run(command, env=environment, **{**defaults, **options})
+        return finish_script(script, *words, **{"cwd": place, **options})
 
     run.place = place  # type: ignore[attr-defined]
     yield run

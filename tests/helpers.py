@@ -8,11 +8,13 @@ import signal
 import string
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from forks import ForkedScript, ForkServer, read_once
 
 from minibert.checkpoint.config_file import write_config
 from minibert.checkpoint.save import save_weights
@@ -24,6 +26,7 @@ from minibert.model.encoder import Encoder, initialize
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+ONE_THREAD_NO_HUB = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 # No two sizes are equal, so that swapped axes cannot pass.
 SIZES = {"width": 12, "layers": 3, "heads": 2, "feed_forward": 23, "positions": 40}
@@ -112,33 +115,56 @@ def random_texts(
     )
 
 
+@cache
+def fork_server() -> ForkServer:
+    """The process that scripts are forks of, with one thread and no hub."""
+    return ForkServer({**os.environ, **ONE_THREAD_NO_HUB})
+
+
 def start_script(
     script: str | list[str],
     *words: str | Path,
     cwd: Path,
     env: dict[str, str] | None = None,
+    fresh: bool = False,
     **options: Any,
 ) -> subprocess.Popen[str]:
     """Start a script of the repository (or a list: `python` with these words) as a process.
 
-    It has one thread, no hub, and pipes for its three streams. Ctrl-C works in it even if pytest
-    was started as a background job, which ignores SIGINT.
+    It has one thread, no hub, and pipes for its three streams. It is a fork with torch imported
+    (see forks.py) unless `fresh` or an option forbids that. Ctrl-C works in it even if pytest was
+    started as a background job, which ignores SIGINT.
     """
-    command = [str(ROOT / script)] if isinstance(script, str) else script
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **(env or {})}
-    defaults: dict[str, Any] = {
-        "stdin": subprocess.DEVNULL,
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.PIPE,
-        "text": True,
-        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    }
-    return subprocess.Popen(
-        [sys.executable, *command, *map(str, words)],
-        cwd=cwd,
-        env=environment,
-        **{**defaults, **options},
-    )
+    environment = {**os.environ, **ONE_THREAD_NO_HUB, **(env or {})}
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    options = {**streams, "text": True, "cwd": cwd, "env": environment, **options}
+    argv = [str(ROOT / script)] if isinstance(script, str) else script
+    argv = [*argv, *map(str, words)]
+    if not fresh and "preexec_fn" not in options:
+        server = fork_server()
+        if server.environment == read_once(environment):
+            return ForkedScript(server, argv, **options)
+    options.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    return subprocess.Popen([sys.executable, *argv], **options)
+
+
+def finish_script(
+    script: str | list[str],
+    *words: str | Path,
+    cwd: Path,
+    input: str | None = None,
+    **options: Any,
+) -> subprocess.CompletedProcess[str]:
+    """Start a script as `start_script` does, and return what it printed to its end."""
+    if input is not None:
+        options["stdin"] = subprocess.PIPE
+    with start_script(script, *words, cwd=cwd, **options) as process:
+        try:
+            output, errors = process.communicate(input, timeout=120)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 def read_table(file: Path) -> list[dict[str, str]]:

@@ -213,7 +213,7 @@ try:
 except SystemExit as ended:
     print(ended.code, [name for name in ("torch", "sklearn", "numpy") if name in sys.modules])
 """
-    output, errors = start_script(["-c", code], cwd=tmp_path).communicate(timeout=60)
+    output, errors = start_script(["-c", code], cwd=tmp_path, fresh=True).communicate(timeout=60)
     assert errors == "" and output.splitlines()[-1] == "0 []"
 
 

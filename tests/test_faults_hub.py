@@ -9,13 +9,12 @@ Run: pytest -m faults tests/test_faults_hub.py
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, write_checkpoint
+from helpers import ROOT, finish_script, write_checkpoint
 from hub_server import Handler, Hub, digest, files_of
 
 pytestmark = pytest.mark.faults
@@ -64,14 +63,7 @@ def find(environment: dict[str, str], tmp_path: Path) -> Callable[..., Answer]:
     """Find a model or dataset in a new process."""
 
     def run(name: str, **changes: str) -> Answer:
-        return subprocess.run(
-            [sys.executable, "-c", FIND, name],
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment, **changes},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        return finish_script(["-c", FIND, name], cwd=tmp_path, env={**environment, **changes})
 
     return run
 

@@ -8,9 +8,7 @@ Run: pytest tests/test_hub.py
 
 import importlib.util
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from helpers import ROOT, write_checkpoint
+from helpers import finish_script, write_checkpoint
 from hub_server import Hub, MuteHub, files_of
 
 from minibert.checkpoint.load import load_classifier
@@ -74,11 +72,7 @@ def ask(environment: dict[str, str], tmp_path: Path) -> Callable[..., Answer]:
     place.mkdir()
 
     def run(code: str, *argv: str, **changes: str) -> Answer:
-        settings = {**os.environ, "PYTHONPATH": str(ROOT), **environment, **changes}
-        command = [sys.executable, "-c", code, *argv]
-        return subprocess.run(
-            command, env=settings, cwd=place, capture_output=True, text=True, timeout=60
-        )
+        return finish_script(["-c", code, *argv], cwd=place, env={**environment, **changes})
 
     return run
 

@@ -13,7 +13,7 @@ from subprocess import PIPE
 
 import pytest
 import torch
-from helpers import ROOT, WORDS, read_table, start_script, write_checkpoint
+from helpers import ROOT, WORDS, finish_script, read_table, start_script, write_checkpoint
 
 from minibert.commands import predict as predict_command
 from minibert.commands.arguments import parse_predict
@@ -189,11 +189,9 @@ def test_the_start_imports_neither_the_compiler_nor_scikit_learn(place):
         "import sys; from minibert.commands.process import run_script; run_script('predict')\n"
         "print([name for name in ('torch._dynamo', 'sympy', 'sklearn') if name in sys.modules])"
     )
-    with start_script(
-        ["-c", code], *MODEL, "good", cwd=place, env={"PYTHONPATH": str(ROOT)}
-    ) as process:
-        output, _ = process.communicate(timeout=120)
-    assert output.splitlines()[-1] == "[]"
+    environment = {"PYTHONPATH": str(ROOT)}
+    done = finish_script(["-c", code], *MODEL, "good", cwd=place, env=environment, fresh=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 # Rows that cannot be used
@@ -382,7 +380,7 @@ def test_a_terminal_gets_escapes_and_a_pipe_the_bytes(place, run_script):
     result = run_script("predict.py", *MODEL, NASTY, cwd=place)
     assert "\x9b2J" in result.stdout and "\u202e" in result.stdout
     ours, theirs = os.openpty()
-    result = run_script("predict.py", *MODEL, NASTY, cwd=place, capture_output=False, stdout=theirs)
+    result = run_script("predict.py", *MODEL, NASTY, cwd=place, stdout=theirs)
     os.close(theirs)
     shown = os.read(ours, 10**4).decode().replace("\r\n", "\n")
     os.close(ours)

@@ -32,7 +32,7 @@ def test_openmp_threads_spin_shortly_unless_the_user_says_otherwise(
 ):
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         monkeypatch.delenv(name, raising=False)
-    process = start_script(["-c", PRINT_ENVIRONMENT], cwd=tmp_path, env=environment)
+    process = start_script(["-c", PRINT_ENVIRONMENT], cwd=tmp_path, env=environment, fresh=True)
     output, errors = process.communicate(timeout=60)
     assert output.splitlines() == [str(expected), "False"], errors
 

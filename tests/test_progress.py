@@ -52,7 +52,7 @@ class Terminal:
         self.process = start_script(
             ["-c", TRAINING, *map(str, argv)],
             cwd=place,
-            env={"COLUMNS": "", "PYTHONUNBUFFERED": "1"},
+            env={"COLUMNS": ""},
             stdout=theirs,
             stderr=theirs,
         )

@@ -1,0 +1,160 @@
+"""Scripts as processes that start at once: forks of one process that has imported torch.
+
+An import of torch takes seconds, and the tests start hundreds of processes. A fork is a process
+like any other: it has its own memory, streams, signals, folder and environment. It differs in what
+is imported already, in what the interpreter and the libraries have read from the environment
+(READ_ONCE), and in its end: it does not free its objects one by one, which takes a second.
+"""
+
+import atexit
+import importlib
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+# huggingface_hub is not among them: it reads its variables of the environment at its import.
+IMPORTED = (
+    *(f"minibert.commands.{name}" for name in ("train", "evaluate", "predict")),
+    *("sklearn.metrics", "torch._dynamo"),  # minibert and PyTorch import them at their first use
+)
+READ_ONCE = ("ATEN_", "CUDA_", "GOMP_", "LANG", "LC_", "LD_", "MKL_", "OMP_", "ONEDNN_", "PYTHON")
+
+
+def read_once(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that a fork cannot change."""
+    return {name: value for name, value in environment.items() if name.startswith(READ_ONCE)}
+
+
+class ForkServer:
+    """The process that forks. It ends when this object goes."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.environment = read_once(environment)
+        # Messages keep their limits. A request is answered through the last of its descriptors.
+        self.requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [sys.executable, __file__, str(theirs.fileno())]
+            descriptors = [theirs.fileno()]
+            self.process = subprocess.Popen(command, env=environment, pass_fds=descriptors)
+
+    def close(self) -> None:
+        """End the process; its forks go on."""
+        self.requests.close()
+        self.process.wait()
+
+
+class ForkedScript(subprocess.Popen):
+    """A script, or code after -c, started by a fork server; it has the methods of Popen.
+
+    The overridden methods are private; they are the same in Python 3.10 to 3.14.
+    """
+
+    def __init__(self, server: ForkServer, argv: list[str], **options: Any) -> None:
+        self._server = server
+        super().__init__(argv, **options)
+
+    def _execute_child(self, args: Any, *others: Any) -> None:  # type: ignore[override]
+        _, _, _, _, cwd, env, _, _, _, *pipes = others[:15]
+        streams = [pipe if pipe != -1 else i for i, pipe in enumerate((pipes[0], *pipes[3::2]))]
+        self._status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            request = json.dumps({"argv": args, "cwd": str(cwd), "env": dict(env)}).encode()
+            descriptors = [*streams, theirs.fileno()]
+            socket.send_fds(self._server.requests, [request], descriptors)
+        self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
+        self.pid = int(self._status.recv(16))
+        self._child_created = True
+
+    def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        self._status.setblocking(not wait_flags & os.WNOHANG)
+        try:
+            answer = self._status.recv(16)
+        except BlockingIOError:
+            return 0, 0
+        self._status.close()
+        return self.pid, int(answer)
+
+    def _internal_poll(self, *_: Any, **__: Any) -> int | None:
+        if self.returncode is None and self._waitpid_lock.acquire(False):  # type: ignore[attr-defined]
+            try:
+                pid, status = self._try_wait(os.WNOHANG)
+                if pid:
+                    self._handle_exitstatus(status)  # type: ignore[attr-defined]
+            finally:
+                self._waitpid_lock.release()  # type: ignore[attr-defined]
+        return self.returncode
+
+
+def next_request(requests: socket.socket) -> dict[str, Any]:
+    """Fork for each request. Returns in the fork, with the fork's own streams."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the watchers
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(requests, 2**20, 4)
+        if not message:
+            os._exit(0)
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            break
+        for descriptor in descriptors:
+            os.close(descriptor)
+    *streams, answer = descriptors
+    child = os.fork()
+    if child == 0:
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        return json.loads(message)
+    for stream in streams:
+        os.close(stream)
+    os.write(answer, str(child).encode())
+    os.write(answer, str(os.waitpid(child, 0)[1]).encode())
+    os._exit(0)
+
+
+def run(request: dict[str, Any]) -> int:
+    """Make this fork what the request says, and run the script; returns its exit status."""
+    os.environ.clear()
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    encoding = sys.stdout.encoding
+    sys.stdin = open(0, encoding=encoding, errors=sys.stdin.errors, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding=encoding, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", 1, encoding=encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.argv = request["argv"]
+    try:
+        if sys.argv[0] == "-c":
+            code, sys.path[0] = sys.argv.pop(1), ""
+            sys.modules["__main__"] = types.ModuleType("__main__")
+            exec(compile(code, "<string>", "exec"), vars(sys.modules["__main__"]))
+        else:
+            sys.path[0] = str(Path(sys.argv[0]).parent)
+            runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)
+    for name in IMPORTED:
+        importlib.import_module(name)
+    status = run(next_request(socket.socket(fileno=int(sys.argv[1]))))
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    os._exit(status)
