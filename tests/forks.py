@@ -98,6 +98,7 @@ class ForkedScript(subprocess.Popen):
 
 def next_request(requests: socket.socket) -> dict[str, Any]:
     """Fork for each request. Returns in the fork, with the fork's own streams."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as it is before Python has started
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the watchers
     while True:
         message, descriptors, _, _ = socket.recv_fds(requests, 2**20, 4)

@@ -131,13 +131,13 @@ def test_every_part_of_minibert_runs_in_turn(setup: Setup, native: Path, tmp_pat
     entries = [
         entry(setup, part, Peer(part, "ours", "fp32"), native, TEXTS, warm_up=2) for part in parts
     ]
-    outcomes = race(entries, repeats=2, folder=tmp_path)
+    outcomes = race(entries, repeats=1, folder=tmp_path)
     assert [found.failed for found in outcomes] == [""] * len(parts)
     by_part = dict(zip(parts, outcomes, strict=True))
     texts = {part: [r.texts for r in found.repetitions] for part, found in by_part.items()}
-    assert texts.pop("frozen") == [40, 40]  # ten epochs
-    assert texts.pop("start") == [1, 1]
-    assert set(map(tuple, texts.values())) == {(4, 4)}
+    assert texts.pop("frozen") == [40]  # ten epochs
+    assert texts.pop("start") == [1]
+    assert set(map(tuple, texts.values())) == {(4,)}
     assert [sum(row) for row in by_part["answering"].answers] == pytest.approx([1, 1])
     assert len(by_part["latency"].repetitions[0].calls) == 4
     for found in outcomes:

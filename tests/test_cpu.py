@@ -5,14 +5,12 @@ The bounds of int8 follow from the largest quantized weight that this processor 
 """
 
 import copy
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import ROOT, tiny_classifier, write_checkpoint
+from helpers import ROOT, finish_script, tiny_classifier, write_checkpoint
 from torch import Tensor, nn
 
 from minibert.inference.cpu import (
@@ -378,9 +376,7 @@ print(repr((logits.tolist(), first + second, third, result.steps, refusal)))
 
 
 def in_a_process(code: str, folder: Path) -> Any:
-    done = subprocess.run(
-        [sys.executable, "-c", code, folder], cwd=ROOT, capture_output=True, text=True, timeout=200
-    )
+    done = finish_script(["-c", code], folder, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return eval(done.stdout)
 

@@ -93,7 +93,8 @@ def test_memory_does_not_grow_with_the_rows(place, suffix):
     for rows in (10_000, ROWS):
         output = place / f"many.{suffix}"
         argv = ("--input", f"{rows}.csv", "--output", output.name)
-        process = start(place, *argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = start(place, *argv, fresh=True, **streams)
         peaks.append(peak(process))
         assert process.returncode == 0
         with open(output, newline="") as file:
@@ -181,7 +182,7 @@ def test_a_full_disk_behind_standard_output_is_one_line(place):
 )
 def test_ctrl_c_while_it_imports_is_one_line(place, script, argv):
     """PyTorch's library is mapped early in the second that its import takes."""
-    process = start_script(script, *argv, cwd=place)
+    process = start_script(script, *argv, cwd=place, fresh=True)
     maps = Path(f"/proc/{process.pid}/maps")
     while "libtorch_cpu" not in maps.read_text():
         assert process.poll() is None, process.communicate()

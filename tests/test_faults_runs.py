@@ -412,7 +412,7 @@ def test_a_damaged_state_names_the_older_one_which_resumes_to_the_same_bytes(pla
     status, (line,) = ended(start(place, "--resume", run.name))
     assert status == 2
     assert f"the state {newest.name} is damaged" in line
-    assert line.endswith(f"; delete it to continue from {older.name}")
+    assert f"; delete it to continue from {older.name}" in line
     newest.unlink()
     train(place, "--resume", run.name)
     assert_same_run(run, whole("fp32"))
