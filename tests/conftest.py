@@ -1,5 +1,6 @@
 """The fixtures of all tests. Run all tests: pytest"""
 
+import gc
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -53,3 +54,8 @@ def run_script(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedPro
 
     run.place = place  # type: ignore[attr-defined]
     yield run
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported out of garbage collections: it is much, and they are many."""
+    gc.freeze()

@@ -7,6 +7,7 @@ is imported already, in what the interpreter and the libraries have read from th
 """
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -154,6 +155,7 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)
     for name in IMPORTED:
         importlib.import_module(name)
+    gc.freeze()  # a fork that collected garbage would copy the pages of all that is imported
     status = run(next_request(socket.socket(fileno=int(sys.argv[1]))))
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()

@@ -3,11 +3,14 @@
 Run: pytest tests/test_benchmarks.py
 """
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from helpers import write_checkpoint
+from helpers import start_script, write_checkpoint
 
 from benchmarks import accuracy, rounds
 from benchmarks.__main__ import read_flags
@@ -125,7 +128,18 @@ def test_two_peers_in_fp32_must_agree() -> None:
     assert [problem.partition(":")[0] for problem in section.problems] == ["far"]
 
 
-@pytest.mark.slow
+@pytest.fixture
+def forked_contestants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start contestants as forks, which saves the import of torch."""
+    code = "import sys; from benchmarks.contestant import main; main(sys.argv[1:])"
+
+    def start(command: list[str], *, cwd: Path, env: dict[str, str], **options: Any) -> Any:
+        return start_script(["-c", code, command[-1]], cwd=cwd, **options)
+
+    monkeypatch.setattr(rounds, "subprocess", SimpleNamespace(Popen=start, PIPE=subprocess.PIPE))
+
+
+@pytest.mark.usefixtures("forked_contestants")
 def test_every_part_of_minibert_runs_in_turn(setup: Setup, native: Path, tmp_path: Path) -> None:
     parts = ("answering", "latency", "training", "frozen", "start")
     entries = [
