@@ -27,6 +27,7 @@ from minibert.model.encoder import Encoder, initialize
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 ONE_THREAD_NO_HUB = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+ENVIRONMENT = {**os.environ, **ONE_THREAD_NO_HUB}  # before any test changes it
 
 # No two sizes are equal, so that swapped axes cannot pass.
 SIZES = {"width": 12, "layers": 3, "heads": 2, "feed_forward": 23, "positions": 40}
@@ -118,7 +119,7 @@ def random_texts(
 @cache
 def fork_server() -> ForkServer:
     """The process that scripts are forks of, with one thread and no hub."""
-    return ForkServer({**os.environ, **ONE_THREAD_NO_HUB})
+    return ForkServer(ENVIRONMENT)
 
 
 def start_script(
@@ -144,6 +145,7 @@ def start_script(
         server = fork_server()
         if server.environment == read_once(environment):
             return ForkedScript(server, argv, **options)
+    environment.setdefault("PYTHONPATH", str(ROOT))  # minibert need not be installed
     options.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     return subprocess.Popen([sys.executable, *argv], **options)
 

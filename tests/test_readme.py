@@ -66,8 +66,9 @@ def test_each_file_that_is_named_exists(document: str) -> None:
 
 
 def test_the_map_names_every_room() -> None:
-    rooms = {f"minibert/{folder.name}/" for folder in (ROOT / "minibert").glob("[a-z]*/")}
-    files = {f"minibert/{file.name}" for file in (ROOT / "minibert").glob("[a-z]*.py")}
+    entries = list((ROOT / "minibert").glob("[a-z]*"))
+    rooms = {f"minibert/{folder.name}/" for folder in entries if folder.is_dir()}
+    files = {f"minibert/{file.name}" for file in entries if file.suffix == ".py"}
     named = set(re.findall(r"`(minibert/[\w./]*)`", README))
     assert {room for room in rooms | files if room not in named} == set()
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from minibert.data.batches import Batch, Dataset
+from minibert.data.batches import Dataset
 from minibert.device import Compute, choose_compute
 from minibert.errors import InputError
 from minibert.evaluation.metrics import Scores, score
@@ -44,14 +44,13 @@ def fit(
     """Train a classifier until the epochs or the patience are used up. Nothing is printed.
 
     The model ends in evaluation mode, on the device of `compute` (default: this machine's best),
-    with the weights of the epoch that is the best on `validation`, or of the last epoch if
-    keep_best=False. Batches depend on `options.seed`, dropout on torch's random state. Raises
-    InputError for a loss or gradient that is not finite. `help(minibert)` shows an example.
+    with the weights of the epoch that is best on `validation`, or of the last if keep_best=False.
+    Batches depend on `options.seed`, dropout on torch's random state. Raises InputError for a loss
+    or gradient that is not finite. `help(minibert)` shows an example.
     """
     options, callback = options or TrainingOptions(), callback or Callback()
     compute = compute or choose_compute()
     module, train, validation, encoding = prepare(model, train, validation, options, compute)
-    weights = class_weights(train.labels, model.head.out.out_features, options.class_weights)
     finite = FiniteCheck(train, options, compute)
     with (
         frozen_layers(model, options),
@@ -60,21 +59,17 @@ def fit(
         closing(callback),
     ):
         state = first_state(module, make_optimizer(model, options), options, compute, len(train))
-        optimizer, scaler = state.optimizer, state.scaler
+        weights = class_weights(train.labels, model.head.out.out_features, options.class_weights)
         callback.on_start(state)
         while not finished(state):
             module.train()
             for rows in remaining_steps(train, state):
                 state.start_clock()
                 lr = set_step_rates(state)
-                batches = [train.batch(batch_rows).to(compute.device) for batch_rows in rows]
-                loss, weight = forward_backward(state, batches, weights, compute)
-                scaler.unscale_(optimizer)
-                norm = clip_gradients(optimizer, options.clip) if options.clip else 0.0
+                loss, weight = forward_backward(state, train, rows, weights, compute)
+                norm = clip(state)
                 finite.check(state.step, loss, norm)
-                scaler.step(optimizer)
-                scaler.update()
-                optimizer.zero_grad()
+                update_weights(state)
                 state.count_step(loss, weight, texts=sum(map(len, rows)), lr=lr)
                 callback.on_step(state, loss, lr)
             finite.raise_if_found()
@@ -120,13 +115,18 @@ def set_step_rates(state: TrainState) -> float:
 
 
 def forward_backward(
-    state: TrainState, batches: Sequence[Batch], weights: Tensor, compute: Compute
+    state: TrainState,
+    train: Dataset,
+    rows: Sequence[np.ndarray],
+    weights: Tensor,
+    compute: Compute,
 ) -> tuple[Tensor, Tensor]:
     """Compute the gradients of one step; return its mean loss and the weight of its labels.
 
-    Each batch's summed loss is divided by the weight of all labels of the step, so several batches
-    equal one large batch.
+    `rows` has the row numbers of each of its batches. A batch's summed loss is divided by the
+    weight of all labels of the step, so several batches equal one large batch.
     """
+    batches = [train.batch(batch_rows).to(compute.device) for batch_rows in rows]
     weights = weights.to(compute.device)
     total_weight = torch.stack([weights[batch.labels].sum() for batch in batches]).sum()
     total_loss = torch.zeros((), device=compute.device)
@@ -144,6 +144,19 @@ def forward_backward(
         state.scaler.scale(loss).backward()
         total_loss += loss.detach()
     return total_loss, total_weight
+
+
+def clip(state: TrainState) -> float | Tensor:
+    """Scale the gradients down to `options.clip`; return their norm, or 0 if it is not limited."""
+    state.scaler.unscale_(state.optimizer)
+    return clip_gradients(state.optimizer, state.options.clip) if state.options.clip else 0.0
+
+
+def update_weights(state: TrainState) -> None:
+    """Take the optimizer's step. In fp16 the scaler leaves it out if a gradient is not finite."""
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad()
 
 
 def validate(
