@@ -7,7 +7,7 @@ from benchmarks.parts import Peer, Setup, entry
 from benchmarks.rounds import Outcome, race
 from benchmarks.tables import Section
 from benchmarks.task import BATCH
-from benchmarks.workload import Labelled, checkpoint, repeated, texts_of_length
+from benchmarks.workload import Labelled, checkpoint, distinct, texts_of_length
 
 SIZE = "minilm"
 COUNTS = (1000, 4000, 16000, 64000)
@@ -20,15 +20,15 @@ WARM_UP = 320  # texts
 def growth(setup: Setup) -> Section:
     """Measure the microseconds of a token, in answering and in training."""
     train = setup.corpus.train
-    by_count = {f"{count:,} texts of {setup.corpus.source}": count for count in COUNTS}
-    counted = {name: repeated(train, count) for name, count in by_count.items()}
+    parts = [distinct(train, count) for count in COUNTS]
+    counted = {f"{len(part.texts):,} texts of {setup.corpus.source}": part for part in parts}
     long = {
         f"{TOKENS // length:,} texts of {length} tokens": texts_of_length(
             train.texts, length, TOKENS // length
         )
         for length in LENGTHS
     }
-    few = {name: texts for name, texts in counted.items() if by_count[name] <= LONGEST_TRAINING}
+    few = {name: texts for name, texts in counted.items() if len(texts.texts) <= LONGEST_TRAINING}
     outcomes = []
     figures: dict[tuple[str, str], str] = {}
     for part, works in (

@@ -16,7 +16,15 @@ from benchmarks.tables import (
     seconds_table,
 )
 from benchmarks.task import BATCH, EPOCHS, Task
-from benchmarks.workload import SIZES, Corpus, Labelled, checkpoint, repeated, texts_of_length
+from benchmarks.workload import (
+    SIZES,
+    Corpus,
+    Labelled,
+    checkpoint,
+    distinct,
+    repeated,
+    texts_of_length,
+)
 from minibert.model.config import EncoderConfig
 
 ON_GPU = ("ours", "tutorial", "trainer", "pipelines")
@@ -107,7 +115,7 @@ def answering(setup: Setup) -> Section:
     peers = answering_peers(setup)
     if not setup.small:
         peers.append(Peer("pipeline() tuned", "pipelines", "bf16", tuned=True))
-    texts = repeated(setup.corpus.test, 480 if setup.small else len(setup.corpus.test.texts))
+    texts = distinct(setup.corpus.test, 480 if setup.small else len(setup.corpus.test.texts))
     outcomes = compete(setup, "answering", peers, texts, warm_up=len(texts.texts))
     config, limits = config_and_limits(setup)
     header, rows = rate_table(outcomes, texts.lengths, config, limits, passes=FORWARD)

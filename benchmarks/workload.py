@@ -116,6 +116,12 @@ def repeated(part: Labelled, count: int) -> Labelled:
     return part.take([i % len(part.texts) for i in range(count)])
 
 
+def distinct(part: Labelled, count: int) -> Labelled:
+    """Return the first `count` different texts: minibert computes equal ones once."""
+    rows = {text: i for i, text in reversed(list(enumerate(part.texts)))}
+    return part.take(sorted(rows.values())[:count])
+
+
 def texts_of_length(texts: Sequence[str], length: int, count: int) -> Labelled:
     """Return `count` texts of exactly `length` tokens, made of the words of `texts`."""
     words = sorted({word for text in texts for word in text.lower().split() if word.isalpha()})

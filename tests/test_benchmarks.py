@@ -28,7 +28,7 @@ from benchmarks.parts import Peer, Setup, compare_answers, entry
 from benchmarks.rounds import Entry, Outcome, race
 from benchmarks.tables import Section, latency_table, rate_table, seconds_table
 from benchmarks.task import LONGEST, Repetition, Task
-from benchmarks.workload import Corpus, Labelled, read_corpus, repeated, texts_of_length
+from benchmarks.workload import Corpus, Labelled, distinct, read_corpus, repeated, texts_of_length
 from minibert.errors import InputError
 from minibert.model.config import EncoderConfig, HeadConfig
 
@@ -188,6 +188,7 @@ def test_texts_are_repeated_and_of_the_requested_length(reviews: Path) -> None:
     assert corpus.classes == ("negative", "positive")
     assert repeated(corpus.train, 130).texts[120:] == corpus.train.texts[:10]
     assert max(corpus.train.lengths) <= LONGEST
+    assert distinct(repeated(corpus.train, 130), 125).texts == corpus.train.texts[:120]
     made = texts_of_length(corpus.train.texts, 16, 3)
     assert [len(text.split()) for text in made.texts] == [14] * 3
 

@@ -17,6 +17,7 @@ from minibert.inference.cpu import (
     PrepackedLinear,
     QuantizedLinear,
     int8_levels,
+    lowest_output,
     plain_linear,
     prepack,
     prepacking_works,
@@ -239,36 +240,44 @@ def outlier() -> Tensor:
         -outlier(),
         torch.full((4, 20), 3.0),
         torch.full((4, 20), -3.0),
-        torch.tensor([[-1.5, 253.5] * 10]),  # both ends are half-way between two steps
+        torch.tensor([[-1.5, 126.5] * 10]),  # half-way between two steps
     ],
     ids=["normal", "outlier", "negative outlier", "constant", "negative constant", "half-way"],
 )
-def test_no_output_of_a_quantized_layer_errs_by_more_than_its_steps_allow(x):
-    """A weight errs by half a step at most, an input too, but at the range's ends by a whole."""
+@pytest.mark.parametrize("lowest", [None, "lowest"])
+def test_no_output_of_a_quantized_layer_errs_by_more_than_its_steps_allow(x, lowest):
+    """A weight errs by half a step at most, an input too."""
     layer = linear(9, 20)
-    error = (quantized(layer, x) - layer(x)).abs()
-    step = (max(x.max().item(), 0.0) - min(x.min().item(), 0.0)) / 254
-    steps = layer.weight.abs().amax(dim=1) / LEVELS  # (out,)
-    bound = step * layer.weight.abs().sum(dim=1)
-    bound = bound + steps / 2 * (x.abs() + step).sum(dim=1, keepdim=True)
-    assert (error <= bound + 1e-6).all()
-    assert error.mean() < bound.mean() / 2  # roundings go up as often as down
+    if lowest:
+        lowest = x.min().item()
+        step = (x.amax(dim=1, keepdim=True) - lowest) / 255  # (tokens, 1)
+    else:
+        step = x.abs().amax(dim=1, keepdim=True) / 127
+    found = QuantizedLinear(layer, largest=LEVELS, lowest=lowest)(x)
+    error = (found - layer(x)).abs()
+    weight_step = layer.weight.abs().amax(dim=1) / LEVELS  # (out,)
+    bound = 0.501 * step * layer.weight.abs().sum(dim=1)
+    bound = bound + 0.501 * weight_step * (x.abs() + step).sum(dim=1, keepdim=True)
+    assert (error <= bound + 1e-5).all()
+    assert error.mean() < bound.mean() / 2 + 1e-5  # roundings go up as often as down
 
 
 @needs_int8
-def test_integers_within_the_steps_are_exact_and_others_are_rounded_to_them():
-    """Inputs of -100 to 154 have steps of 1; each output's weights have steps of their own."""
+@pytest.mark.parametrize(("lowest", "highest"), [(None, 127), (-100.0, 155)])
+def test_integers_within_the_steps_are_exact_and_others_are_rounded_to_them(lowest, highest):
+    """All inputs have steps of 1; each output's weights have steps of their own."""
     random = torch.Generator().manual_seed(3)
     layer = linear(5, 8)
     weight = torch.randint(-LEVELS, LEVELS + 1, (5, 8), generator=random).float()
     weight[:, 2] = LEVELS
     layer.weight.copy_(weight * 2.0 ** -torch.arange(5)[:, None])
     layer.bias.zero_()
-    x = torch.randint(-99, 154, (6, 8), generator=random).float()
-    x[0, :2] = torch.tensor([-100.0, 154.0])
+    x = torch.randint(-99, highest, (6, 8), generator=random).float()
+    x[:, 0] = highest
     expected = layer(x)
-    x[1:] += 0.8 * torch.rand(5, 8, generator=random) - 0.4
-    torch.testing.assert_close(quantized(layer, x), expected, rtol=1e-6, atol=1e-3)
+    x[:, 1:] += 0.8 * torch.rand(6, 7, generator=random) - 0.4
+    found = QuantizedLinear(layer, largest=LEVELS, lowest=lowest)(x)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-2)
 
 
 @needs_int8
@@ -291,12 +300,31 @@ def test_a_row_of_zero_weights_gives_its_bias(value):
 
 
 @needs_int8
-def test_the_rounding_of_a_text_depends_on_the_largest_value_in_its_batch():
-    """As the documentation says; in fp32 it does not."""
-    layer, x = linear(9, 20), torch.randn(4, 20)
+@pytest.mark.parametrize("lowest", [None, -4.0])
+def test_a_token_does_not_depend_on_the_others(lowest):
+    layer = QuantizedLinear(linear(9, 20), largest=LEVELS, lowest=lowest)
+    x = torch.randn(4, 20).clamp(min=-3.9)
     loud = torch.cat([x, torch.full((1, 20), 40.0)])
-    difference = (quantized(layer, loud)[:4] - quantized(layer, x)).abs().max()
-    assert difference > 10 * (layer(loud)[:4] - layer(x)).abs().max()
+    torch.testing.assert_close(layer(loud)[:4], layer(x), rtol=1e-5, atol=1e-6)
+
+
+@needs_int8
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape["activation"])
+def test_in_int8_a_text_has_the_same_logits_alone_and_in_any_batch(family, shape):
+    model = prepacked(classifier(family, "mean", **shape), "int8")
+    lengths = (9, 3, 1, 12, 7)
+    inputs = batch(lengths)
+    together = logits(model, inputs)
+    for row, length in enumerate(lengths):
+        alone = logits(model, {"input_ids": inputs["input_ids"][row : row + 1, :length]})
+        torch.testing.assert_close(alone[0], together[row], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("activation", [nn.GELU(), nn.GELU(approximate="tanh"), nn.ReLU()])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_lowest_output_of_an_activation(activation, dtype):
+    values = activation(torch.linspace(-10, 1, 100_001).to(dtype))
+    assert lowest_output(activation) <= values.min() < lowest_output(activation) + 2e-3
 
 
 @pytest.mark.parametrize("kind", LAYERS.values(), ids=LAYERS)

@@ -14,6 +14,7 @@ from helpers import ROOT, WORDS, finish_script, write_checkpoint
 
 import minibert
 from minibert.errors import InputError
+from minibert.inference.batched import InferenceModel
 from minibert.inference.predictor import Predictor, load
 from minibert.inference.text_classifier import TextClassifier
 from minibert.model.config import HEADS, HeadConfig
@@ -71,6 +72,25 @@ def test_a_single_string_is_one_text(predictor):
     pair = predictor.logits("good film", "bad soup")
     torch.testing.assert_close(pair, predictor.logits(["good film"], ["bad soup"]))
     assert predictor.predict("good film") == predictor.predict(["good film"])
+
+
+def test_equal_texts_are_computed_once(folder, monkeypatch):
+    """In pairs, equal tokens split elsewhere are not equal."""
+    predictor, computed = load(str(folder), batch_size=2, **PLAIN), []
+    whole = InferenceModel.logits
+
+    def count(model, dataset, **options):
+        computed.append(len(dataset))
+        return whole(model, dataset, **options)
+
+    texts = ["good film", "never again", "GOOD film", "rude", "never again", "good film"]
+    expected = torch.cat([predictor.logits(text) for text in texts])
+    monkeypatch.setattr(InferenceModel, "logits", count)
+    found = predictor.logits(texts)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(found[0], found[5]) and torch.equal(found[1], found[4])
+    predictor.logits(["good", "good film", "good"], ["film was", "was", "film was"])
+    assert computed == [3, 2]
 
 
 def test_no_texts_have_no_predictions(predictor):

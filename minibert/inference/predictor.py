@@ -1,7 +1,7 @@
 """Predictor: texts in; logits, probabilities and classes out."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minibert.data.batches import TokenIds
 from minibert.device import choose_compute
 from minibert.errors import InputError
 from minibert.hub import find_model
@@ -131,8 +132,9 @@ class Predictor:
             return torch.empty(0, len(self.classes))
         with self._lock:
             self.truncated += truncated
-        dataset = self.classifier.dataset_of(rows)
-        return self.model.logits(dataset, batch_size=self.batch_size)
+        distinct, places = distinct_rows(rows)  # logs repeat themselves
+        dataset = self.classifier.dataset_of(distinct)
+        return self.model.logits(dataset, batch_size=self.batch_size)[places]
 
     def predict_proba(self, texts: Texts, pairs: Texts | None = None) -> np.ndarray:
         """Return probabilities (N, C), float32; the columns are `classes`."""
@@ -149,3 +151,12 @@ class Predictor:
                 "its folder"
             )
         return self.load_copy, ()
+
+
+def distinct_rows(rows: Sequence[TokenIds]) -> tuple[list[TokenIds], list[int]]:
+    """Return the rows without repetitions, and the place of each row among them."""
+    distinct: dict[tuple[bytes, int], int] = {}
+    keys = [(row.ids.tobytes(), row.segment_b_start) for row in rows]
+    places = [distinct.setdefault(key, len(distinct)) for key in keys]
+    kept = dict(zip(places, rows, strict=True))
+    return [kept[place] for place in range(len(kept))], places
