@@ -10,6 +10,7 @@ import torch
 
 from benchmarks import parts
 from benchmarks.growth import growth
+from benchmarks.tricks import tricks
 from benchmarks.workload import SIZES, read_corpus
 from minibert.commands.options import Parser
 from minibert.commands.process import run_command
@@ -24,6 +25,7 @@ PARTS = {
     "latency": parts.latency,
     "start": parts.start,
     "growth": growth,
+    "tricks": tricks,
 }
 QUICK = ("training", "answering", "latency")
 

@@ -1,8 +1,6 @@
-"""What each trick for speed saves beside its plain twin: python -m benchmarks.tricks
+"""What each trick for speed saves beside its plain twin: python -m benchmarks tricks"""
 
-DistilBERT's sizes, batches of 32 texts, milliseconds (median of many runs) and plain / fast.
-"""
-
+import sys
 from collections.abc import Callable
 
 import torch
@@ -10,7 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
-from benchmarks.machine import processor
+from benchmarks.figures import spread
+from benchmarks.machine import describe_machine
+from benchmarks.parts import Setup
+from benchmarks.tables import Section
 from minibert.data.batches import TextDataset, TokenIds
 from minibert.device import cpu_has_bf16
 from minibert.inference.cpu import PrepackedLinear, QuantizedLinear, int8_levels, prepacking_works
@@ -20,23 +21,31 @@ from minibert.training.word_rows import CompactEmbedding
 TEXTS, TOKENS, HEADS, WIDTH, FEED_FORWARD, VOCABULARY = 32, 64, 12, 768, 3072, 30522
 
 
-def main() -> None:
-    """Print one Markdown table."""
+def tricks(setup: Setup) -> Section:
+    """Measure each trick and its plain twin in turn."""
     torch.manual_seed(0)
-    print(f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
-    print("| trick | plain ms | fast ms | plain / fast |\n|---|---|---|---|")
-    for name, plain, fast in tricks():
-        slow, quick = milliseconds(plain), milliseconds(fast)
-        print(f"| {name} | {slow:.3g} | {quick:.3g} | {slow / quick:.2f} |", flush=True)
+    rows = []
+    for name, plain, fast in pairs():
+        times = [(milliseconds(plain), milliseconds(fast)) for _ in range(setup.repeats)]
+        slow, quick = (spread(column) for column in zip(*times, strict=True))
+        saved = spread([slow / quick for slow, quick in times])
+        rows.append([name, slow, quick, saved])
+        print(f"tricks: {name}: {saved}", file=sys.stderr)
+    about = [
+        f"{describe_machine('cpu', setup.threads)}.",
+        f"DistilBERT's sizes, batches of {TEXTS} texts. Each is measured {setup.repeats} times in "
+        "turn with its plain twin. Median (lowest to highest).",
+    ]
+    return Section("tricks", about, ["", "plain ms", "fast ms", "plain / fast"], rows, [])
 
 
 def milliseconds(work: Callable[[], object]) -> float:
     """Return the median time of a call."""
     timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
-    return 1000 * timer.blocked_autorange(min_run_time=2).median
+    return 1000 * timer.blocked_autorange(min_run_time=0.3).median
 
 
-def tricks() -> list[tuple[str, Callable[[], object], Callable[[], object]]]:
+def pairs() -> list[tuple[str, Callable[[], object], Callable[[], object]]]:
     """Return each trick's name, its plain computation, and its fast one."""
     found = []
     types = [torch.float32] + [torch.bfloat16] * cpu_has_bf16()
@@ -113,7 +122,3 @@ def step(embedding: nn.Module, ids: Tensor) -> Callable[[], None]:
         optimizer.zero_grad()
 
     return run
-
-
-if __name__ == "__main__":
-    main()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from helpers import start_script, write_checkpoint
 
-from benchmarks import accuracy, rounds
+from benchmarks import accuracy, rounds, tricks
 from benchmarks.__main__ import read_flags
 from benchmarks.figures import (
     agreement,
@@ -191,6 +191,17 @@ def test_texts_are_repeated_and_of_the_requested_length(reviews: Path) -> None:
     assert distinct(repeated(corpus.train, 130), 125).texts == corpus.train.texts[:120]
     made = texts_of_length(corpus.train.texts, 16, 3)
     assert [len(text.split()) for text in made.texts] == [14] * 3
+
+
+def test_every_trick_and_its_plain_twin_run(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"TEXTS": 2, "TOKENS": 3, "HEADS": 2, "WIDTH": 4, "FEED_FORWARD": 6, "VOCABULARY": 30}
+    for name, size in sizes.items():
+        monkeypatch.setattr(tricks, name, size)
+    seconds = iter([4.0, 2.0] * 100)
+    monkeypatch.setattr(tricks, "milliseconds", lambda work: [work(), next(seconds)][1])
+    section = tricks.tricks(setup)
+    assert len(section.rows) >= 5
+    assert all(row[3] == "2.00 (2.00 to 2.00)" for row in section.rows)
 
 
 @pytest.mark.parametrize("argv", [["speed"], ["quick", "start"], ["--threads", "0"]])

@@ -2,7 +2,7 @@
 
 All private operators of PyTorch that inference uses are called in this file. Before an operator is
 used it is compared with the plain computation on small cases; if it is missing or differs, the
-plain layers stay. `python -m benchmarks.tricks` measures what they save.
+plain layers stay. `python -m benchmarks tricks` measures what they save.
 """
 
 import functools

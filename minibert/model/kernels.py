@@ -1,6 +1,6 @@
 """Attention and dropout for training on a CPU: each in plain PyTorch, then a faster equivalent.
 
-`python -m benchmarks.tricks` measures what each saves; docs/figures.md has results.
+`python -m benchmarks tricks` measures what each saves; docs/figures.md has results.
 """
 
 import functools
