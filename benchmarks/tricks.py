@@ -92,8 +92,8 @@ def linear(precision: str) -> tuple[Callable, Callable]:
     layer, gelu = nn.Linear(WIDTH, FEED_FORWARD, dtype=dtype), nn.GELU()
     x = torch.randn(TEXTS * 16, WIDTH, dtype=dtype)
     fast: nn.Module = PrepackedLinear(layer, gelu)
-    if precision == "int8":
-        fast = QuantizedLinear(layer, gelu, largest=int8_levels(torch.float32))
+    if precision == "int8" and (levels := int8_levels(torch.float32)):
+        fast = QuantizedLinear(layer, gelu, levels=levels)
 
     def without_gradients(work: Callable[[Tensor], Tensor]) -> Callable[[], Tensor]:
         return torch.no_grad()(lambda: work(x))

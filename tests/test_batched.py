@@ -22,7 +22,8 @@ from minibert.inference.cpu import int8_levels
 pytestmark = pytest.mark.machine  # results depend on the processor's instructions
 
 CPU = torch.device("cpu")
-INT8 = 1 / max(int8_levels(torch.float32), 1)  # one step of a weight, relative to the largest
+LEVELS = int8_levels(torch.float32)
+INT8 = 1 / (LEVELS.weights if LEVELS else 1)  # one step of a weight, relative to the largest
 
 
 @pytest.fixture(params=[1, 3], ids=["1 thread", "3 threads"])

@@ -94,9 +94,16 @@ def test_batches_are_not_ordered_by_length():
 @settings(deadline=None)
 @given(sizes["lengths"], sizes["batch_size"])
 def test_length_order_has_every_row_once_from_the_longest_to_the_shortest(lengths, batch_size):
-    rows = np.concatenate(length_order(lengths, batch_size))
-    assert sorted(rows) == list(range(len(lengths)))
-    assert lengths[rows].tolist() == sorted(lengths, reverse=True)
+    for equal in (False, True):
+        batches = length_order(lengths, batch_size, equal_lengths=equal)
+        rows = np.concatenate(batches)
+        assert sorted(rows) == list(range(len(lengths)))
+        assert lengths[rows].tolist() == sorted(lengths, reverse=True)
+        assert max(map(len, batches)) <= batch_size
+    # Each length fills its batches before it starts another.
+    assert all(len(set(lengths[batch])) == 1 for batch in batches)
+    counts = np.unique(lengths, return_counts=True)[1]
+    assert len(batches) == sum(-(-count // batch_size) for count in counts)
 
 
 # --- padding

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from helpers import start_script, write_checkpoint
 
-from benchmarks import accuracy, rounds, tricks
+from benchmarks import accuracy, rounding, rounds, tricks
 from benchmarks.__main__ import read_flags
 from benchmarks.figures import (
     agreement,
@@ -30,6 +31,7 @@ from benchmarks.tables import Section, latency_table, rate_table, seconds_table
 from benchmarks.task import LONGEST, Repetition, Task
 from benchmarks.workload import Corpus, Labelled, distinct, read_corpus, repeated, texts_of_length
 from minibert.errors import InputError
+from minibert.inference.cpu import int8_levels
 from minibert.model.config import EncoderConfig, HeadConfig
 
 TEXTS = Labelled(
@@ -202,6 +204,17 @@ def test_every_trick_and_its_plain_twin_run(setup: Setup, monkeypatch: pytest.Mo
     section = tricks.tricks(setup)
     assert len(section.rows) >= 5
     assert all(row[1:] == ["4.00", "2.00", "2.00"] for row in section.rows)
+
+
+@pytest.mark.skipif(not int8_levels(torch.float32), reason="needs x86 and oneDNN")
+def test_rounding_compares_int8_with_fp32_and_with_itself(
+    native: Path, reviews: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rounding.main(["--model", str(native), "--data", str(reviews), "--texts", "9"])
+    _, _, fp32, *others = capsys.readouterr().out.splitlines()
+    figures = [float(line.split("|")[2]) for line in (fp32, *others)]
+    assert fp32.startswith("| fp32 ") and figures[0] > 0
+    assert len(others) == 5 and max(figures[1:]) < 1e-3
 
 
 @pytest.mark.parametrize("argv", [["speed"], ["quick", "start"], ["--threads", "0"]])

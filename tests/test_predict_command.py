@@ -307,7 +307,6 @@ def interrupt(place: Path, output: str, size: int) -> bytes:
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=needs_int8)])
 def test_a_resumed_output_has_the_bytes_of_one_that_was_not_interrupted(place, precision):
-    """int8 depends on a text's neighbours, so the windows must be the same as before."""
     write_rows(place / "input.txt", [{"text": text} for text in numbered_texts(5000)])
     argv = ["--model", "classifier", "--device", "cpu", "--precision", precision]
     argv += ["--input", "input.txt", "--output", "predictions.csv"]

@@ -158,7 +158,19 @@ def training_order(
     return [batches[i] for i in random.permutation(len(batches))]
 
 
-def length_order(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Return the row numbers of each batch, from the longest text to the shortest."""
+def length_order(
+    lengths: np.ndarray, batch_size: int, *, equal_lengths: bool = False
+) -> list[np.ndarray]:
+    """Return the row numbers of each batch, from the longest text to the shortest.
+
+    With `equal_lengths` all texts of a batch have the same length, and nothing is padded.
+    """
     rows = np.argsort(-lengths, kind="stable")
-    return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    groups = [rows]
+    if equal_lengths:
+        groups = np.split(rows, np.flatnonzero(np.diff(lengths[rows])) + 1)
+    return [
+        group[start : start + batch_size]
+        for group in groups
+        for start in range(0, len(group), batch_size)
+    ]

@@ -22,11 +22,12 @@ _THREADS = threading.Lock()
 
 @dataclass(frozen=True)
 class InferenceModel:
-    """A module in evaluation mode, its device, and the context that its calls need."""
+    """A module in evaluation mode, its device, the context of its calls, and how it batches."""
 
     module: nn.Module
     device: torch.device
     context: Callable[[], AbstractContextManager] = nullcontext
+    equal_lengths: bool = False  # no batch is padded
 
     def logits(self, dataset: Dataset, *, batch_size: int) -> Tensor:
         """Return logits (N, C), float32 on the CPU, in the dataset's order."""
@@ -40,7 +41,12 @@ class InferenceModel:
 
     def _predict(self, function: Callable, dataset: Dataset, batch_size: int) -> Tensor:
         return predict_batches(
-            function, dataset, batch_size=batch_size, device=self.device, context=self.context
+            function,
+            dataset,
+            batch_size=batch_size,
+            device=self.device,
+            context=self.context,
+            equal_lengths=self.equal_lengths,
         )
 
 
@@ -54,7 +60,8 @@ def prepare_for_inference(
     model = copy.deepcopy(model) if keep else model
     ours = isinstance(model.encoder, Encoder)  # benchmarks also have transformers' encoder
     if ours and compute.device.type == "cpu" and prepack(model, compute.precision):
-        return InferenceModel(model, compute.device)
+        # Padding changes the last bits of attention, which int8's roundings make visible.
+        return InferenceModel(model, compute.device, equal_lengths=compute.precision == "int8")
     return InferenceModel(model.eval().to(compute.device), compute.device, compute.autocast)
 
 
@@ -72,13 +79,14 @@ def predict_batches(
     batch_size: int,
     device: torch.device,
     context: Callable[[], AbstractContextManager] = nullcontext,
+    equal_lengths: bool = False,
 ) -> Tensor:
     """Call `function` on every batch; return its rows, float32 on the CPU, in the dataset's order.
 
     On a CPU each core computes batches of its own: all cores on one batch would wait for each other
     after every small operation. Raises InputError if memory runs out.
     """
-    order = length_order(dataset.lengths, batch_size)
+    order = length_order(dataset.lengths, batch_size, equal_lengths=equal_lengths)
     advice = f"with {batch_size} texts of up to {dataset.lengths.max()} tokens per batch; lower "
     lock = threading.Lock()
     pending = iter(order)

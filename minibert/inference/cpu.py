@@ -8,6 +8,7 @@ plain layers stay. `python -m benchmarks tricks` measures what they save.
 import functools
 import platform
 import warnings
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +54,13 @@ class PrepackedLinear(InferenceLinear):
         )
 
 
+class Levels(NamedTuple):
+    """The largest quantized input, of 0 to 255, and the largest quantized weight."""
+
+    inputs: int
+    weights: int
+
+
 class QuantizedLinear(InferenceLinear):
     """activation(x W^T + b) with int8 weights and uint8 inputs.
 
@@ -60,8 +68,8 @@ class QuantizedLinear(InferenceLinear):
     batch holds besides it does not change its logits. Computes in float32.
 
     Args:
-        largest: the largest quantized weight, as `int8_levels` returns it.
-        lowest: the smallest value that the inputs can have. Without it, all 256 levels are spread
+        levels: as `int8_levels` returns them.
+        lowest: the smallest value that the inputs can have. Without it, the levels are spread
             evenly around zero.
     """
 
@@ -70,19 +78,19 @@ class QuantizedLinear(InferenceLinear):
         linear: nn.Linear,
         activation: nn.Module | None = None,
         *,
-        largest: int,
+        levels: Levels,
         lowest: float | None = None,
     ) -> None:
         super().__init__()
         weight = linear.weight.detach().float()
-        self.scales = weight.abs().amax(dim=1).clamp(min=1e-12) / largest
+        self.scales = weight.abs().amax(dim=1).clamp(min=1e-12) / levels.weights
         self.zeros = torch.zeros(len(weight), dtype=torch.int32)
         rounded = (weight / self.scales[:, None]).round()
         self.weight = torch.ops.onednn.qlinear_prepack(rounded.to(torch.int8), None)
         self.bias = linear.bias.detach().float()
-        self.activation, self.lowest = activation, lowest
+        self.activation, self.levels, self.lowest = activation, levels.inputs, lowest
         if lowest is None:
-            self.zero = 128
+            self.zero = (levels.inputs + 1) // 2
         else:  # x = lowest + scale * quantized: what `lowest` adds is the same for every token
             self.zero = 0
             self.bias = self.bias + lowest * rounded.sum(dim=1) * self.scales
@@ -91,11 +99,12 @@ class QuantizedLinear(InferenceLinear):
         """(..., in) -> (..., out)."""
         values = x.float()
         if self.lowest is None:
-            scale = values.abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / 127
-            first: Tensor | float = 128.5
+            largest = values.abs().amax(dim=-1, keepdim=True)
+            scale = largest.clamp(min=1e-12) / (self.levels // 2)
+            first: Tensor | float = self.zero + 0.5
         else:
             largest = values.amax(dim=-1, keepdim=True)
-            scale = (largest - self.lowest).clamp(min=1e-12) / 255
+            scale = (largest - self.lowest).clamp(min=1e-12) / self.levels
             first = 0.5 - self.lowest / scale
         # The conversion to whole numbers truncates; the half in `first` makes it round.
         quantized = (values * (1 / scale)).add_(first).to(torch.uint8)
@@ -131,8 +140,8 @@ def prepack(model: Classifier, precision: str) -> bool:
     dtype = torch.float32
     if precision in ("bf16", "int8") and _prepacking_problem("bf16") is None:
         dtype = torch.bfloat16
-    largest = int8_levels(dtype) if precision == "int8" else 0
-    if precision == "int8" and not largest:
+    levels = int8_levels(dtype) if precision == "int8" else None
+    if precision == "int8" and not levels:
         raise InputError(
             "--precision int8 needs an x86 processor and a PyTorch whose oneDNN multiplies int8; "
             "use fp32 or auto"
@@ -146,8 +155,8 @@ def prepack(model: Classifier, precision: str) -> bool:
     def layer(
         linear: nn.Linear, activation: nn.Module | None = None, lowest: float | None = None
     ) -> InferenceLinear:
-        if largest:
-            return QuantizedLinear(linear, activation, largest=largest, lowest=lowest)
+        if levels:
+            return QuantizedLinear(linear, activation, levels=levels, lowest=lowest)
         return PrepackedLinear(linear, activation)
 
     for block in encoder.blocks:
@@ -192,28 +201,34 @@ def _prepacking_problem(precision: str) -> str | None:
     return None if all(error <= tolerance for error in errors) else "it gives other results"
 
 
-@functools.cache
-def int8_levels(dtype: torch.dtype) -> int:
-    """Return the largest quantized weight with which QuantizedLinear is right; 0 if none is.
+# Without VNNI or AMX instructions two products are added in 16 bits, which saturate at 32,767:
+# 2 x 255 x 127 is too large, 2 x 180 x 90 is not.
+LEVELS = (Levels(255, 127), Levels(180, 90))
 
-    `dtype` is that of the layer's input and output. The result is 127 with VNNI or AMX
-    instructions. Without them, two products are added in 16 bits, which saturate: 2 x 255 x 127 is
-    too large, 2 x 255 x 63 is not, and the result is 63.
+
+@functools.cache
+def int8_levels(dtype: torch.dtype) -> Levels | None:
+    """Return the first of LEVELS with which QuantizedLinear is right; None if there is none.
+
+    `dtype` is that of the layer's input and output.
     """
     if not is_x86():
-        return 0
+        return None
     cases = [(*_mixed_case(dtype), f) for f in ACTIVATIONS] + [(*_saturating_case(dtype), None)]
-    for largest in (127, 63):
+    for levels in LEVELS:
         try:
             errors = [
-                _relative_error(QuantizedLinear(linear, f, largest=largest), linear, x, f)
+                _relative_error(
+                    QuantizedLinear(linear, f, levels=levels, lowest=lowest), linear, x, f
+                )
                 for linear, x, f in cases
+                for lowest in (None, float(x.min()))
             ]
         except (AttributeError, RuntimeError, TypeError):
-            return 0
+            return None
         if all(error <= 0.05 for error in errors):  # saturation costs 0.4 and more
-            return largest
-    return 0
+            return levels
+    return None
 
 
 def is_x86() -> bool:
