@@ -21,12 +21,13 @@ def serve(task: Task, turns: Iterator[int], report: Callable[[Repetition], None]
         getattr(peer, f"serve_{task.part}")(task, turns, report)
         return
     if task.part in ("answering", "latency"):
-        answer = peer.answerer(task)
         measure = answer_all if task.part == "answering" else answer_each
-        for count in turns:
-            report(measure(answer, task.texts[:count]))
-        return
-    repeat = getattr(peer, task.part)(task)
+        answer = peer.answerer(task)
+
+        def repeat(count: int) -> Repetition:
+            return measure(answer, task.texts[:count])
+    else:
+        repeat = getattr(peer, task.part)(task)
     for count in turns:
         report(repeat(count))
 

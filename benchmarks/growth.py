@@ -48,6 +48,7 @@ def growth(setup: Setup) -> Section:
         for name in [*counted, *long]
     ]
     what = (
+        "Each text is another one; a smaller data set has fewer rows here. "
         f"minibert in {setup.best}, batch {BATCH}; training goes to {LONGEST_TRAINING:,} texts, "
         "since an epoch over more is the same steps for minutes."
     )

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minibert.device import DTYPES
+from minibert.device import DTYPES, cpu_has_bf16
 from minibert.model.config import EncoderConfig
 
 TOKENS = 416  # of a batch of 32 texts of 13 tokens, SST-2's mean
@@ -59,7 +59,8 @@ def measure_limits(config: EncoderConfig, device: str) -> Limits:
 def products(x: Tensor, weight: Tensor) -> list[Callable[[], Tensor]]:
     """Return the ways in which PyTorch multiplies; on a CPU oneDNN's own may be the faster."""
     ways: list[Callable[[], Tensor]] = [lambda: F.linear(x, weight)]
-    if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+    has_kernel = x.dtype == torch.float32 or cpu_has_bf16()
+    if x.device.type == "cpu" and torch.backends.mkldnn.is_available() and has_kernel:
         linear = torch.ops.mkldnn._linear_pointwise
         ways.append(lambda: linear(x, weight, None, "none", [], ""))
     return ways

@@ -73,12 +73,15 @@ def training(setup: Setup) -> Section:
     """Compare whole epochs of fine-tuning."""
     peers = [
         Peer("minibert", "ours", setup.best),
-        Peer("Trainer tuned", "trainer", "bf16", tuned=True),
+        Peer("Trainer tuned", "trainer", setup.best, tuned=True),
     ]
-    if not setup.small:
+    if not setup.small and setup.best != "fp32":
         peers += [
             Peer("minibert fp32", "ours", "fp32"),
             Peer("Trainer fp32 tuned", "trainer", "fp32", tuned=True),
+        ]
+    if not setup.small:
+        peers += [
             Peer("Trainer", "trainer", "fp32", share=0.25),
             Peer("tutorial", "tutorial", "fp32", share=0.05),
         ]
@@ -92,13 +95,13 @@ def training(setup: Setup) -> Section:
 
 def frozen(setup: Setup) -> Section:
     """Compare ten epochs of a new head on an encoder that does not train."""
-    peers = [
-        Peer("minibert", "ours", setup.best),
-        Peer("minibert fp32", "ours", "fp32"),
-        Peer("transformers, encoded once (bf16)", "tutorial", "bf16", tuned=True),
-        Peer("transformers, encoded once (fp32)", "tutorial", "fp32", tuned=True),
-        Peer("tutorial", "tutorial", "fp32", share=0.1),
-    ]
+    peers = []
+    for precision in dict.fromkeys((setup.best, "fp32")):
+        peers += [
+            Peer(f"minibert ({precision})", "ours", precision),
+            Peer(f"transformers, encoded once ({precision})", "tutorial", precision, tuned=True),
+        ]
+    peers.append(Peer("tutorial", "tutorial", "fp32", share=0.1))
     texts = repeated(setup.corpus.train, 3200)
     outcomes = compete(setup, "frozen", peers, texts)
     header, rows = seconds_table(outcomes, EPOCHS * len(texts.texts), "seconds")
@@ -114,7 +117,7 @@ def answering(setup: Setup) -> Section:
     """Compare texts to probabilities, many at once."""
     peers = answering_peers(setup)
     if not setup.small:
-        peers.append(Peer("pipeline() tuned", "pipelines", "bf16", tuned=True))
+        peers.append(Peer("pipeline() tuned", "pipelines", setup.best, tuned=True))
     texts = distinct(setup.corpus.test, 480 if setup.small else len(setup.corpus.test.texts))
     outcomes = compete(setup, "answering", peers, texts, warm_up=len(texts.texts))
     config, limits = config_and_limits(setup)
@@ -151,18 +154,22 @@ def start(setup: Setup) -> Section:
 
 
 def answering_peers(setup: Setup) -> list[Peer]:
-    """Return who answers texts, many or one."""
+    """Return who answers texts, many or one: in int8, and in the best precision of the machine."""
+    best = setup.best
     peers = [
-        Peer("minibert bf16", "ours", "bf16"),
+        Peer(f"minibert {best}", "ours", best),
         Peer("minibert int8", "ours", "int8"),
         Peer("ONNX Runtime int8", "onnx_runtime", "int8"),
-        Peer("OpenVINO bf16", "open_vino", "bf16"),
+        Peer(f"OpenVINO {best}", "open_vino", best),
     ]
-    if not setup.small:
+    if not setup.small and best != "fp32":
         peers += [
             Peer("minibert fp32", "ours", "fp32"),
-            Peer("ONNX Runtime fp32", "onnx_runtime", "fp32"),
             Peer("OpenVINO fp32", "open_vino", "fp32"),
+        ]
+    if not setup.small:
+        peers += [
+            Peer("ONNX Runtime fp32", "onnx_runtime", "fp32"),
             Peer("pipeline()", "pipelines", "fp32"),
         ]
     return peers

@@ -55,7 +55,7 @@ def difference(ours: np.ndarray, theirs: np.ndarray) -> tuple[str, str, str]:
     """Return the largest and the mean difference of a probability, and the labels that differ."""
     distance = np.abs(ours - theirs)
     changed = int((ours.argmax(axis=1) != theirs.argmax(axis=1)).sum())
-    return f"{distance.max():.1g}", f"{distance.mean():.1g}", str(changed)
+    return f"{distance.max():.2g}", f"{distance.mean():.2g}", str(changed)
 
 
 if __name__ == "__main__":

@@ -57,5 +57,5 @@ def run_script(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedPro
 
 
 def pytest_collection_finish() -> None:
-    """Leave what is imported out of garbage collections: it is much, and they are many."""
+    """Exclude imported objects from garbage collection; each collection would scan them."""
     gc.freeze()

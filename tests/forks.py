@@ -3,7 +3,8 @@
 An import of torch takes seconds, and the tests start hundreds of processes. A fork is a process
 like any other: it has its own memory, streams, signals, folder and environment. It differs in what
 is imported already, in what the interpreter and the libraries have read from the environment
-(READ_ONCE), and in its end: it does not free its objects one by one, which takes a second.
+(READ_ONCE), in its hash seed, which all forks share, and in its end: it does not free its objects
+one by one, which takes a second.
 """
 
 import atexit
@@ -21,7 +22,9 @@ import traceback
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 # huggingface_hub is not among them: it reads its variables of the environment at its import.
@@ -38,21 +41,16 @@ def read_once(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 class ForkServer:
-    """The process that forks. It ends when this object goes."""
+    """The process that forks. It ends when its socket is closed."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = read_once(environment)
-        # Messages keep their limits. A request is answered through the last of its descriptors.
+        # SEQPACKET keeps message boundaries. The last descriptor of a request takes the answers.
         self.requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             command = [sys.executable, __file__, str(theirs.fileno())]
             descriptors = [theirs.fileno()]
             self.process = subprocess.Popen(command, env=environment, pass_fds=descriptors)
-
-    def close(self) -> None:
-        """End the process; its forks go on."""
-        self.requests.close()
-        self.process.wait()
 
 
 class ForkedScript(subprocess.Popen):
@@ -74,7 +72,10 @@ class ForkedScript(subprocess.Popen):
             descriptors = [*streams, theirs.fileno()]
             socket.send_fds(self._server.requests, [request], descriptors)
         self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
-        self.pid = int(self._status.recv(16))
+        pid = self._status.recv(16)
+        if not pid:
+            raise RuntimeError("the fork server has ended; its standard error says why")
+        self.pid = int(pid)
         self._child_created = True
 
     def _try_wait(self, wait_flags: int) -> tuple[int, int]:
@@ -84,14 +85,17 @@ class ForkedScript(subprocess.Popen):
         except BlockingIOError:
             return 0, 0
         self._status.close()
-        return self.pid, int(answer)
+        if not answer:  # the watcher was killed: nothing watches the fork any more
+            os.kill(self.pid, signal.SIGKILL)
+        return self.pid, int(answer or signal.SIGKILL)
 
     def _internal_poll(self, *_: Any, **__: Any) -> int | None:
         if self.returncode is None and self._waitpid_lock.acquire(False):  # type: ignore[attr-defined]
             try:
-                pid, status = self._try_wait(os.WNOHANG)
-                if pid:
-                    self._handle_exitstatus(status)  # type: ignore[attr-defined]
+                if self.returncode is None:  # no other thread has waited
+                    pid, status = self._try_wait(os.WNOHANG)
+                    if pid:
+                        self._handle_exitstatus(status)  # type: ignore[attr-defined]
             finally:
                 self._waitpid_lock.release()  # type: ignore[attr-defined]
         return self.returncode
@@ -99,7 +103,7 @@ class ForkedScript(subprocess.Popen):
 
 def next_request(requests: socket.socket) -> dict[str, Any]:
     """Fork for each request. Returns in the fork, with the fork's own streams."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as it is before Python has started
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for pytest
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the watchers
     while True:
         message, descriptors, _, _ = socket.recv_fds(requests, 2**20, 4)
@@ -107,21 +111,31 @@ def next_request(requests: socket.socket) -> dict[str, Any]:
             os._exit(0)
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            requests.close()
             break
         for descriptor in descriptors:
             os.close(descriptor)
     *streams, answer = descriptors
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # as it is before Python has started
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        for descriptor in descriptors:
+            os.close(descriptor)
         return json.loads(message)
     for stream in streams:
         os.close(stream)
-    os.write(answer, str(child).encode())
-    os.write(answer, str(os.waitpid(child, 0)[1]).encode())
-    os._exit(0)
+    watch(child, answer)
+
+
+def watch(child: int, answer: int) -> NoReturn:
+    """Report a fork's number and, when it ends, its status."""
+    try:
+        os.write(answer, str(child).encode())
+        os.write(answer, str(os.waitpid(child, 0)[1]).encode())
+    finally:
+        os._exit(0)
 
 
 def run(request: dict[str, Any]) -> int:
@@ -129,11 +143,12 @@ def run(request: dict[str, Any]) -> int:
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
+    np.random.seed()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    encoding = sys.stdout.encoding
-    sys.stdin = open(0, encoding=encoding, errors=sys.stdin.errors, closefd=False)  # noqa: SIM115
-    sys.stdout = open(1, "w", encoding=encoding, closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", 1, encoding=encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    output = {"encoding": sys.stdout.encoding, "errors": sys.stdout.errors, "closefd": False}
+    sys.stdin = open(0, **{**output, "errors": sys.stdin.errors})  # noqa: SIM115
+    sys.stdout = open(1, "w", **output)  # noqa: SIM115
+    sys.stderr = open(2, "w", 1, **{**output, "errors": "backslashreplace"})  # noqa: SIM115
     sys.argv = request["argv"]
     try:
         if sys.argv[0] == "-c":
@@ -144,11 +159,28 @@ def run(request: dict[str, Any]) -> int:
             sys.path[0] = str(Path(sys.argv[0]).parent)
             runpy.run_path(sys.argv[0], run_name="__main__")
     except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
+    except BaseException as error:
         traceback.print_exc()
+        if isinstance(error, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
         return 1
     return 0
+
+
+def end(status: int) -> NoReturn:
+    """End as Python ends, without freeing every object."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        status = 120
+    os._exit(status)
 
 
 if __name__ == "__main__":
@@ -156,8 +188,4 @@ if __name__ == "__main__":
     for name in IMPORTED:
         importlib.import_module(name)
     gc.freeze()  # a fork that collected garbage would copy the pages of all that is imported
-    status = run(next_request(socket.socket(fileno=int(sys.argv[1]))))
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    os._exit(status)
+    end(run(next_request(socket.socket(fileno=int(sys.argv[1])))))

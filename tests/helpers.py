@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 ONE_THREAD_NO_HUB = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 ENVIRONMENT = {**os.environ, **ONE_THREAD_NO_HUB}  # before any test changes it
+FORKED_OPTIONS = {"stdin", "stdout", "stderr", "text", "cwd", "env"}  # all that a fork takes
 
 # No two sizes are equal, so that swapped axes cannot pass.
 SIZES = {"width": 12, "layers": 3, "heads": 2, "feed_forward": 23, "positions": 40}
@@ -133,15 +134,15 @@ def start_script(
     """Start a script of the repository (or a list: `python` with these words) as a process.
 
     It has one thread, no hub, and pipes for its three streams. It is a fork with torch imported
-    (see forks.py) unless `fresh` or an option forbids that. Ctrl-C works in it even if pytest was
-    started as a background job, which ignores SIGINT.
+    (see forks.py) unless it is to be `fresh` or an option forbids that. Ctrl-C works in it even if
+    pytest was started as a background job, which ignores SIGINT.
     """
     environment = {**os.environ, **ONE_THREAD_NO_HUB, **(env or {})}
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     options = {**streams, "text": True, "cwd": cwd, "env": environment, **options}
     argv = [str(ROOT / script)] if isinstance(script, str) else script
     argv = [*argv, *map(str, words)]
-    if not fresh and "preexec_fn" not in options:
+    if not fresh and options.keys() <= FORKED_OPTIONS and argv[0].endswith((".py", "-c")):
         server = fork_server()
         if server.environment == read_once(environment):
             return ForkedScript(server, argv, **options)

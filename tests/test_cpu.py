@@ -50,9 +50,8 @@ SHAPES = [
 ]
 POOLINGS = {"bert": ("cls", "pooler", "mean"), "distilbert": ("cls", "mean")}
 BF16 = 2.0**-8  # half the distance between two neighbours, relative: the error of one rounding
-INT8 = 1 / (
-    LEVELS.weights if LEVELS else 1
-)  # the distance between two weights, relative to the largest
+# The distance between two weights, relative to the largest.
+INT8 = 1 / (LEVELS.weights if LEVELS else 1)
 
 
 def batch(lengths: tuple[int, ...], *, padded: bool = True, pairs: bool = False) -> dict:

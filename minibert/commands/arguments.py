@@ -81,8 +81,8 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=(*PRECISIONS, "int8"),
         default=argparse.SUPPRESS,
-        help="of matrix products; int8 is for CPUs, faster than fp32, and moved a probability by "
-        "up to 0.06 (default: auto)",
+        help="of matrix products; int8 is for x86 CPUs and rounds more than bf16 "
+        "(docs/figures.md has figures; default: auto)",
     )
     machine.add_argument(
         "--batch-size",

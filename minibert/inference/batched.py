@@ -27,7 +27,7 @@ class InferenceModel:
     module: nn.Module
     device: torch.device
     context: Callable[[], AbstractContextManager] = nullcontext
-    equal_lengths: bool = False  # no batch is padded
+    equal_lengths: bool = False  # all texts of a batch have the same length
 
     def logits(self, dataset: Dataset, *, batch_size: int) -> Tensor:
         """Return logits (N, C), float32 on the CPU, in the dataset's order."""

@@ -132,7 +132,7 @@ class Predictor:
             return torch.empty(0, len(self.classes))
         with self._lock:
             self.truncated += truncated
-        distinct, places = distinct_rows(rows)  # logs repeat themselves
+        distinct, places = distinct_rows(rows)  # equal texts are computed once
         dataset = self.classifier.dataset_of(distinct)
         return self.model.logits(dataset, batch_size=self.batch_size)[places]
 
@@ -155,8 +155,7 @@ class Predictor:
 
 def distinct_rows(rows: Sequence[TokenIds]) -> tuple[list[TokenIds], list[int]]:
     """Return the rows without repetitions, and the place of each row among them."""
-    distinct: dict[tuple[bytes, int], int] = {}
     keys = [(row.ids.tobytes(), row.segment_b_start) for row in rows]
-    places = [distinct.setdefault(key, len(distinct)) for key in keys]
-    kept = dict(zip(places, rows, strict=True))
-    return [kept[place] for place in range(len(kept))], places
+    distinct = dict(zip(keys, rows, strict=True))
+    places = {key: place for place, key in enumerate(distinct)}
+    return list(distinct.values()), [places[key] for key in keys]

@@ -123,7 +123,7 @@ def forward_backward(
 ) -> tuple[Tensor, Tensor]:
     """Compute the gradients of one step; return its mean loss and the weight of its labels.
 
-    `rows` has the row numbers of each of its batches. A batch's summed loss is divided by the
+    `rows` are the row numbers of each batch of the step. A batch's summed loss is divided by the
     weight of all labels of the step, so several batches equal one large batch.
     """
     batches = [train.batch(batch_rows).to(compute.device) for batch_rows in rows]
