@@ -63,8 +63,7 @@ class EpochByEpoch(Callback):
 def serve_training(task: Task, turns: Iterator[int], report: Callable[[Repetition], None]) -> None:
     """Train the whole model; a repetition, the warm-up too, is the next epoch over all texts.
 
-    `fit` stays in the main thread: in another one, memory comes from the system in smaller pieces,
-    and an epoch of a small model takes a sixth longer.
+    `fit` stays in the main thread: in another one an epoch of MiniLM took a sixth longer.
     """
     classifier = TextClassifier.from_folder(Path(task.folder))
     config = classifier.checkpoint.encoder

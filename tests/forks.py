@@ -56,7 +56,7 @@ class ForkServer:
 class ForkedScript(subprocess.Popen):
     """A script, or code after -c, started by a fork server; it has the methods of Popen.
 
-    The overridden methods are private; they are the same in Python 3.10 to 3.14.
+    The overridden methods are private; they were tried with Python 3.10, 3.11 and 3.13.
     """
 
     def __init__(self, server: ForkServer, argv: list[str], **options: Any) -> None:
