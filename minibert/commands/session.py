@@ -100,6 +100,10 @@ class RunCallback(ProgressBar):
         self.folder, self.classifier = folder, classifier
         self.options, self.signals = options, signals
 
+    def scratch_folder(self) -> Path:
+        """Return the run's folder."""
+        return self.folder.path
+
     def on_start(self, state: TrainState) -> None:
         """Continue from the newest saved state; defer signals to the end of a step."""
         self.signals.deferred = True
