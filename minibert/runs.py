@@ -10,7 +10,6 @@ test_predictions.jsonl
 """
 
 import itertools
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,15 @@ from typing import IO, Any
 
 from minibert.data.columns import Columns
 from minibert.errors import InputError
-from minibert.files import is_same_file, lock, open_without_links, read_json, write_json, write_text
+from minibert.files import (
+    is_same_file,
+    json_text,
+    lock,
+    open_without_links,
+    read_json,
+    write_json,
+    write_text,
+)
 from minibert.training.state import TrainState, drop_states, load_state, save_state, state_files
 
 RUNS = Path("runs")
@@ -148,7 +155,7 @@ class RunFolder:
     def finish(self, metrics: dict[str, Any], predictions: Sequence[dict[str, Any]]) -> None:
         """Write the test split's predictions, then the figures; drop the states."""
         if predictions:
-            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in predictions)
+            lines = (json_text(row) + "\n" for row in predictions)
             write_text(self.predictions_file, "".join(lines))
         write_json(self.metrics_file, metrics)
         drop_states(self.path, keep=0)

@@ -167,9 +167,10 @@ def parse_predict(argv: Sequence[str]) -> PredictArguments:
         description="Classify texts: one prediction per text, in input order, as JSON lines "
         '{"text", "label", "probability", "probabilities"}, CSV or TSV. The input is streamed and '
         "may be of any length. A row that cannot be used gets the label null and an error. Other "
-        "columns of the input are kept; one with a prediction's name gets the prefix input_. An "
-        "output file gets its name when it is complete; until then, or if the run stops, the "
-        "predictions are in .FILE.new.",
+        "columns of the input are kept; one with a prediction's name gets the prefix input_. NaN "
+        "and infinity in them become null; dates, bytes and whatever else JSON has no type for "
+        "become strings. An output file gets its name when it is complete; until then, or if the "
+        "run stops, the predictions are in .FILE.new.",
     )
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts to classify")
     add_model_flags(parser)
