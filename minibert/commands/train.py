@@ -19,7 +19,7 @@ from minibert.data.examples import Examples, class_names
 from minibert.data.splits import Splits, describe_splits, read_splits
 from minibert.data.tokenizer import Tokenizer
 from minibert.device import Compute, cpu_has_bf16, memory_advice
-from minibert.evaluation.metrics import report, score
+from minibert.evaluation.metrics import check_finite, report, score
 from minibert.hub import find_model
 from minibert.inference.batched import InferenceModel, prepare_for_inference
 from minibert.inference.text_classifier import TextClassifier
@@ -143,6 +143,7 @@ def evaluate(
     labels = datasets["test"].labels
     logits = model.logits(datasets["test"], batch_size=options.batch_size)
     scores = score(logits, labels, classes)
+    check_finite(scores)
     print(report(logits, labels, classes))
     print(f"test: {scores}")
     figures["test"] = scores.to_json()
