@@ -12,7 +12,8 @@ from minibert.checkpoint.config_file import read_encoder_config, write_config
 from minibert.checkpoint.families import FAMILIES
 from minibert.checkpoint.load import load_classifier
 from minibert.checkpoint.save import save_weights
-from minibert.data.examples import class_ids, class_names, load_examples
+from minibert.data.classes import class_ids, class_names
+from minibert.data.examples import load_examples
 from minibert.data.tokenizer import Tokenizer
 from minibert.errors import InputError
 from minibert.hub import MINILM, find_model

@@ -122,7 +122,7 @@ class RunFolder:
                 _strings(data.pop("digests")),
                 _strings(data.pop("environment")),
             )
-        except (KeyError, TypeError):
+        except (AttributeError, KeyError, TypeError):
             raise InputError(
                 f"{file}: columns, digests or environment is not as this version of minibert "
                 "writes it; undo the change, or start a new run"
@@ -141,7 +141,7 @@ class RunFolder:
         columns = read_json(file).get("columns") if file.is_file() else None
         try:
             return None if columns is None else _columns(columns)
-        except TypeError:
+        except (AttributeError, TypeError):
             raise InputError(f"{file}: the entry columns is damaged") from None
 
     def saved_settings(self) -> dict[str, Any]:
@@ -176,9 +176,10 @@ class RunFolder:
 
     def _write_history(self, state: TrainState) -> None:
         if state.history:
-            rows = [asdict(record) for record in state.history]
-            lines = [list(rows[0]), *(list(row.values()) for row in rows)]  # names, then numbers
-            write_text(self.history_file, "".join(",".join(map(str, x)) + "\n" for x in lines))
+            rows = [record.to_row() for record in state.history]
+            lines: list[list[Any]] = [list(rows[0]), *(list(row.values()) for row in rows)]
+            cells = [["" if x is None else str(x) for x in line] for line in lines]
+            write_text(self.history_file, "".join(",".join(line) + "\n" for line in cells))
 
     def _damaged(self, reason: str) -> InputError:
         return InputError(
@@ -263,8 +264,9 @@ def _new_folder(settings: Mapping[str, Any]) -> Path:
 
 
 def _columns(value: Any) -> Columns:
-    columns = Columns(**value)
-    if not all(x is None or isinstance(x, str) for x in asdict(columns).values()):
+    columns = Columns(**{**value, "labels": tuple(value.get("labels", ()))})
+    names = [getattr(columns, x) for x in ("text", "pair", "label", "label_name")]
+    if not all(x is None or isinstance(x, str) for x in (*names, *columns.labels)):
         raise TypeError("not the names of columns")
     return columns
 

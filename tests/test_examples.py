@@ -13,7 +13,8 @@ from helpers import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minibert.data.examples import Examples, class_ids, class_names, load_examples
+from minibert.data.classes import class_ids, class_names
+from minibert.data.examples import Examples, load_examples
 from minibert.errors import InputError
 
 

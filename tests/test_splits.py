@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
+from minibert.data.classes import class_ids, class_names
 from minibert.data.columns import Columns
-from minibert.data.examples import Examples, class_ids, class_names
+from minibert.data.examples import Examples
 from minibert.data.options import DataOptions
 from minibert.data.splits import (
     Splits,

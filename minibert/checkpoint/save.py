@@ -1,5 +1,6 @@
 """A classifier to `model.safetensors` under the family's own tensor names."""
 
+import copy
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ from safetensors.torch import save_file
 from minibert.checkpoint.families import FAMILIES, head_names
 from minibert.checkpoint.load import tensor_names
 from minibert.files import write_atomic
-from minibert.model.classifier import Classifier
+from minibert.model.classifier import Classifier, Head, Unit
 from minibert.model.config import EncoderConfig, HeadConfig
 
 
@@ -16,12 +17,12 @@ def save_weights(folder: Path, model: Classifier, config: EncoderConfig, head: H
     """Write `model.safetensors` in float32. The file is complete or not there.
 
     With a native head, transformers' ...ForSequenceClassification reads it; with another head,
-    transformers reads the encoder.
+    transformers reads the encoder. The head's numbers are in the data's unit.
     """
     prefix = f"{config.family}." if head.kind == "native" else ""
     parts = (
         (model.encoder, FAMILIES[config.family].encoder_names, prefix),
-        (model.head, head_names(config.family, head.kind), ""),
+        (in_unit(model.head), head_names(config.family, head.kind), ""),
     )
     tensors = {}
     for module, table, start in parts:
@@ -32,3 +33,13 @@ def save_weights(folder: Path, model: Classifier, config: EncoderConfig, head: H
                 tensors[name] = tensor.to("cpu", torch.float32).clone()
     path = folder / "model.safetensors"
     write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata={"format": "pt"}))
+
+
+def in_unit(head: Head) -> Head:
+    """Return the head, or a copy whose output layer has the data's unit in its weights."""
+    if not isinstance(head.unit, Unit):
+        return head
+    head = copy.deepcopy(head)
+    mean = torch.zeros(len(head.out.bias))
+    head.set_unit(mean, deviation=mean + 1)
+    return head

@@ -12,7 +12,10 @@ from minibert.errors import InputError
 from minibert.options import flag_name
 from minibert.training.options import TrainingOptions
 
-DATA_FLAGS = ("text_column", "pair_column", "label_column", "encoding", "bad_rows")
+DATA_FLAGS = (
+    *("text_column", "pair_column", "label_column", "label_columns", "label_separator"),
+    *("encoding", "bad_rows"),
+)
 READING_FLAGS = ("text_column", "pair_column", "encoding")
 TABLES = (".csv", ".tsv")
 JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -43,7 +46,7 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
     add = parser.add_argument_group("run folder").add_argument
     add("--out", type=Path, metavar="DIR", help="new folder (default: under runs/, by time)")
     add("--resume", type=Path, metavar="DIR", help=RESUME_HELP)
-    model = ("model", "revision", "head", "pooling")
+    model = ("model", "revision", "head", "pooling", "thresholds")
     add_options(parser.add_argument_group("model"), RunOptions, model)
     add_options(parser.add_argument_group("data"), DataOptions)
     training = parser.add_argument_group("training")

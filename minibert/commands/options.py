@@ -18,6 +18,20 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 METAVARS: dict[Any, str] = {int: "N", float: "X", length: "N", ratios: "A:B:C"}
 
 
+def threshold(text: str) -> str:
+    """Parse --thresholds: tuned, shared or a probability."""
+    if text not in ("tuned", "shared"):
+        try:
+            valid = 0 < float(text) < 1
+        except ValueError:
+            valid = False
+        if not valid:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is neither tuned nor shared nor a number between 0 and 1"
+            )
+    return text
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """The options of a run that belong neither to its data nor to its training."""
@@ -32,6 +46,12 @@ class RunOptions:
         "how a text's vectors become one",
         choices=POOLINGS,
         shown="cls; for a native head its own",
+    )
+    thresholds: str = option(
+        "tuned",
+        "lowest probability of a class, for several labels: tuned on validation for each class, "
+        "shared: tuned, one for all, or a number",
+        parse=threshold,
     )
     device: str = option("auto", "cpu, cuda, cuda:1 or mps; auto: a GPU if there is one")
     precision: str = option(
@@ -102,7 +122,10 @@ class Settings:
 def _fits(value: Any, kind: Any) -> bool:
     """Return whether a value is of an option's type; a whole number is a float too."""
     if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(type(x) is int for x in value)
+        types = {x for x in get_args(kind) if x is not ...}
+        return isinstance(value, tuple) and all(type(x) in types for x in value)
+    if isinstance(value, tuple):
+        return any(get_origin(x) is tuple and _fits(value, x) for x in get_args(kind))
     allowed = get_args(kind) or (kind,)
     return type(value) in allowed or (float in allowed and type(value) is int)
 

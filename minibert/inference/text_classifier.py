@@ -13,14 +13,18 @@ from minibert.checkpoint.load import Checkpoint, load_classifier
 from minibert.checkpoint.load import load_encoder as load_encoder_folder
 from minibert.checkpoint.save import save_weights
 from minibert.data.batches import TextDataset, TokenIds
-from minibert.data.examples import Examples, class_ids
+from minibert.data.columns import Columns
+from minibert.data.examples import Examples
+from minibert.data.labels import Label, read_label
 from minibert.data.limits import SURROGATE
 from minibert.data.tokenizer import Tokenizer
 from minibert.errors import InputError, printable
 from minibert.hub import find_model
 from minibert.model.classifier import Classifier
-from minibert.model.config import HEADS, POOLINGS, HeadConfig
+from minibert.model.config import HEADS, POOLINGS, TASKS, HeadConfig
 from minibert.model.encoder import Encoder
+from minibert.tasks.choice import task_of
+from minibert.tasks.task import Task
 
 
 def load_encoder(name: str, *, revision: str | None = None) -> tuple[Encoder, Tokenizer]:
@@ -62,6 +66,7 @@ class TextClassifier:
         name: str,
         classes: Sequence[str],
         *,
+        task: str = "single-label",
         head: str = "mlp",
         pooling: str | None = None,
         max_length: int = 128,
@@ -69,15 +74,18 @@ class TextClassifier:
     ) -> "TextClassifier":
         """Load a pretrained encoder, by folder or hub id, under a new head for these classes.
 
-        `head` is mlp, relu, linear or native; `pooling` is cls, pooler or mean (default: cls, or
-        the pooling of the native head). Texts are cut at `max_length` tokens. The head's weights
-        are drawn from torch's random state. Raises InputError for a checkpoint that cannot be used,
-        and for arguments out of range.
+        `task` is single-label, multi-label, or regression, whose numbers `classes` names. `head` is
+        mlp, relu, linear or native; `pooling` is cls, pooler or mean (default: cls, or the pooling
+        of the native head). Texts are cut at `max_length` tokens. The head's weights are drawn from
+        torch's random state. Raises InputError for a checkpoint that cannot be used, and for
+        arguments out of range.
         """
         names = as_names(classes, "classes")
-        if len(set(names)) < max(2, len(names)):
-            raise InputError(f"classes is {_shown(classes)}; give two or more different names")
-        for option, value, choices in (("head", head, HEADS), ("pooling", pooling, POOLINGS)):
+        least = 2 if task == "single-label" else 1
+        if len(set(names)) < max(least, len(names)):
+            raise InputError(f"classes is {_shown(classes)}; give {least} or more different names")
+        choice = (("task", task, TASKS), ("head", head, HEADS), ("pooling", pooling, POOLINGS))
+        for option, value, choices in choice:
             if value is not None and value not in choices:
                 raise InputError(f"{option} is {value!r}, not one of {', '.join(choices)}")
         folder = find_model(name, revision=revision)
@@ -87,7 +95,7 @@ class TextClassifier:
             raise InputError(
                 f"max_length is {max_length!r}; this model takes 3 to {config.positions}"
             )
-        requested = HeadConfig(head, pooling or native, tuple(names), max_length)
+        requested = HeadConfig(head, pooling or native, tuple(names), max_length, task)
         return cls(load_classifier(folder, requested), Tokenizer.from_folder(folder, config))
 
     @classmethod
@@ -102,8 +110,13 @@ class TextClassifier:
         return self.checkpoint.model
 
     @property
+    def task(self) -> Task:
+        """What the logits mean."""
+        return task_of(self.checkpoint.head)
+
+    @property
     def classes(self) -> tuple[str, ...]:
-        """The class names, in the order of the logits' columns."""
+        """The names of the logits' columns: the classes, or the numbers of a regression."""
         return self.checkpoint.head.labels
 
     def dataset(
@@ -112,21 +125,23 @@ class TextClassifier:
         labels: str | Iterable[Any] | None = None,
         pairs: str | Iterable[str] | None = None,
     ) -> TextDataset:
-        """Return N tokenized texts, or pairs of texts, with their class numbers (N,).
+        """Return N tokenized texts, or pairs of texts, with the targets of their labels.
 
         Texts and labels are lists, tuples, or pandas or numpy columns; a single string is one. A
-        label is a class name, or a class number if no class name has a digit. Longer texts are cut
-        at the head's `max_length`. Raises InputError for a text that is not a string, and for a
-        label that is not a class.
+        label is a class name, or a class number if no class name has a digit; with several labels,
+        a list of them; in a regression, a number or a list of numbers. Longer texts are cut at the
+        head's `max_length`. Raises InputError for a text that is not a string, and for a label that
+        the model does not have.
         """
         texts = as_texts(texts, "texts")
-        numbers = None
+        targets = None
         if labels is not None:
-            examples = Examples("labels", texts, labels=as_names(labels, "labels"))
-            check_lengths(texts, examples.labels, "labels")
-            examples.places = [f"labels[{number}]" for number in range(len(texts))]
-            numbers = class_ids(examples, self.classes, numbers=True)
-        return self.dataset_of(self.tokenize(texts, pairs)[0], numbers)
+            values = as_labels(labels, self.checkpoint.head.task)
+            check_lengths(texts, values, "labels")
+            places = [f"labels[{number}]" for number in range(len(texts))]
+            examples = Examples("labels", texts, labels=list(values), places=places)
+            targets = self.task.targets(examples, numbers=True)
+        return self.dataset_of(self.tokenize(texts, pairs)[0], targets)
 
     def tokenize(
         self,
@@ -145,7 +160,7 @@ class TextClassifier:
         return rows, self.tokenizer.truncate(rows, texts, pairs, max_length=max_length)
 
     def dataset_of(self, rows: Sequence[TokenIds], labels: np.ndarray | None = None) -> TextDataset:
-        """Return a dataset of token ids and class numbers (N,)."""
+        """Return a dataset of token ids and targets."""
         config = self.checkpoint.encoder
         return TextDataset(
             rows, labels, pad_token_id=config.pad_token_id, token_types=config.token_types > 1
@@ -188,6 +203,21 @@ def as_names(values: str | Iterable[Any], name: str) -> list[str]:
     return names
 
 
+def as_labels(values: Iterable[Any], task: str) -> Sequence[Label]:
+    """Return labels as `labels.Label`. Raises InputError, with the place, for other values."""
+    if task == "single-label":
+        return as_names(values, "labels")
+    found: list[Label] = []
+    for number, value in enumerate(as_list(values, "labels")):
+        cell = value.tolist() if hasattr(value, "tolist") else value  # of numpy or torch
+        cell = list(cell) if isinstance(cell, tuple | set) else cell
+        try:
+            found.append(read_label(cell, task, Columns("", label="labels"), None))
+        except ValueError as error:
+            raise InputError(f"labels[{number}]: {error}") from None
+    return found
+
+
 def as_list(values: Any, name: str) -> list[Any]:
     """Return a column as a list; a single string is a column of one."""
     if isinstance(values, str):
@@ -200,7 +230,7 @@ def as_list(values: Any, name: str) -> list[Any]:
         raise InputError(f"{name} is {_shown(values)}; give a string or a list") from None
 
 
-def check_lengths(texts: Sequence[str], others: Sequence[str], name: str) -> None:
+def check_lengths(texts: Sequence[str], others: Sequence[Any], name: str) -> None:
     """Raise InputError unless there is one of the others for each text."""
     if len(texts) != len(others):
         raise InputError(f"{len(texts)} texts have {len(others)} {name}; give one for each text")

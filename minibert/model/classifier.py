@@ -36,18 +36,52 @@ class Head(nn.Module):
         self.activation = ACTIVATION_LAYERS[shape.activation]()
         self.dropout = Dropout(shape.dropout)
         self.out = nn.Linear(shape.hidden or config.width, len(head.labels))
+        is_regression = head.task == "regression"
+        self.unit: nn.Module = Unit(len(head.labels)) if is_regression else nn.Identity()
+        self.config = head
         if head.kind == "mlp":
             assert self.dense is not None
             nn.init.xavier_uniform_(self.dense.weight)
             nn.init.zeros_(self.dense.bias)
         if head.kind == "native" and not self.out.weight.is_meta:  # see empty_embedding
             initialize(self, config.initializer_range)
+        if is_regression and not self.out.weight.is_meta:
+            nn.init.zeros_(self.out.weight)  # a new head predicts the mean
+            nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, D) -> logits (B, C)."""
         if self.dense is not None:
             x = self.activation(self.dense(x))
-        return self.out(self.dropout(x))
+        return self.unit(self.out(self.dropout(x)))
+
+    @torch.no_grad()
+    def set_unit(self, mean: Tensor, deviation: Tensor) -> None:
+        """Let `out` compute (y - mean) / deviation, (C,) each; a trained head's y stay the same."""
+        assert isinstance(self.unit, Unit)
+        unit, mean, deviation = self.unit, mean.to(self.out.bias), deviation.to(self.out.bias)
+        if self.out.weight.any() or self.out.bias.any() or unit.mean.any():
+            self.out.weight.mul_((unit.deviation / deviation)[:, None])
+            self.out.bias.mul_(unit.deviation).add_(unit.mean - mean).div_(deviation)
+        unit.mean, unit.deviation = mean, deviation
+
+
+class Unit(nn.Module):
+    """(B, C) standardized numbers -> (B, C) in the data's unit. Saving folds it into `out`."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, numbers: int) -> None:
+        super().__init__()
+        # On the CPU also where weights are on the meta device: no checkpoint has them.
+        zeros, ones = torch.zeros(numbers, device="cpu"), torch.ones(numbers, device="cpu")
+        self.register_buffer("mean", zeros, persistent=False)
+        self.register_buffer("deviation", ones, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale and shift each column."""
+        return x * self.deviation + self.mean
 
 
 class HeadShape(NamedTuple):

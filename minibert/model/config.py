@@ -5,6 +5,7 @@ from dataclasses import dataclass
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 POOLINGS = ("cls", "pooler", "mean")
 HEADS = ("mlp", "relu", "linear", "native")
+TASKS = ("single-label", "multi-label", "regression")
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,11 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """The head of a classifier: its kind, the pooling below it, class names, tokens per text."""
+    """The head of a classifier: its kind, the pooling below it, what its outputs are."""
 
     kind: str  # one of HEADS
     pooling: str  # one of POOLINGS
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # names of the classes, or of the numbers of a regression
     max_length: int  # tokens per text, special tokens included
+    task: str = "single-label"  # one of TASKS
+    thresholds: tuple[float, ...] = ()  # multi-label: a class's lowest probability; (): 0.5

@@ -6,16 +6,16 @@ from contextlib import closing
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW
 
 from minibert.data.batches import Dataset
 from minibert.device import Compute, choose_compute
 from minibert.errors import InputError
-from minibert.evaluation.metrics import Scores, score
 from minibert.inference.batched import head_for_inference, prepare_for_inference
 from minibert.model.classifier import Classifier, Head
+from minibert.tasks.choice import task_of
+from minibert.tasks.task import Scores, Task
 from minibert.training.callback import Callback
 from minibert.training.finite import FiniteCheck
 from minibert.training.frozen import frozen_layers
@@ -26,7 +26,7 @@ from minibert.training.optimizer import (
     set_learning_rates,
 )
 from minibert.training.options import TrainingOptions
-from minibert.training.prepare import best_weights, class_weights, prepare
+from minibert.training.prepare import best_weights, prepare
 from minibert.training.state import TrainResult, TrainState
 from minibert.training.steps import optimizer_steps, step_batches
 from minibert.training.word_rows import compact_word_rows
@@ -51,6 +51,7 @@ def fit(
     """
     options, callback = options or TrainingOptions(), callback or Callback()
     compute = compute or choose_compute()
+    task = task_of(model.head.config)
     module, train, validation, encoding = prepare(
         model, train, validation, options, compute, callback
     )
@@ -61,8 +62,9 @@ def fit(
         compact_word_rows(model.encoder, train) as whole_table,
         closing(callback),
     ):
-        state = first_state(module, make_optimizer(model, options), options, compute, len(train))
-        weights = class_weights(train.labels, model.head.out.out_features, options.class_weights)
+        optimizer = make_optimizer(model, options)
+        state = first_state(module, optimizer, task, options, compute, len(train))
+        weights = task.weights(train.labels, options).to(compute.device)
         callback.on_start(state)
         while not finished(state):
             module.train()
@@ -79,7 +81,7 @@ def fit(
             state.count_time()
             table = whole_table()
             with callback.validating(state), table:
-                scores = validate(module, validation, options, compute)
+                scores = validate(module, validation, task, options, compute)
             if state.end_epoch(scores):
                 with whole_table():
                     keep_weights()
@@ -90,11 +92,17 @@ def fit(
 
 
 def first_state(
-    module: nn.Module, optimizer: AdamW, options: TrainingOptions, compute: Compute, texts: int
+    module: nn.Module,
+    optimizer: AdamW,
+    task: Task,
+    options: TrainingOptions,
+    compute: Compute,
+    texts: int,
 ) -> TrainState:
     """Return the state before the first step."""
     steps = optimizer_steps(texts, options)
-    return TrainState(module, optimizer, compute.scaler(), compute.device, options, texts, steps)
+    scaler, device = compute.scaler(), compute.device
+    return TrainState(module, optimizer, scaler, device, task, options, texts, steps)
 
 
 def finished(state: TrainState) -> bool:
@@ -129,21 +137,14 @@ def forward_backward(
     `rows` are the row numbers of each batch of the step. A batch's summed loss is divided by the
     weight of all labels of the step, so several batches equal one large batch.
     """
+    task = state.task
     batches = [train.batch(batch_rows).to(compute.device) for batch_rows in rows]
-    weights = weights.to(compute.device)
-    total_weight = torch.stack([weights[batch.labels].sum() for batch in batches]).sum()
+    total_weight = torch.stack([task.total_weight(x.labels, weights) for x in batches]).sum()
     total_loss = torch.zeros((), device=compute.device)
     for batch in batches:
         with compute.autocast():
             logits = state.module(*batch.inputs)
-        loss = F.cross_entropy(
-            logits.float(),
-            batch.labels,
-            weight=weights,
-            label_smoothing=state.options.label_smoothing,
-            reduction="sum",
-        )
-        loss = loss / total_weight
+        loss = task.loss(logits.float(), batch.labels, weights, state.options) / total_weight
         state.scaler.scale(loss).backward()
         total_loss += loss.detach()
     return total_loss, total_weight
@@ -163,7 +164,11 @@ def update_weights(state: TrainState) -> None:
 
 
 def validate(
-    module: nn.Module, validation: Dataset, options: TrainingOptions, compute: Compute
+    module: nn.Module,
+    validation: Dataset,
+    task: Task,
+    options: TrainingOptions,
+    compute: Compute,
 ) -> Scores:
     """Score the module that trains, as it is used for inference."""
     if isinstance(module, Classifier):
@@ -172,7 +177,7 @@ def validate(
         assert isinstance(module, Head)
         inference_model = head_for_inference(module, compute)
     logits = inference_model.logits(validation, batch_size=options.batch_size)
-    scores = score(logits, validation.labels)
+    scores = task.score(logits, validation.labels)
     if not math.isfinite(scores.loss):
         raise InputError(
             f"the validation loss is {scores.loss}; lower --encoder-lr and --head-lr, or use "

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
 from minibert.data.batches import Dataset
 from minibert.device import Compute
 from minibert.errors import InputError
 from minibert.model.classifier import Classifier
+from minibert.tasks.choice import task_of
 from minibert.training.callback import Callback
 from minibert.training.frozen import check_layers, encode
 from minibert.training.options import TrainingOptions
@@ -27,16 +27,19 @@ def prepare(
 
     With frozen layers the module is what is above them, and the datasets are their output.
     """
-    classes = model.head.out.out_features
+    task = task_of(model.head.config)
     for dataset in (train, validation):
         if not (len(dataset) and dataset.has_labels):
             raise InputError("training needs texts with labels; give both to dataset()")
-        if int(dataset.labels.max()) >= classes:
-            raise InputError(f"a label is not one of the model's {classes} classes")
+        task.check(dataset.labels)
+    task.check_options(options)
+    task.selects(options.select)
     if compute.precision == "int8":
         raise InputError("int8 is for inference; train in bf16 or fp32")
-    check_layers(options, len(model.encoder.blocks))
+    if options.freeze_layers:
+        check_layers(options, len(model.encoder.blocks))
     model.to(compute.device)
+    task.prepare_head(model.head, train.labels)
     if not (options.freeze or options.freeze_layers):
         return model, train, validation, 0.0
     folder = callback.scratch_folder()
@@ -65,11 +68,3 @@ def best_weights(model: Classifier, *, keep: bool) -> Iterator[Callable[[], None
         if best:
             model.load_state_dict(best)
         model.eval()
-
-
-def class_weights(labels: Tensor, classes: int, kind: str) -> Tensor:
-    """Return each class's weight (C,): 1, or for "balanced" N / (C x its count) as scikit-learn."""
-    if kind == "none":
-        return torch.ones(classes)
-    counts = torch.bincount(labels, minlength=classes)
-    return len(labels) / (classes * counts.clamp(min=1).float())

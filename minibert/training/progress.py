@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from torch import Tensor
 from tqdm import tqdm
 
+from minibert.tasks.task import show_figure
 from minibert.training.callback import Callback
 from minibert.training.frozen import Encoding
 from minibert.training.state import TrainState
@@ -62,10 +63,11 @@ class ProgressBar(Callback):
         """Print an epoch's figures."""
         record = state.history[-1]
         best = "; best so far" if state.best_epoch == record.epoch else ""
+        shown = dict.fromkeys([state.task.selects(state.options.select), state.task.figures[0]])
+        figures = [show_figure(name, record.validation[name]) for name in shown if name != "loss"]
         print(
             f"epoch {record.epoch}/{state.options.epochs}: loss {record.train_loss:.4f}; "
-            f"validation loss {record.validation_loss:.4f}, "
-            f"accuracy {100 * record.validation_accuracy:.1f}%{best}"
+            f"validation loss {record.validation['loss']:.4f}, {', '.join(figures)}{best}"
         )
 
     def close(self) -> None:

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from minibert.errors import InputError
-from minibert.evaluation.metrics import Scores
 from minibert.files import write_atomic
+from minibert.tasks.task import Scores, Task, figures_of
 from minibert.training.options import TrainingOptions
 
 FORMAT = "3"  # of the state file
@@ -35,11 +35,17 @@ class EpochRecord:
     epoch: int
     train_loss: float
     learning_rate: float  # the highest of the last step
-    validation_loss: float
-    validation_accuracy: float
-    validation_macro_f1: float
+    validation: dict[str, float | None]  # the task's figures by name; None: undefined
     seconds: float  # of the training steps
     texts_per_second: float
+
+    def to_row(self) -> dict[str, float | None]:
+        """Return the figures as a flat row."""
+        row = asdict(self)
+        figures = {f"validation_{name.replace('-', '_')}": x for name, x in self.validation.items()}
+        times = {name: row.pop(name) for name in ("seconds", "texts_per_second")}
+        del row["validation"]
+        return {**row, **figures, **times}
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     device: torch.device
+    task: Task
     options: TrainingOptions
     texts_per_epoch: int
     steps_per_epoch: int
@@ -107,16 +114,14 @@ class TrainState:
                 epoch=self.epoch,
                 train_loss=loss_sum / weight_sum,
                 learning_rate=self.lr,
-                validation_loss=scores.loss,
-                validation_accuracy=scores.accuracy,
-                validation_macro_f1=scores.macro_f1,
+                validation=figures_of(scores, self.task.figures),
                 seconds=round(self.epoch_seconds, 3),
                 texts_per_second=round(self.texts / self.epoch_seconds, 1),
             )
         )
         self.sums.zero_()
         self.texts, self.epoch_seconds = 0, 0.0
-        figure = scores.figure(self.options.select)
+        figure = scores.figure(self.task.selects(self.options.select))
         best = figure > self.best_figure or not self.best_epoch
         if best:
             self.best_epoch, self.best_figure = self.epoch, figure
