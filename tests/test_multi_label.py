@@ -306,3 +306,15 @@ def test_rounding_the_probabilities_does_not_change_a_label_at_tuned_thresholds(
     tuned = tune_thresholds(torch.sigmoid(logits), targets)
     low, high = torch.sigmoid(logits), torch.sigmoid(logits.double())
     assert torch.equal(predict_labels(low, tuned), predict_labels(high, tuned))
+
+
+def test_a_threshold_separates_two_neighbouring_float32_probabilities():
+    low = torch.tensor(0.3)
+    probabilities = torch.stack([low, low.nextafter(torch.tensor(1.0))])[:, None]
+    tuned = tune_thresholds(probabilities, torch.tensor([[0.0], [1]]))
+    assert predict_labels(probabilities, tuned).tolist() == [[False], [True]]
+
+
+def test_no_threshold_is_1_although_only_1_would_separate_the_probabilities():
+    probabilities = torch.tensor([[1 - 2**-53], [1.0]], dtype=torch.float64)
+    assert tune_thresholds(probabilities, torch.tensor([[0.0], [1]])) == [pytest.approx(0.5)]
