@@ -17,6 +17,7 @@ from minibert.evaluation.metrics import (
     check_finite,
     confusion,
     confusion_table,
+    mean_class_distance,
     report,
     score,
     wilson_interval,
@@ -79,6 +80,13 @@ def test_the_interval_contains_the_accuracy_and_stays_between_0_and_1(counts):
     assert 0 <= low <= correct / texts + 1e-12 and correct / texts - 1e-12 <= high <= 1
     mirrored = wilson_interval(texts - correct, texts)
     assert (1 - mirrored[1], 1 - mirrored[0]) == pytest.approx((low, high))
+
+
+def test_the_class_distance_is_the_mean_of_how_many_classes_each_prediction_is_off():
+    stars = torch.tensor([0, 4, 2, 3])
+    assert mean_class_distance(stars, stars) == 0
+    assert mean_class_distance(torch.tensor([1, 4, 0, 3]), stars) == 3 / 4
+    assert mean_class_distance(stars, torch.tensor([1, 4, 0, 3])) == 3 / 4
 
 
 def test_half_precision_logits_are_scored_in_fp32():

@@ -90,6 +90,11 @@ def wilson_interval(correct: int, texts: int) -> tuple[float, float]:
     return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
 
 
+def mean_class_distance(predicted: Tensor, labels: Tensor) -> float:
+    """Return the mean absolute difference of class numbers (N,), for classes that have an order."""
+    return float((predicted - labels).abs().double().mean())
+
+
 def report(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> str:
     """Return scikit-learn's classification report and the confusion matrix as text."""
     from sklearn.metrics import classification_report

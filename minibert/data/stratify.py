@@ -1,0 +1,72 @@
+"""Splits of texts with several labels, each label in proportion in every split."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def stratified_multi_label(
+    targets: np.ndarray, ratios: Sequence[float], *, seed: int
+) -> list[np.ndarray]:
+    """Deal the rows of targets (N, C) of 0 and 1 out in ratios such as (70, 15, 15).
+
+    Returns the row numbers of each split, ascending; they depend on the seed only. Each row is in
+    one split. Sizes differ by less than one row from the ratios. Labels are dealt out from the
+    rarest to the most frequent: the first have the best proportions, and none has a guarantee.
+
+    This is iterative stratification (Sechidis, Tsoumakas & Vlahavas 2011, algorithm 1) with two
+    changes: a split that is full gets no more rows, while sizes are free in the paper; and rows
+    without a label count as a label of their own, while the paper deals them out last.
+    """
+    random = np.random.default_rng(seed)
+    labels = np.column_stack([targets, ~targets.any(axis=1)]).astype(bool)
+    fractions = np.array(ratios) / sum(ratios)
+    room = split_sizes(len(labels), fractions)
+    counts = labels.sum(axis=0)  # of each label, in the rows that are left
+    wanted = np.outer(fractions, counts)  # rows of each label that a split still wants
+    left = np.ones(len(labels), dtype=bool)
+    splits: list[list[np.ndarray]] = [[] for _ in ratios]
+    while left.any():
+        rarest = random.choice(np.flatnonzero(counts == counts[counts > 0].min()))
+        rows = random.permutation(np.flatnonzero(left & labels[:, rarest]))
+        dealt = _deal(len(rows), wanted[:, rarest], room, random)
+        for number, split in enumerate(splits):
+            chosen = rows[dealt == number]
+            split.append(chosen)
+            room[number] -= len(chosen)
+            sums = labels[chosen].sum(axis=0)
+            wanted[number] -= sums
+            counts -= sums
+        left[rows] = False
+    return [np.sort(np.concatenate(split)) for split in splits]
+
+
+def split_sizes(rows: int, fractions: np.ndarray) -> np.ndarray:
+    """Return whole sizes that sum to `rows`, each less than one from its fraction of them."""
+    exact = rows * fractions
+    sizes = np.floor(exact).astype(int)
+    largest = np.argsort(sizes - exact, kind="stable")
+    sizes[largest[: rows - sizes.sum()]] += 1
+    return sizes
+
+
+def _deal(
+    rows: int, wanted: np.ndarray, room: np.ndarray, random: np.random.Generator
+) -> np.ndarray:
+    """Return the split of each of `rows` rows of one label.
+
+    A row goes to the split that wants the most rows of the label; of equal ones to that with the
+    most room, then to any. What the rows' other labels want does not matter here, so all rows of
+    the label are dealt out before those are counted.
+    """
+    wanted_left, room_left = wanted.tolist(), room.tolist()
+    ties = random.random((rows, len(room_left))).tolist()
+    dealt = []
+    for tie in ties:
+        _, _, _, best = max(
+            (wanted_left[k], room_left[k], tie[k], k) for k in range(len(tie)) if room_left[k]
+        )
+        wanted_left[best] -= 1
+        room_left[best] -= 1
+        dealt.append(best)
+    return np.array(dealt)
