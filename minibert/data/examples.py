@@ -198,10 +198,11 @@ def class_ids(examples: Examples, classes: Sequence[str], *, numbers: bool = Fal
         ids = {}
     if numbers and not any(re.search(r"\d", name) for name in classes):
         ids |= {str(number): number for number in range(len(classes))}
-    ids |= {name: number for number, name in enumerate(classes)}
+    exact = {name: number for number, name in enumerate(classes)}
+    ids |= exact
 
     def find(label: str) -> int | None:
-        name = label if label in classes else examples.names.get(label, label)
+        name = label if label in exact else examples.names.get(label, label)
         return ids.get(name, ids.get(name.lower()))
 
     found = {label: find(label) for label in set(examples.labels)}
