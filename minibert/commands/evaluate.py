@@ -1,8 +1,8 @@
 """The story of a scoring: a classifier and labelled texts to figures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from minibert.commands.arguments import EvaluateArguments
@@ -20,6 +20,8 @@ from minibert.inference.predictor import Predictor
 from minibert.runs import RunFolder
 from minibert.tasks.single_label import SingleLabel
 from minibert.tasks.task import check_finite
+
+PLOTTED = 100  # classes in a picture, which then has 38 inches
 
 
 def main(arguments: EvaluateArguments) -> None:
@@ -46,8 +48,8 @@ def main(arguments: EvaluateArguments) -> None:
     if json_file:
         write_json(json_file, {"model": str(folder), "data": name, **scores.to_json()})
     if arguments.plot:
-        counts = metrics.confusion(labels, logits.argmax(1), predictor.classes)
-        plot_confusion(arguments.plot, counts, predictor)
+        cells = metrics.confusion(labels, logits.argmax(dim=1))
+        plot_confusion(arguments.plot, cells, predictor.classes)
 
 
 def read_examples(
@@ -91,19 +93,30 @@ def print_labels(examples: Examples, labels: torch.Tensor, predictor: Predictor)
         print(f"  dropped {len(examples.dropped)} bad rows: {listed}")
 
 
-def plot_confusion(file: Path, counts: np.ndarray, predictor: Predictor) -> None:
-    """Draw the confusion matrix into a picture of the format that the file's name says."""
+def plot_confusion(file: Path, cells: Sequence[metrics.Cell], classes: Sequence[str]) -> None:
+    """Draw the confusion matrix into a picture of the format that the file's name says.
+
+    Of over PLOTTED classes it shows those of the largest mistakes.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise InputError('--plot needs the extra plots: pip install -e ".[plots]"') from None
     from sklearn.metrics import ConfusionMatrixDisplay
 
-    size = max(4.0, 0.35 * len(predictor.classes) + 2)
+    numbers: Sequence[int] = range(len(classes))
+    if len(classes) > PLOTTED:
+        numbers = metrics.most_confused(cells, PLOTTED)
+    size = max(4.0, 0.35 * len(numbers) + 2)
     figure = Figure(figsize=(size + 1, size), layout="constrained")
-    names = [printable(name, 60).replace("$", r"\$") for name in predictor.classes]  # no formulas
+    if len(numbers) < len(classes):
+        figure.suptitle(f"{len(numbers)} of {len(classes):,} classes, with the largest mistakes")
+    names = [printable(classes[n], 60).replace("$", r"\$") for n in numbers]  # no formulas
+    counts = metrics.confusion_matrix(cells, numbers)
     display = ConfusionMatrixDisplay(counts, display_labels=names)
     display.plot(ax=figure.subplots(), cmap="Blues", xticks_rotation="vertical")
+    for text in display.text_[counts == 0]:
+        text.remove()  # of 100 classes there are 10,000, which are slow to draw
     try:
         figure.savefig(file, dpi=150)
     except (ValueError, OSError) as error:

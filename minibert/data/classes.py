@@ -92,10 +92,11 @@ def class_finder(
         ids = {}
     if numbers and not any(re.search(r"\d", name) for name in classes):
         ids |= {str(number): number for number in range(len(classes))}
-    ids |= {name: number for number, name in enumerate(classes)}
+    exact = {name: number for number, name in enumerate(classes)}
+    ids |= exact
 
     def find(row: int, label: str) -> int:
-        name = label if label in ids else examples.names.get(label, label)
+        name = label if label in exact else examples.names.get(label, label)
         found = ids.get(name, ids.get(name.lower()))
         if found is not None:
             return found
