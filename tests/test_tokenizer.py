@@ -23,6 +23,7 @@ from helpers import SHARED, tiny_config, write_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minibert.checkpoint.families import FAMILIES
 from minibert.data.batches import TokenIds
 from minibert.data.tokenizer import Tokenizer
 from minibert.errors import InputError
@@ -494,14 +495,20 @@ def test_windows_line_ends_and_an_unfinished_last_line_are_read(tmp_path: Path) 
 
 # --- saved for transformers
 
-PREFIXES = {"bert": "Bert", "distilbert": "DistilBert"}
+GENERIC = "PreTrainedTokenizerFast"
+CLASSES = {  # of BERT's tokenizer
+    "bert": "BertTokenizer",
+    "distilbert": "DistilBertTokenizer",
+    "roberta": GENERIC,
+    "electra": "BertTokenizer",
+}
 
 
 def save(tokenizer: Tokenizer, folder: Path, family: str = "bert") -> dict[str, Any]:
     """Save a tokenizer as a run does; return its tokenizer_config.json."""
     write_checkpoint(folder, family)
     (folder / "vocab.txt").unlink()
-    tokenizer.save(folder, class_prefix=PREFIXES[family])
+    tokenizer.save(folder, wordpiece_class=FAMILIES[family].wordpiece_class)
     return dict(json.loads((folder / "tokenizer_config.json").read_text()))
 
 
@@ -529,7 +536,7 @@ def test_transformers_computes_the_same_ids_from_a_saved_folder(
         (folder / "tokenizer_config.json").unlink()
     tokenizer = read(folder)
     settings = save(tokenizer, tmp_path / "saved", family)
-    assert settings["tokenizer_class"] == f"{PREFIXES[family]}Tokenizer"
+    assert settings["tokenizer_class"] == CLASSES[family]
     assert_transformers_agrees(transformers, tokenizer, tmp_path / "saved")
 
 
@@ -539,7 +546,7 @@ def test_a_saved_classifier_has_the_tokenizer_class_of_its_family(
     folder = write_checkpoint(tmp_path / "model", family)
     TextClassifier.pretrained(str(folder), ["a", "b"], max_length=9).save(tmp_path / "saved")
     settings = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text())
-    assert settings["tokenizer_class"] == f"{PREFIXES[family]}Tokenizer"
+    assert settings["tokenizer_class"] == CLASSES[family]
 
 
 @pytest.mark.parametrize("stated", [{}, {"do_lower_case": True}, {"strip_accents": True}])

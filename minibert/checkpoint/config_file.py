@@ -98,6 +98,11 @@ def parse_encoder(data: Mapping[str, Any], *, where: str) -> EncoderConfig:
         )
     if config.pad_token_id >= config.vocab_size:
         raise InputError(f"{where}: pad_token_id is not below vocab_size ({config.vocab_size})")
+    if config.max_tokens < 1:
+        raise InputError(
+            f"{where}: {family.config_keys['positions']} is {config.positions}; the first token's "
+            f"position is {config.positions - config.max_tokens}"
+        )
     return config
 
 
@@ -124,12 +129,12 @@ def parse_head(data: Mapping[str, Any], encoder: EncoderConfig, *, where: str) -
     labels = _labels(data, where)
     if ours is None:
         pooling = FAMILIES[encoder.family].native_pooling
-        return HeadConfig("native", pooling, labels, encoder.positions)
+        return HeadConfig("native", pooling, labels, encoder.max_tokens)
     try:
         head = HeadConfig(ours["head"], ours["pooling"], labels, ours["max_length"])
     except (KeyError, TypeError):
         raise InputError(f"{where}: the entry minibert lacks head, pooling or max_length") from None
-    length_fits = type(head.max_length) is int and 3 <= head.max_length <= encoder.positions
+    length_fits = type(head.max_length) is int and 3 <= head.max_length <= encoder.max_tokens
     if head.kind not in HEADS or head.pooling not in POOLINGS or not length_fits:
         raise InputError(f"{where}: the entry minibert holds values this version does not know")
     return head
@@ -140,7 +145,7 @@ def _family_name(data: Mapping[str, Any], where: str) -> str:
     name = data.get("model_type", "bert" if "hidden_size" in data else None)
     if not isinstance(name, str) or name not in FAMILIES:
         raise InputError(
-            f"{where}: model_type is {shorten(name)}; minibert reads {' and '.join(FAMILIES)}"
+            f"{where}: model_type is {shorten(name)}; minibert reads {', '.join(FAMILIES)}"
         )
     return name
 

@@ -16,6 +16,8 @@ SWITCHES = (
 )
 # Classes that read everything from tokenizer.json.
 GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
+# Classes that return no token types, whatever tokenizer.json says.
+UNTYPED_CLASSES = ("RobertaTokenizer", "XLMRobertaTokenizer", "CamembertTokenizer")
 
 
 def normalizer_switches(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,6 +31,17 @@ def special_token(config: Mapping[str, Any], name: str) -> str | None:
     if isinstance(value, dict):
         value = value.get("content")
     return value if isinstance(value, str) else None
+
+
+def takes_token_types(config: Mapping[str, Any]) -> bool:
+    """Return whether the tokenizer of a tokenizer_config.json gives a pair two token types.
+
+    multilingual-e5-small is a BERT with two token types whose tokenizer gives only the first.
+    """
+    inputs = config.get("model_input_names")
+    if isinstance(inputs, list):
+        return "token_type_ids" in inputs
+    return str(config.get("tokenizer_class")).removesuffix("Fast") not in UNTYPED_CLASSES
 
 
 def disagreement(normalizer: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
