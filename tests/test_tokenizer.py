@@ -81,8 +81,8 @@ def write_vocabulary(
     return folder
 
 
-def read(folder: Path, vocab_size: int = 200_000) -> Tokenizer:
-    return Tokenizer.from_folder(folder, tiny_config("bert", vocab_size=vocab_size))
+def read(folder: Path, vocab_size: int = 200_000, family: str = "bert") -> Tokenizer:
+    return Tokenizer.from_folder(folder, tiny_config(family, vocab_size=vocab_size))
 
 
 def token_types(row: TokenIds) -> list[int]:
@@ -101,7 +101,8 @@ def reference_ids_and_types(
 ) -> list[tuple[list[int], list[int]]]:
     # As a batch: a single empty second text would count as no second text.
     rows = reference(list(texts), None if pairs is None else list(pairs), **options)
-    return list(zip(rows["input_ids"], rows["token_type_ids"], strict=True))
+    untyped = [[0] * len(ids) for ids in rows["input_ids"]]
+    return list(zip(rows["input_ids"], rows.get("token_type_ids", untyped), strict=True))
 
 
 # --- published ids, without transformers
@@ -378,7 +379,7 @@ def test_truncation_is_off_again_after_an_error(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_tokenizer_raises(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"holds no tokenizer \(no tokenizer.json, no vocab.txt\)"):
+    with pytest.raises(InputError, match="holds no tokenizer"):
         read(tmp_path)
 
 
@@ -512,15 +513,16 @@ def save(tokenizer: Tokenizer, folder: Path, family: str = "bert") -> dict[str, 
     return dict(json.loads((folder / "tokenizer_config.json").read_text()))
 
 
-def assert_transformers_agrees(transformers: Any, tokenizer: Tokenizer, saved: Path) -> None:
+def assert_transformers_agrees(
+    transformers: Any, tokenizer: Tokenizer, saved: Path, family: str = "bert"
+) -> None:
     """Ids and token types of a saved folder are equal here, there and before it was saved."""
     reference = transformers.AutoTokenizer.from_pretrained(saved)
     texts = list(TRICKY.values())
     for pairs in (None, texts[::-1]):
         expected = ids_and_types(tokenizer, texts, pairs)
-        found = reference_ids_and_types(reference, texts, pairs, return_token_type_ids=True)
-        assert found == expected
-        assert ids_and_types(read(saved), texts, pairs) == expected
+        assert reference_ids_and_types(reference, texts, pairs) == expected
+        assert ids_and_types(read(saved, family=family), texts, pairs) == expected
 
 
 @pytest.mark.parametrize("options", OPTIONS)
@@ -534,10 +536,10 @@ def test_transformers_computes_the_same_ids_from_a_saved_folder(
         (folder / "vocab.txt").unlink()
     if files == "tokenizer.json alone":
         (folder / "tokenizer_config.json").unlink()
-    tokenizer = read(folder)
+    tokenizer = read(folder, family=family)
     settings = save(tokenizer, tmp_path / "saved", family)
     assert settings["tokenizer_class"] == CLASSES[family]
-    assert_transformers_agrees(transformers, tokenizer, tmp_path / "saved")
+    assert_transformers_agrees(transformers, tokenizer, tmp_path / "saved", family)
 
 
 def test_a_saved_classifier_has_the_tokenizer_class_of_its_family(
@@ -641,10 +643,8 @@ def test_a_tokenizer_that_is_not_bert_s_is_saved_under_the_generic_class(
     transformers: Any, edit: Callable[[dict[str, Any]], object], family: str, tmp_path: Path
 ) -> None:
     """BertTokenizer would ignore what differs; the generic class reads all of tokenizer.json."""
-    tokenizer = Tokenizer.from_folder(
-        edited(tmp_path / "source", edit), tiny_config(family, vocab_size=200_000)
-    )
+    tokenizer = read(edited(tmp_path / "source", edit), family=family)
     settings = save(tokenizer, tmp_path / "saved", family)
-    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
-    assert ("token_type_ids" in settings["model_input_names"]) == (family == "bert")
-    assert_transformers_agrees(transformers, tokenizer, tmp_path / "saved")
+    assert settings["tokenizer_class"] == GENERIC
+    assert ("token_type_ids" in settings["model_input_names"]) == (family in ("bert", "electra"))
+    assert_transformers_agrees(transformers, tokenizer, tmp_path / "saved", family)

@@ -58,7 +58,7 @@ class Tokenizer:
         backend.no_padding()
         self.backend = backend
         self.folder, self.config, self.settings = folder, config, settings
-        self.token_types = takes_token_types(settings)
+        self.token_types = config.token_types > 1 and takes_token_types(settings)
         self.lock = threading.Lock()  # truncation is switched on in the backend while it is used
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -135,7 +135,7 @@ class Tokenizer:
             tokenizer_class=wordpiece_class if _is_bert(self.backend) else None,
             normalizer=_normalizer(self.backend),
             special=self._special_tokens(),
-            token_types=self.token_types and self.config.token_types > 1,
+            token_types=self.token_types,
         )
         write_json(folder / CONFIG_FILE, settings)
 

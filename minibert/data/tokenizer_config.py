@@ -17,7 +17,12 @@ SWITCHES = (
 # Classes that read everything from tokenizer.json.
 GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 # Classes that return no token types, whatever tokenizer.json says.
-UNTYPED_CLASSES = ("RobertaTokenizer", "XLMRobertaTokenizer", "CamembertTokenizer")
+UNTYPED_CLASSES = (
+    "DistilBertTokenizer",
+    "RobertaTokenizer",
+    "XLMRobertaTokenizer",
+    "CamembertTokenizer",
+)
 
 
 def normalizer_switches(config: Mapping[str, Any]) -> dict[str, Any]:
