@@ -22,15 +22,14 @@ import pytest
 from helpers import SHARED, tiny_config, write_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokens import SPECIAL, TEXTS, TRICKY, ids_and_types, reference_ids_and_types, token_types
 
 from minibert.checkpoint.families import FAMILIES
-from minibert.data.batches import TokenIds
 from minibert.data.tokenizer import Tokenizer
 from minibert.errors import InputError
 from minibert.hub import MINILM_PACKAGE
 from minibert.inference.text_classifier import TextClassifier
 
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 # Cased and uncased words, an accent, pieces, punctuation, a Chinese character and an emoji.
 LETTERS = [*string.ascii_letters, *string.digits, *"é博推😀한हя"]
 TOKENS = [
@@ -41,28 +40,6 @@ TOKENS = [
     *string.punctuation,
     *"¿。–",
 ]
-TRICKY = {
-    "case": "hello Hello HELLO hELLo",
-    "accents": "UNwant\u00e9d,running caf\u00e9 na\u00efve \u00c5ngstr\u00f6m \u0130stanbul",
-    "combining accents": "cafe\u0301 e\u0301\u0323 A\u030a",
-    "chinese": "ah\u535a\u63a8zz \u535ahello\u63a8 \u3042\u30a2 \ud55c\uae00",
-    "control characters": "a\x00b\x07c\x1fd\ufffde \x7f\u0085",
-    "format characters": "un\u00adwant\u00aded zero\u200bwidth\u200djoin \ufeffbom \u202ertl",
-    "spaces": " \tHeLLo!how  \n Are yoU?\r\n\u00a0a\u2003b\u2028c\u3000d",
-    "punctuation": "don't!? $5-10 `a` \u00bfqu\u00e9? a_b ^ ~ \u2013 \u300c\u3002\u300d \u00a7",
-    "emoji": "good \U0001f600\U0001f44d\U0001f3fd film \u263a\ufe0f",
-    "special tokens": "a [MASK] b [SEP][CLS] c [mask] [ SEP ] [unused1] x[UNK]y [PAD]",
-    "other scripts": "\u0915\u094d\u0937 \u0639\u0631\u0628 \u044f \u1e9e\u00df \ufb01 \u01c5",
-    "longest word": "a" * 100 + " " + "a" * 101,
-    "unknown": "\u2603 ##ing # # \u0416",
-    "blank": " \t ",
-    "empty": "",
-}
-# Any characters but lone surrogates, which no UTF-8 file can hold; and words that make pieces.
-WORDS = st.sampled_from(["hello", "Hello", "unwanted", "running", "café", *SPECIAL, " ", "博"])
-TEXTS = st.lists(
-    st.one_of(WORDS, st.text(st.characters(exclude_categories=["Cs"]), max_size=12)), max_size=8
-).map("".join)
 
 
 @pytest.fixture(scope="module")
@@ -83,26 +60,6 @@ def write_vocabulary(
 
 def read(folder: Path, vocab_size: int = 200_000, family: str = "bert") -> Tokenizer:
     return Tokenizer.from_folder(folder, tiny_config(family, vocab_size=vocab_size))
-
-
-def token_types(row: TokenIds) -> list[int]:
-    return [0] * row.segment_b_start + [1] * (len(row) - row.segment_b_start)
-
-
-def ids_and_types(
-    tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[str] | None = None
-) -> list[tuple[list[int], list[int]]]:
-    rows = tokenizer.encode(texts, pairs)
-    return [(row.ids.tolist(), token_types(row)) for row in rows]
-
-
-def reference_ids_and_types(
-    reference: Any, texts: Sequence[str], pairs: Sequence[str] | None = None, **options: Any
-) -> list[tuple[list[int], list[int]]]:
-    # As a batch: a single empty second text would count as no second text.
-    rows = reference(list(texts), None if pairs is None else list(pairs), **options)
-    untyped = [[0] * len(ids) for ids in rows["input_ids"]]
-    return list(zip(rows["input_ids"], rows.get("token_type_ids", untyped), strict=True))
 
 
 # --- published ids, without transformers
