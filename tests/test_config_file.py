@@ -200,9 +200,8 @@ def test_old_google_config_without_model_type_is_bert() -> None:
 
 def test_a_missing_optional_key_has_the_default_of_the_family(family: str) -> None:
     sizes = {key: value for key, value in CONFIGS[family].items() if type(value) is not float}
-    for key in (
-        *("max_position_embeddings", "type_vocab_size", "pad_token_id", "embedding_size"),
-    ):
+    optional = ("max_position_embeddings", "type_vocab_size", "pad_token_id", "embedding_size")
+    for key in optional:
         sizes.pop(key, None)
     found = read(sizes)
     assert (found.positions, found.layer_norm_eps) == (512, 1e-12)

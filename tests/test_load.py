@@ -288,9 +288,7 @@ def test_another_head_is_new_and_the_notes_say_so(
     assert head_note(found).endswith("new (its weights are random)")
     first, out = NATIVE_LAYERS[family][0], NATIVE_LAYERS[family][-1]
     first = "classifier" if family == "distilbert" else first  # by the alphabet
-    assert any(
-        note.startswith(f"ignored: {first}.bias, {first}.weight") for note in found.notes
-    )
+    assert any(note.startswith(f"ignored: {first}.bias, {first}.weight") for note in found.notes)
     assert not torch.equal(found.model.head.out.weight[:2], tensors[f"{out}.weight"][:2])
 
 

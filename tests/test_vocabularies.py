@@ -3,13 +3,11 @@
 They are trained here on a few words. Run: pytest tests/test_vocabularies.py
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from helpers import tiny_config
 from hypothesis import given, settings
 from tokens import (
@@ -23,7 +21,6 @@ from tokens import (
 )
 
 from minibert.data.tokenizer import Tokenizer
-from minibert.errors import InputError
 
 MASK = {"__type": "AddedToken", "content": "<mask>", "lstrip": True, "rstrip": False}
 MASK |= {"single_word": False, "normalized": False}  # as slow tokenizers wrote it
@@ -92,7 +89,10 @@ def test_tricky_texts_and_pairs_have_the_ids_of_transformers(both: tuple[Tokeniz
     tokenizer, reference = both
     texts = list(TRICKY.values())
     for name, text in TRICKY.items():
-        found, expected = ids_and_types(tokenizer, [text]), reference_ids_and_types(reference, [text])
+        found, expected = (
+            ids_and_types(tokenizer, [text]),
+            reference_ids_and_types(reference, [text]),
+        )
         assert found == expected, name
     expected = reference_ids_and_types(reference, texts, texts[::-1])
     assert ids_and_types(tokenizer, texts, texts[::-1]) == expected

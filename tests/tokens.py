@@ -32,7 +32,9 @@ TRICKY = {
     "empty": "",
 }
 # Any characters but lone surrogates, which no UTF-8 file can hold; and words that make pieces.
-WORDS = st.sampled_from(["hello", "Hello", "unwanted", "running", "café", *SPECIAL, "<pad>", "<s>", " ", "博"])
+WORDS = st.sampled_from(
+    ["hello", "Hello", "unwanted", "running", "café", *SPECIAL, "<pad>", "<s>", " ", "博"]
+)
 TEXTS = st.lists(
     st.one_of(WORDS, st.text(st.characters(exclude_categories=["Cs"]), max_size=12)), max_size=8
 ).map("".join)
@@ -60,7 +62,9 @@ def reference_ids_and_types(
 
 # --- tokenizers of other families than BERT's, trained on a few words
 
-SENTENCES = ["hello unwanted running café not a good film but a very good soup and a cold room"] * 20
+SENTENCES = [
+    "hello unwanted running café not a good film but a very good soup and a cold room"
+] * 20
 ROBERTA_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 
 

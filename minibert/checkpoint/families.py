@@ -26,6 +26,7 @@ class Family:
     wordpiece_class: str | None  # transformers' class for BERT's tokenizer; None: the generic one
 
 
+# Devlin et al. 2018. Sentence encoders such as MiniLM, e5, bge, gte and arctic-embed are BERTs.
 BERT = Family(
     class_prefix="Bert",
     config_keys={
@@ -67,6 +68,7 @@ BERT = Family(
     native_pooling="pooler",
     wordpiece_class="BertTokenizer",
 )
+# Sanh et al. 2019.
 DISTILBERT = Family(
     class_prefix="DistilBert",
     config_keys={

@@ -31,7 +31,7 @@ class EncoderConfig:
     initializer_range: float = 0.02
     pad_token_id: int = 0
     embedding_width: int = 0  # of the embeddings before they are projected; 0: the same as `width`
-    positions_after_padding: bool = False  # the first token's position is pad_token_id + 1
+    positions_after_padding: bool = False  # False: the first token's position is 0
     dropout_after_attention: bool = True  # after its output layer
     native_activation: str | None = None  # of the native head's dense layer; None: it has none
     native_input_dropout: bool = False  # the native head has dropout before its dense layer too
@@ -42,10 +42,15 @@ class EncoderConfig:
         return self.dropout if self.dropout_after_attention else 0.0
 
     @property
+    def padding_position(self) -> int | None:
+        """The padding's row in the table of positions; the first token's is the next."""
+        return self.pad_token_id if self.positions_after_padding else None
+
+    @property
     def max_tokens(self) -> int:
         """Tokens per text for which there are positions."""
-        first = self.pad_token_id + 1 if self.positions_after_padding else 0
-        return self.positions - first
+        padding = self.padding_position
+        return self.positions if padding is None else self.positions - padding - 1
 
 
 @dataclass(frozen=True)

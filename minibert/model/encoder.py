@@ -24,21 +24,19 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        width, pad = config.embedding_width or config.width, config.pad_token_id
+        width = config.embedding_width or config.width
         # The padding's vector gets no gradient, as in transformers: without padding_idx a literal
         # "[PAD]" in a text would train it.
-        self.word = empty_embedding(config.vocab_size, width, pad)
-        self.position = empty_embedding(
-            config.positions, width, pad if config.positions_after_padding else None
-        )
+        self.word = empty_embedding(config.vocab_size, width, config.pad_token_id)
+        self.position = empty_embedding(config.positions, width, config.padding_position)
         self.token_type = None
         if config.token_types:
             self.token_type = empty_embedding(config.token_types, width)
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.dropout)
         # ELECTRA's embeddings can be narrower than its layers (Clark et al. 2020, section 3.3).
-        same = width == config.width
-        self.project = nn.Identity() if same else nn.Linear(width, config.width)
+        narrow = width != config.width
+        self.project = nn.Linear(width, config.width) if narrow else nn.Identity()
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """(B, S) ids -> (B, S, D). Without token types, every token is of type 0."""
@@ -55,7 +53,7 @@ class Embeddings(nn.Module):
         pad = self.position.padding_idx
         if pad is None:
             return self.position.weight[: input_ids.shape[1]]
-        # Padding has a position of its own; the others are counted from the next (fairseq).
+        # RoBERTa numbers the tokens that are not padding from pad + 1; padding has the number pad.
         real = (input_ids != pad).long()
         return self.position(pad + real * real.cumsum(dim=1))
 
