@@ -3,6 +3,7 @@
 They are trained here on a few words. Run: pytest tests/test_vocabularies.py
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tokens import (
 )
 
 from minibert.data.tokenizer import Tokenizer
+from minibert.errors import InputError
 
 MASK = {"__type": "AddedToken", "content": "<mask>", "lstrip": True, "rstrip": False}
 MASK |= {"single_word": False, "normalized": False}  # as slow tokenizers wrote it
@@ -124,3 +126,56 @@ def test_transformers_computes_the_same_ids_from_a_saved_folder(
     special = {name: getattr(reference, f"{name}_token") for name in ("cls", "sep", "pad", "mask")}
     assert special == {"cls": "<s>", "sep": "</s>", "pad": "<pad>", "mask": "<mask>"}
     assert "token_type_ids" not in reference(["a"], ["b"])
+
+
+# --- files that do not fit each other
+
+
+def test_without_merges_a_vocabulary_is_no_tokenizer(tmp_path: Path) -> None:
+    folder = byte_level_bpe(tmp_path / "source")
+    (folder / "merges.txt").unlink()
+    with pytest.raises(InputError, match=r"holds no tokenizer .*no vocab\.json with merges\.txt"):
+        read(folder, "roberta")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("merges.txt", "#version: 0.2\nnowhere else\n", "does not fit merges.txt"),
+        ("merges.txt", "#version: 0.2\none\n", "does not fit merges.txt"),
+        ("vocab.json", "{}", "does not fit merges.txt"),
+        ("vocab.json", "[]", "does not fit merges.txt"),
+        ("vocab.json", "{", "does not fit merges.txt"),
+        ("tokenizer_config.json", '{"add_prefix_space": 1}', "add_prefix_space must be true"),
+        ("tokenizer_config.json", '{"cls_token": "<cls>"}', "lacks the special tokens <cls>"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused(
+    name: str, content: str, problem: str, tmp_path: Path
+) -> None:
+    folder = byte_level_bpe(tmp_path / "source")
+    (folder / name).write_text(content)
+    with pytest.raises(InputError, match=problem):
+        read(folder, "roberta")
+
+
+def test_ids_of_vocab_json_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    folder = byte_level_bpe(tmp_path / "source")
+    vocabulary = json.loads((folder / "vocab.json").read_text())
+    for value in ("0", -1, 1.5, 10**12):
+        (folder / "vocab.json").write_text(json.dumps(vocabulary | {"<s>": value}))
+        with pytest.raises(InputError, match=r"vocab\.json: "):
+            read(folder, "roberta")
+
+
+def test_a_warning_tells_that_the_files_disagree_on_the_space_before_each_text(
+    tmp_path: Path,
+) -> None:
+    folder = byte_level_bpe(tmp_path / "source")
+    read(folder, "roberta").save(folder)
+    stated = '{"add_prefix_space": true, "tokenizer_class": "RobertaTokenizer"}'
+    (folder / "tokenizer_config.json").write_text(stated)
+    with pytest.warns(UserWarning, match="add_prefix_space: False in tokenizer.json, True in"):
+        tokenizer = read(folder, "roberta")
+    tokenizer.save(folder)
+    assert json.loads((folder / "tokenizer_config.json").read_text())["add_prefix_space"] is False

@@ -82,7 +82,8 @@ class Tokenizer:
             )
         tokenizer = cls(backend, folder, config, settings)
         _check_frame(tokenizer, source, config)
-        if settings_file and (problem := disagreement(_normalizer(backend), settings)):
+        problem = disagreement(_normalizer(backend), _prefix_space(backend), settings)
+        if settings_file and problem:
             warnings.warn(
                 f"{folder}: its files disagree ({problem}); minibert uses tokenizer.json",
                 stacklevel=2,
@@ -134,6 +135,7 @@ class Tokenizer:
             self.settings,
             tokenizer_class=wordpiece_class if _is_bert(self.backend) else None,
             normalizer=_normalizer(self.backend),
+            prefix_space=_prefix_space(self.backend),
             special=self._special_tokens(),
             token_types=self.token_types,
         )
@@ -228,6 +230,12 @@ def _normalizer(backend: Backend) -> dict[str, Any]:
     """Return tokenizer.json's normalizer."""
     found = backend.normalizer
     return {} if found is None else dict(json.loads(found.__getstate__()))
+
+
+def _prefix_space(backend: Backend) -> bool | None:
+    """Return whether byte-level BPE puts a space before each text; None for other tokenizers."""
+    words = backend.pre_tokenizer
+    return words.add_prefix_space if isinstance(words, pre_tokenizers.ByteLevel) else None
 
 
 def _is_bert(backend: Backend) -> bool:

@@ -13,7 +13,6 @@ from tokenizers.models import BPE, WordPiece
 
 from minibert.data.tokenizer_config import SPECIAL_TOKENS, normalizer_switches, special_token
 from minibert.errors import InputError
-from minibert.files import read_json
 
 ROBERTA_TOKENS = ("<unk>", "</s>", "<pad>", "<s>", "<mask>")  # in the order of SPECIAL_TOKENS
 
@@ -51,12 +50,12 @@ def wordpiece(file: Path, settings: Mapping[str, Any]) -> Backend:
 
 def byte_level_bpe(file: Path, merges: Path, settings: Mapping[str, Any]) -> Backend:
     """Build RoBERTa's tokenizer from vocab.json and merges.txt (Radford et al. 2019)."""
-    vocabulary = read_json(file)
-    special = _special_tokens(settings, ROBERTA_TOKENS, vocabulary, file)
     try:
         backend = Backend(BPE.from_file(str(file), str(merges)))
     except Exception as error:  # the library raises nothing narrower
-        raise InputError(f"{merges}: does not fit {file.name} ({error})") from None
+        raise InputError(f"{file}: does not fit {merges.name} ({error})") from None
+    vocabulary = backend.get_vocab()
+    special = _special_tokens(settings, ROBERTA_TOKENS, vocabulary, file)
     backend.add_special_tokens(
         [
             AddedToken(token, lstrip=_strips_spaces(settings.get(f"{name}_token")))
