@@ -1,13 +1,14 @@
 """What the tests of tokenizers share: hard texts, ids and token types, small tokenizers."""
 
 import json
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
-from tokenizers import models, pre_tokenizers, processors, trainers
+from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from minibert.data.batches import TokenIds
 from minibert.data.tokenizer import Tokenizer
@@ -84,9 +85,20 @@ def byte_level_bpe(folder: Path, settings: dict[str, Any] | None = None) -> Path
     return configured(folder, "roberta", settings)
 
 
+def charsmap(replacements: dict[str, str]) -> bytes:
+    """Return sentencepiece's precompiled_charsmap: a double array of ASCII keys, then values."""
+    units, values = [0] * 512, b""
+    for key, value in replacements.items():
+        units[ord(key)] = ord(key) | 1 << 8 | 256 << 10  # it ends a key; its value is 256 away
+        units[ord(key) + 256] = len(values) | 1 << 31
+        values += value.encode() + b"\0"
+    return struct.pack("<I512I", 4 * len(units), *units) + values
+
+
 def unigram(folder: Path, family: str, class_name: str) -> Path:
     """Write a tokenizer.json as XLM-R, CamemBERT and multilingual-e5 have it."""
     backend = Backend(models.Unigram())
+    backend.normalizer = normalizers.Precompiled(charsmap({"H": "h", "\t": " ", "$": "USD"}))
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.WhitespaceSplit(),
