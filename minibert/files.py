@@ -18,6 +18,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 JSON_LIMIT = 16 * 2**20  # bytes; parsed JSON takes many times its size, and no real file is larger
+NESTING_LIMIT = 100  # levels; Python's own limit differs by version, and for reading and writing
 
 # The files of a model folder. Of the four forms of weights the first that exists is read. A form is
 # one file, or an index and the pattern of its shards.
@@ -110,7 +111,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, data: Any) -> None:
     """Write readable JSON atomically."""
-    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(data, indent=2) + "\n")
+
+
+def json_text(data: Any, indent: int | None = None) -> str:
+    """Return strict JSON. Raises ValueError for NaN and infinity, which JSON does not have."""
+    return json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def model_file(folder: Path, name: str) -> Path | None:
@@ -150,7 +156,21 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def parse_json(content: bytes) -> Any:
     """Parse UTF-8 JSON. Raises ValueError or RecursionError, also for a repeated key."""
-    return json.loads(content.decode("utf-8"), object_pairs_hook=_object)
+    data = json.loads(content.decode("utf-8"), object_pairs_hook=_object)
+    if is_deeply_nested(data):
+        raise ValueError(f"is nested over {NESTING_LIMIT} levels deep")
+    return data
+
+
+def is_deeply_nested(value: Any) -> bool:
+    """Return whether over NESTING_LIMIT arrays and objects of parsed JSON are inside each other."""
+    level = [value]
+    for _ in range(NESTING_LIMIT + 1):
+        level = [x for x in level if isinstance(x, dict | list)]
+        if not level:
+            return False
+        level = [y for x in level for y in (x.values() if isinstance(x, dict) else x)]
+    return True
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

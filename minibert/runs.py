@@ -10,7 +10,6 @@ test_predictions.jsonl
 """
 
 import itertools
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,8 +20,23 @@ from typing import IO, Any
 
 from minibert.data.columns import Columns
 from minibert.errors import InputError
-from minibert.files import is_same_file, lock, open_without_links, read_json, write_json, write_text
-from minibert.training.state import TrainState, drop_states, load_state, save_state, state_files
+from minibert.files import (
+    is_same_file,
+    json_text,
+    lock,
+    open_without_links,
+    read_json,
+    write_json,
+    write_text,
+)
+from minibert.training.state import (
+    TrainState,
+    drop_states,
+    load_state,
+    save_state,
+    saved_settings,
+    state_files,
+)
 
 RUNS = Path("runs")
 LOCK = "run.lock"
@@ -34,7 +48,7 @@ class Metadata:
 
     columns: Columns
     digests: dict[str, str]  # fingerprints of the splits and of the model
-    environment: dict[str, str]  # device, precision, model_folder, versions
+    environment: dict[str, str]  # model_folder, versions
 
 
 class RunFolder:
@@ -106,7 +120,7 @@ class RunFolder:
             metadata = Metadata(
                 _columns(data.pop("columns")),
                 _strings(data.pop("digests")),
-                _strings(data.pop("environment"), "device", "precision"),
+                _strings(data.pop("environment")),
             )
         except (KeyError, TypeError):
             raise InputError(
@@ -130,9 +144,16 @@ class RunFolder:
         except TypeError:
             raise InputError(f"{file}: the entry columns is damaged") from None
 
-    def save_state(self, state: TrainState, *, keep: int = 1) -> None:
+    def saved_settings(self) -> dict[str, Any]:
+        """Return the options that the newest state was saved with; none without a state."""
+        files = state_files(self.path)
+        return saved_settings(files[-1]) if files else {}
+
+    def save_state(
+        self, state: TrainState, settings: Mapping[str, Any] | None = None, *, keep: int = 1
+    ) -> None:
         """Save the state of the run and its history; then drop all states but the newest."""
-        save_state(self.path, state)
+        save_state(self.path, state, settings)
         drop_states(self.path, keep=keep)
         self._write_history(state)
 
@@ -148,7 +169,7 @@ class RunFolder:
     def finish(self, metrics: dict[str, Any], predictions: Sequence[dict[str, Any]]) -> None:
         """Write the test split's predictions, then the figures; drop the states."""
         if predictions:
-            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in predictions)
+            lines = (json_text(row) + "\n" for row in predictions)
             write_text(self.predictions_file, "".join(lines))
         write_json(self.metrics_file, metrics)
         drop_states(self.path, keep=0)
@@ -248,9 +269,7 @@ def _columns(value: Any) -> Columns:
     return columns
 
 
-def _strings(value: Any, *required: str) -> dict[str, str]:
+def _strings(value: Any) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(x, str) for x in value.values()):
         raise TypeError("not an object of strings")
-    for name in required:
-        value[name]  # KeyError
     return value

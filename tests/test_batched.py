@@ -16,7 +16,7 @@ from torch import Tensor
 from minibert.data.batches import TextDataset, TokenIds
 from minibert.device import Compute
 from minibert.errors import InputError
-from minibert.inference.batched import predict_batches, prepare_for_inference
+from minibert.inference.batched import InferenceModel, prepare_for_inference
 from minibert.inference.cpu import int8_levels
 
 pytestmark = pytest.mark.machine  # results depend on the processor's instructions
@@ -51,7 +51,7 @@ def number_of(ids: Tensor, *_: Tensor | None) -> Tensor:
 
 @pytest.mark.parametrize("count", [1, 2, 40])
 def test_rows_are_in_input_order_and_float32(threads, count):
-    found = predict_batches(number_of, numbered_texts(count), batch_size=3, device=CPU)
+    found = InferenceModel(number_of, CPU).logits(numbered_texts(count), batch_size=3)
     assert found.dtype == torch.float32
     assert found.tolist() == [[number, -number] for number in range(count)]
     assert torch.get_num_threads() == threads
@@ -66,7 +66,7 @@ def test_each_core_computes_its_batches_with_one_thread_and_no_gradients(threads
         together.wait()
         return ids[:, :1]
 
-    predict_batches(function, numbered_texts(6), batch_size=2, device=CPU)
+    InferenceModel(function, CPU).logits(numbered_texts(6), batch_size=2)
     assert len({ident for ident, _, _ in seen}) == threads
     assert {(count, gradients) for _, count, gradients in seen} == {(1, False)}
 
@@ -79,7 +79,7 @@ def test_an_error_is_raised_and_the_threads_are_restored(threads, error):
         return number_of(ids)
 
     with pytest.raises(error, match="text 11"):
-        predict_batches(function, numbered_texts(40), batch_size=3, device=CPU)
+        InferenceModel(function, CPU).logits(numbered_texts(40), batch_size=3)
     assert torch.get_num_threads() == threads
 
 
@@ -88,7 +88,7 @@ def test_out_of_memory_says_what_to_lower(threads):
         return torch.empty(2**50)
 
     with pytest.raises(InputError, match=r"out of memory, with 3 texts of up to \d+ tokens"):
-        predict_batches(function, numbered_texts(40), batch_size=3, device=CPU)
+        InferenceModel(function, CPU).logits(numbered_texts(40), batch_size=3)
     assert torch.get_num_threads() == threads
 
 
@@ -102,7 +102,7 @@ def test_no_thread_starts_a_batch_after_an_error(threads):
         return number_of(ids)
 
     with pytest.raises(ValueError):
-        predict_batches(function, numbered_texts(100), batch_size=1, device=CPU)
+        InferenceModel(function, CPU).logits(numbered_texts(100), batch_size=1)
     assert len(started) < 50
 
 

@@ -99,6 +99,16 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(tmp_path, precision):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+@pytest.mark.parametrize("devices", [("cpu", "cuda"), ("cuda", "cpu")])
+def test_a_run_resumes_on_another_device(tmp_path, devices):
+    first, second = (Compute(torch.device(device)) for device in devices)
+    whole, resumed = (tiny_classifier(head="native", seed=seed, **NO_DROPOUT) for seed in (0, 9))
+    train(whole, first, callback=Resumable(tmp_path, save_at=6))
+    train(resumed, second, callback=Resumable(tmp_path, save_at=None))
+    for name, tensor in whole.cpu().state_dict().items():
+        torch.testing.assert_close(resumed.cpu().state_dict()[name], tensor, atol=1e-4, rtol=1e-3)
+
+
 def test_a_loss_that_is_not_finite_is_found_at_the_epochs_end():
     with pytest.raises(InputError, match=r"step \d+: the (loss|gradient's norm) is (nan|inf)"):
         train(tiny_classifier(), Compute(CUDA), head_lr=1e30, encoder_lr=1e30)

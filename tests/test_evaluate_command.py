@@ -4,7 +4,6 @@ Run: pytest tests/test_evaluate_command.py
 """
 
 import csv
-import json
 import os
 import re
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import WORDS, write_checkpoint
+from helpers import WORDS, strict_json, write_checkpoint
 
 from minibert.commands import evaluate as evaluate_command
 from minibert.commands import train as train_command
@@ -63,11 +62,11 @@ def place(tmp_path_factory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def test_split(place) -> list[dict]:
-    return [json.loads(line) for line in (place / "runs/b/test_predictions.jsonl").open()]
+    return [strict_json(line) for line in (place / "runs/b/test_predictions.jsonl").open()]
 
 
 def of_training(run: Path) -> dict:
-    return json.loads((run / "metrics.json").read_text())["test"]
+    return strict_json((run / "metrics.json").read_text())["test"]
 
 
 def assert_same_figures(figures: dict, expected: dict) -> None:
@@ -93,7 +92,7 @@ def test_without_flags_it_scores_the_newest_run_on_its_test_split(place, run_scr
     assert "\nprecision: fp32 (as requested); device: cpu, " in result.stdout
     assert "the run's test split, 9 texts" in result.stdout
     expected = of_training(place / "runs/b")
-    assert_same_figures(json.loads((place / "figures.json").read_text()), expected)
+    assert_same_figures(strict_json((place / "figures.json").read_text()), expected)
     assert f"accuracy {100 * expected['accuracy']:.1f}% (95% interval" in result.stdout
     assert (place / "matrix.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
@@ -116,14 +115,14 @@ def test_a_file_with_numbers_for_labels_gives_the_same_figures(place, test_split
         for row in test_split:
             writer.writerow([row["text"], ["negative", "positive"].index(row["label"])])
     evaluate("--model", "runs/b", "--data", "numbers.csv", "--json", "numbers.json", *PLAIN)
-    figures = json.loads((place / "numbers.json").read_text())
+    figures = strict_json((place / "numbers.json").read_text())
     assert_same_figures(figures, of_training(place / "runs/b"))
     assert figures["data"] == "numbers.csv"
 
 
 def test_a_run_on_pairs_is_scored_on_both_texts(place):
     evaluate("--model", "runs/pairs", "--json", "pairs.json", *PLAIN)
-    figures = json.loads((place / "pairs.json").read_text())
+    figures = strict_json((place / "pairs.json").read_text())
     assert_same_figures(figures, of_training(place / "runs/pairs"))
 
 
@@ -132,7 +131,10 @@ def test_int8_gives_nearly_the_same_figures(place, capsys):
     argv = ("--model", "runs/b", "--device", "cpu", "--precision", "int8", "--json", "int8.json")
     evaluate(*argv)
     assert "\nprecision: int8 (as requested); device: cpu, " in capsys.readouterr().out
-    figures, expected = json.loads((place / "int8.json").read_text()), of_training(place / "runs/b")
+    figures, expected = (
+        strict_json((place / "int8.json").read_text()),
+        of_training(place / "runs/b"),
+    )
     assert figures["loss"] != expected["loss"]
     assert figures["loss"] == pytest.approx(expected["loss"], abs=0.1)
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, WORDS, start_script, write_checkpoint
+from helpers import ROOT, WORDS, start_script, strict_json, write_checkpoint
 
 from minibert.model.config import HeadConfig
 
@@ -98,7 +98,7 @@ def test_memory_does_not_grow_with_the_rows(place, suffix):
         peaks.append(peak(process))
         assert process.returncode == 0
         with open(output, newline="") as file:
-            records = csv.DictReader(file) if suffix == "csv" else map(json.loads, file)
+            records = csv.DictReader(file) if suffix == "csv" else map(strict_json, file)
             assert [int(record["id"]) for record in records] == list(range(rows))
         output.unlink()
     print(f"peak memory of {suffix}, MB: {peaks}")
@@ -202,7 +202,7 @@ def test_a_reader_that_leaves_ends_it_quietly(place):
         ["bash", "-c", line], cwd=place, capture_output=True, text=True, timeout=100
     )
     first, status = result.stdout.splitlines()
-    assert json.loads(first)["id"] == "0"
+    assert strict_json(first)["id"] == "0"
     assert (status, result.stderr) == ("141", "")
 
 
@@ -216,7 +216,7 @@ def test_a_slow_reader_does_not_grow_memory(place):
     found = []
     for _ in range(8):
         for _ in range(1024):
-            assert json.loads(process.stdout.readline())["label"]
+            assert strict_json(process.stdout.readline())["label"]
         time.sleep(0.5)  # in which it could predict thousands of rows
         found.append(memory(process, "VmRSS"))
     process.stdout.close()

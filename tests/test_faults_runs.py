@@ -381,7 +381,7 @@ def test_a_read_only_folder_is_one_error_and_stays_as_it_was(no_rights):
     module, compute = torch.nn.Linear(2, 2), Compute(torch.device("cpu"))
     optimizer = torch.optim.AdamW(module.parameters())
     state = TrainState(module, optimizer, compute.scaler(), compute.device, TrainingOptions(), 8, 2)
-    metadata = Metadata(Columns("text"), {}, {"device": "cpu", "precision": "fp32"})
+    metadata = Metadata(Columns("text"), {}, {})
     run = RunFolder.create(no_rights, Settings.from_dict({}).to_dict(), metadata)
     write_json(run.path / "other.json", {"a": 1})
     before = contents(run.path)

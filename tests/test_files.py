@@ -16,6 +16,7 @@ from minibert.files import (
     is_same_file,
     lock,
     model_file,
+    parse_json,
     read_json,
     write_atomic,
     write_json,
@@ -152,6 +153,21 @@ def test_what_is_not_a_json_object_is_refused(tmp_path, content, problem):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(InputError, match=f"a.json: {problem}"):
         read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("objects", [False, True])
+def test_json_over_100_levels_deep_is_refused(objects):
+    before, after = (b'{"a":', b"}") if objects else (b"[", b"]")
+    assert parse_json(before * 100 + b"1" + after * 100)
+    for depth in (101, 950, 5000):
+        with pytest.raises((ValueError, RecursionError), match=r"is nested over 100|recursion"):
+            parse_json(before * depth + b"1" + after * depth)
+
+
+def test_nan_is_not_written_as_json(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert not list(tmp_path.iterdir())
 
 
 def test_links_in_a_model_folder_may_lead_into_it_or_the_hubs_cache_but_not_elsewhere(tmp_path):

@@ -3,12 +3,13 @@
 Run: pytest tests/test_formats.py
 """
 
-import json
-from datetime import date
+import os
+from datetime import date, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from helpers import read_table
+from helpers import read_table, strict_json
 
 from minibert.data.columns import Columns
 from minibert.data.readers import Row
@@ -75,9 +76,49 @@ def test_no_column_of_the_input_replaces_a_predictions():
     assert found["input_probability_a"] == "0.1" and found["id"] == 7
 
 
-def test_infinity_and_nan_are_null_in_json():
-    found = record(text="fun", x=float("inf"), y=float("nan"), z=1.5)
-    assert (found["x"], found["y"], found["z"]) == (None, None, 1.5)
+INFINITY, NAN = float("inf"), float("nan")
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (1.5, 1.5),
+        (2**70, 2**70),
+        (True, True),
+        (INFINITY, None),
+        ([1, NAN, {"a": [-INFINITY], "b": None}], [1, None, {"a": [None], "b": None}]),
+        ([("key", NAN)], [["key", None]]),  # a map of Parquet
+        ({1: {None: NAN}}, {"1": {"None": None}}),
+        (date(2020, 1, 2), "2020-01-02"),
+        (timedelta(days=1, microseconds=1), "1 day, 0:00:00.000001"),
+        (Decimal("1.50"), "1.50"),
+        (ValueError("cannot be read"), "cannot be read"),
+        ({"half\ud800": ["\udce9 of a pair"]}, {"half\ufffd": ["\ufffd of a pair"]}),
+    ],
+)
+def test_a_value_that_json_lacks_is_null_or_a_string(value, written):
+    found = record(text="fun", x=value)
+    assert found["x"] == written
+    assert strict_json(json_lines([found]))["x"] == written
+
+
+def test_a_text_that_is_no_text_is_json_too():
+    found = prediction_record(
+        Row(1, {"text": NAN, "pair": [INFINITY]}),
+        Columns("text", "pair"),
+        CLASSES,
+        probabilities=None,
+        error="column text\udce9: holds nan",
+    )
+    assert (found["text"], found["pair"]) == (None, [None])
+    assert strict_json(json_lines([found]))["error"] == "column text\ufffd: holds nan"
+
+
+def test_names_that_differ_by_an_undecodable_byte_stay_two_columns():
+    names = [f"a{os.fsdecode(byte)}" for byte in (b"\xe9", b"\xea")]
+    found = record(text="fun", **dict.fromkeys(names, 1))
+    assert list(found)[-2:] == ["a\ufffd", "input_a\ufffd"]
+    assert strict_json(json_lines([found])) == found
 
 
 # JSON lines
@@ -86,7 +127,7 @@ def test_infinity_and_nan_are_null_in_json():
 def test_json_lines_are_one_object_per_line():
     records = [record(text="a\nb\u2028", id=date(2020, 1, 2)), record(text="café")]
     first, second, end = json_lines(records).split("\n")
-    assert json.loads(first)["text"] == "a\nb\u2028" and json.loads(first)["id"] == "2020-01-02"
+    assert strict_json(first)["text"] == "a\nb\u2028" and strict_json(first)["id"] == "2020-01-02"
     assert '"café"' in second and end == ""
 
 
@@ -95,7 +136,7 @@ def test_a_terminal_gets_escapes_for_what_it_obeys_or_hides():
     text = terminal_json_lines([record(text=nasty)])
     assert text[:-1].isprintable() and text.endswith("}\n")
     assert "café \U0001f600" in text
-    assert json.loads(text)["text"] == nasty
+    assert strict_json(text)["text"] == nasty
 
 
 # Tables
@@ -107,6 +148,11 @@ def test_a_table_has_a_column_per_class_and_one_for_the_error(table):
     assert list(rows[0]) == [*names, "probability_so, so", "error", "id"]
     assert list(rows[0].values()) == ["fun", "good", "0.625", "0.25", "0.625", "0.125", "", "7"]
     assert rows[1]["error"] == "line 2: is blank" and rows[1]["label"] == ""
+
+
+def test_a_nested_value_is_json_in_a_table(table):
+    (row,) = as_table(table, [record(text="fun", x=[{"a": "caf\u00e9"}, NAN], y=INFINITY)])
+    assert strict_json(row["x"]) == [{"a": "caf\u00e9"}, None] and row["y"] == ""
 
 
 @pytest.mark.parametrize("safe", [False, True])

@@ -24,6 +24,7 @@ from minibert.device import Compute
 from minibert.errors import InputError
 from minibert.model.classifier import Classifier
 from minibert.training.callback import Callback
+from minibert.training.frozen import encode_features
 from minibert.training.loop import fit, forward_backward
 from minibert.training.optimizer import (
     learning_rate_factor,
@@ -32,7 +33,7 @@ from minibert.training.optimizer import (
     set_learning_rates,
 )
 from minibert.training.options import TrainingOptions
-from minibert.training.prepare import class_weights, encode_features
+from minibert.training.prepare import class_weights
 from minibert.training.state import (
     EpochRecord,
     TrainResult,
@@ -219,7 +220,7 @@ def test_freeze_trains_the_head_alone(family):
     assert changed(same, model.state_dict()) == set()
 
 
-@pytest.mark.parametrize(("layers", "embeddings"), [(0, False), (2, False), (1, True), (3, True)])
+@pytest.mark.parametrize(("layers", "embeddings"), [(0, True), (2, False), (1, True), (3, False)])
 def test_frozen_layers_do_not_change_and_all_others_learn(family, layers, embeddings):
     model = tiny_classifier(family)
     before = copied_weights(model)
@@ -228,7 +229,7 @@ def test_frozen_layers_do_not_change_and_all_others_learn(family, layers, embedd
         dataclasses.replace(OPTIONS, epochs=1, freeze_layers=layers, freeze_embeddings=embeddings),
     )
     frozen = [f"encoder.blocks.{i}." for i in range(layers)]
-    frozen += ["encoder.embeddings."] * embeddings
+    frozen += ["encoder.embeddings."] * (embeddings or layers > 0)
     frozen += ["encoder.pooler."]  # not used by the pooling `cls`
     expected = {name for name in before if not name.startswith(tuple(frozen))}
     assert changed(model, before) == expected
@@ -429,9 +430,10 @@ def assert_resumes_to_the_same_weights(
     callback, dataset = stop()
     with pytest.raises(KeyboardInterrupt):
         train(tiny_classifier(), options, callback=callback, dataset=dataset)
-    # A state brings all weights but those of a frozen encoder; without a state, a new process
-    # starts from the same weights.
-    fresh = tiny_classifier(seed=9 if state_files(folder) and not options.freeze else 0)
+    # A state brings all weights but the frozen ones; without a state, a new process starts from the
+    # same weights.
+    frozen = options.freeze or options.freeze_layers
+    fresh = tiny_classifier(seed=9 if state_files(folder) and not frozen else 0)
     result = train(fresh, options, callback=Saver(folder))
     assert changed(fresh, whole.state_dict()) == set()
     assert without_times(result.history) == without_times(expected.history)

@@ -3,23 +3,25 @@
 Run: pytest tests/test_metrics.py
 """
 
-import json
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import strict_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_score, recall_score
 
+from minibert.errors import InputError
 from minibert.evaluation.metrics import (
+    check_finite,
     confusion,
     confusion_table,
     report,
     score,
     wilson_interval,
 )
+from minibert.files import json_text
 
 NAMES = ("red", "green", "blue", "grey")
 
@@ -85,9 +87,16 @@ def test_half_precision_logits_are_scored_in_fp32():
     assert found.loss == pytest.approx(F.cross_entropy(logits.double(), labels).item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("logit", [float("nan"), float("inf")])
+def test_figures_of_logits_that_are_not_finite_are_refused(logit):
+    scores = score(torch.full((2, 4), logit), torch.tensor([0, 1]), NAMES)
+    with pytest.raises(InputError, match="the loss is nan; the model's weights may be too large"):
+        check_finite(scores)
+
+
 def test_the_figures_can_be_written_as_json_and_read_by_a_person():
     found = score(logits_for([0, 1, 1, 3], 4), torch.tensor([0, 1, 2, 3]), NAMES)
-    data = json.loads(json.dumps(found.to_json()))
+    data = strict_json(json_text(found.to_json()))
     assert data["accuracy"] == 0.75 and data["texts"] == 4 and len(data["accuracy_95"]) == 2
     assert data["per_class"]["green"] == {"precision": 0.5, "recall": 1, "f1": 2 / 3, "support": 1}
     assert str(found).startswith("accuracy 75.0% (95% interval 30.1 to 95.4), macro-F1 66.7%")

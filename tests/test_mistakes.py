@@ -112,13 +112,12 @@ def write_runs() -> None:
     def stopped(name: str, **settings: object) -> Path:
         run = Path(shutil.copytree("finished", name))
         (run / "metrics.json").unlink()
-        (run / "resume-00000003.safetensors").write_bytes(b"half of it")
         file = run / "settings.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
         return run
 
-    stopped("half_state")
-    (stopped("no_state") / "resume-00000003.safetensors").unlink()
+    (stopped("half_state") / "resume-00000003.safetensors").write_bytes(b"half of it")
+    stopped("no_state")
     (stopped("junk_settings") / "settings.json").write_text("{")
     stopped("strange_settings", epochs="many")
     Path("changed.csv").write_text(GOOD.replace("film 3", "film three"))

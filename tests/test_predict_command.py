@@ -11,9 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from subprocess import PIPE
 
+import numpy as np
 import pytest
 import torch
-from helpers import WORDS, finish_script, read_table, start_script, write_checkpoint
+from helpers import (
+    WORDS,
+    finish_script,
+    read_table,
+    start_script,
+    strict_json,
+    write_checkpoint,
+)
+from safetensors.torch import load_file, save_file
 
 from minibert.commands import predict as predict_command
 from minibert.commands.arguments import parse_predict
@@ -55,7 +64,7 @@ def predict(capfd):
 
     def call(*argv: str | Path) -> list[dict]:
         main([*MODEL, *argv])
-        return [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+        return [strict_json(line) for line in capfd.readouterr().out.splitlines()]
 
     return call
 
@@ -83,7 +92,7 @@ def write_rows(file: Path, rows: list[dict]) -> Path:
 def test_texts_are_classified_as_json_lines(place, run_script):
     result = run_script("predict.py", *MODEL, "good film", "bad soup, cold", cwd=place)
     assert (result.returncode, result.stderr) == (0, "")
-    records = [json.loads(line) for line in result.stdout.splitlines()]
+    records = [strict_json(line) for line in result.stdout.splitlines()]
     assert [record["text"] for record in records] == ["good film", "bad soup, cold"]
     for record in records:
         assert list(record) == ["text", "label", "probability", "probabilities"]
@@ -102,7 +111,7 @@ def test_int8_gives_nearly_the_same_probabilities(place, run_script):
         argv = ("--model", "classifier", "--device", "cpu", "--precision", precision, *TEXTS)
         result = run_script("predict.py", *argv, cwd=place)
         assert (result.returncode, result.stderr) == (0, "")
-        records = [json.loads(line) for line in result.stdout.splitlines()]
+        records = [strict_json(line) for line in result.stdout.splitlines()]
         assert [record["text"] for record in records] == TEXTS
         found.append(torch.tensor([list(record["probabilities"].values()) for record in records]))
     assert 0 < (found[0] - found[1]).abs().max() < 0.1
@@ -121,7 +130,7 @@ def test_standard_input_is_read_in_the_format_named(place, run_script, predict, 
     argv = (*MODEL, "--input", "-", *flags)
     result = run_script("predict.py", *argv, cwd=place, input=file.read_text())
     assert result.returncode == 0, result.stderr
-    assert [json.loads(line) for line in result.stdout.splitlines()] == predict(*TEXTS)
+    assert [strict_json(line) for line in result.stdout.splitlines()] == predict(*TEXTS)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl"])
@@ -130,7 +139,7 @@ def test_every_output_format_has_the_same_predictions(place, predict, suffix):
     output = place / f"predictions.{suffix}"
     assert predict("--output", output, *TEXTS) == []
     if suffix == "jsonl":
-        assert [json.loads(line) for line in output.open()] == expected
+        assert [strict_json(line) for line in output.open()] == expected
         return
     rows = read_table(output)
     assert [(row["text"], row["label"]) for row in rows] == [
@@ -203,8 +212,11 @@ BAD_ROWS = {
     "tsv": (b"id\ttext\n1\tgood\n2\n3\t\n4\tbad\n", {2: "line 3: has 1 field", 3: "empty"}),
     "jsonl": (
         b'{"text": "good"}\n{"text": 5}\n{"text": null}\n{"text": \n[1]\n{"x": 1}\n'
-        b'{"text": "\\ud800"}\n{"text": "bad"}\n',
-        {2: "holds 5", 3: "null", 4: "not JSON", 5: "list", 6: "no field", 7: "surrogate"},
+        b'{"text": "\\ud800"}\n{"text": NaN, "x": {"y": [Infinity]}}\n{"text": "bad"}\n',
+        {
+            **{2: "holds 5", 3: "null", 4: "not JSON", 5: "list", 6: "no field"},
+            **{7: "surrogate", 8: "holds nan"},
+        },
     ),
     "txt": (b"good\n\n \ncaf\xe9\nbad\n", {2: "empty", 3: "blank", 4: "byte 0xe9"}),
 }
@@ -219,7 +231,7 @@ def test_bad_rows_get_their_error_in_their_place(place, capfd, suffix, output):
     main([*MODEL, "--input", f"input.{suffix}", "--output", file])
     assert f"{len(problems)} rows could not be used" in capfd.readouterr().err
     tables = output == "csv"
-    records = read_table(file) if tables else [json.loads(line) for line in file.open()]
+    records = read_table(file) if tables else [strict_json(line) for line in file.open()]
     assert len(records) == len(problems) + 2
     for record, text in ((records[0], "good"), (records[-1], "bad")):
         assert record["text"] == text and record["label"] in CLASSES
@@ -228,6 +240,84 @@ def test_bad_rows_get_their_error_in_their_place(place, capfd, suffix, output):
         record = records[number - 1]
         assert problem in record["error"]
         assert (record["label"], record["probability"]) == (nothing, nothing)
+
+
+def nested(depth: int, *, objects: bool) -> str:
+    """JSON of arrays in arrays, or objects in objects."""
+    before, after = ('{"a":', "}") if objects else ("[", "]")
+    return before * depth + "1" + after * depth
+
+
+@pytest.mark.parametrize("output", ["-", "deep.csv"])
+def test_every_depth_of_a_kept_column_gets_an_answer_or_an_error(place, capfd, output):
+    """Python's own limit is somewhere between 900 and 10,000 levels, by its version."""
+    depths = (1, 99, 101, *range(900, 1501, 50), 5000, 200_000)
+    with open(place / "deep.jsonl", "w") as file:
+        for depth in depths:
+            for objects in (False, True):
+                kept = f'"id": {depth}, "x": {nested(depth, objects=objects)}'
+                print(f'{{"text": "good", {kept}}}', file=file)
+                print(f'{{"text": {nested(depth, objects=objects)}}}', file=file)
+    main([*MODEL, "--input", "deep.jsonl", "--output", output])
+    lines = capfd.readouterr().out.splitlines()
+    records = read_table(place / output) if output != "-" else map(strict_json, lines)
+    kept, texts = [], []
+    for number, record in enumerate(records):
+        (texts if number % 2 else kept).append(record)
+    assert len(kept) == len(texts) == 2 * len(depths)
+    nothing = None if output == "-" else ""
+    for depth, row in zip(np.repeat(depths, 2), kept, strict=True):
+        if depth <= 99:
+            assert row["label"] in CLASSES and row["x"]
+        else:
+            assert row["label"] == nothing and row["error"].endswith("nested over 100 levels deep")
+    assert all(row["label"] == nothing and row["error"] for row in texts)
+    assert int(kept[4]["id"]) == 101  # the other columns of the row are kept
+
+
+def test_probabilities_that_are_not_numbers_are_an_error_of_their_row(place, predict):
+    """Finite weights can give infinite logits, and a softmax of them is NaN."""
+    head = HeadConfig("linear", "mean", CLASSES, 40)
+    folder = write_checkpoint(place / "huge", "bert", head)
+    tensors = load_file(folder / "model.safetensors")
+    (name,) = (name for name, x in tensors.items() if x.shape == (len(CLASSES), 12))
+    tensors[name] = torch.full_like(tensors[name], 3e38)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    (record,) = predict("--model", "huge", "good film")
+    assert record["label"] is record["probabilities"] is None
+    assert record["error"] == (
+        "line 1: the model's probabilities are not finite; its weights may be too large"
+    )
+
+
+def test_a_value_of_parquet_that_json_lacks_is_null_or_a_string(place, predict):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    moments = pa.array([1, 2**62, None], pa.timestamp("ns"))
+    columns = {
+        "text": pa.array(["good film", "bad soup", None]),
+        "float": [1.5, float("nan"), float("-inf")],
+        "duration": pa.array([86_400, 2**61, None], pa.duration("s")),
+        "moment": moments,
+        "day": pa.array([1, 2**30, None], pa.date32()),
+        "list": pa.array([[1, 2**62], [], None], pa.list_(pa.timestamp("ns"))),
+        "struct": pa.StructArray.from_arrays([moments, [float("nan")] * 3], ["a", "b"]),
+        "map": pa.array([[("k", float("inf"))], [], None], pa.map_(pa.string(), pa.float64())),
+        "bytes": pa.array([b"caf\xe9", b"", None], pa.binary()),
+    }
+    parquet.write_table(pa.table(columns), place / "odd.parquet")
+    first, second, third = predict("--input", "odd.parquet")
+    assert first["label"] in CLASSES and third["error"] == "line 3: column text: is null"
+    assert [row["float"] for row in (first, second, third)] == [1.5, None, None]
+    assert (first["duration"], second["duration"]) == ("1 day, 0:00:00", "2305843009213693952 s")
+    assert first["moment"] == "1970-01-01 00:00:00.000000001"
+    assert (first["day"], second["day"][:22]) == ("1970-01-02", "<value out of range: 1")
+    assert first["list"] == [first["moment"], "2116-02-20 23:53:38.427387904"]
+    assert first["struct"] == {"a": first["moment"], "b": None}
+    assert first["map"] == [["k", None]] and first["bytes"] == r"b'caf\xe9'"
+    kept = columns.keys() - {"text", "float", "struct"}
+    assert all(third[name] is None for name in kept)
 
 
 def test_a_bad_first_row_does_not_hide_the_columns(place, predict):
@@ -261,10 +351,10 @@ def test_a_long_input_streams_in_order_and_no_neighbour_changes_a_prediction(pla
     with start_script("predict.py", *MODEL, "--input", "-", cwd=place, stdin=PIPE) as process:
         process.stdin.write("".join(f"{text}\n" for text in first))
         process.stdin.flush()
-        records = [json.loads(process.stdout.readline()) for _ in range(WINDOW)]
+        records = [strict_json(process.stdout.readline()) for _ in range(WINDOW)]
         output, errors = process.communicate("".join(f"{text}\n" for text in rest), timeout=60)
     assert (process.returncode, errors) == (0, "")
-    records += [json.loads(line) for line in output.splitlines()]
+    records += [strict_json(line) for line in output.splitlines()]
     assert [record["text"] for record in records] == texts
 
     for number in (0, 7, WINDOW - 1, WINDOW, 4999):
@@ -276,7 +366,7 @@ def test_a_reader_that_leaves_ends_it_quietly(place):
     """As `| head -1` does; the other predictions would not fit into a pipe."""
     (place / "input.txt").write_text("\n".join(numbered_texts(5000)))
     with start_script("predict.py", *MODEL, "--input", "input.txt", cwd=place) as process:
-        assert json.loads(process.stdout.readline())["label"] in CLASSES
+        assert strict_json(process.stdout.readline())["label"] in CLASSES
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait(timeout=60) == 141  # 128 + SIGPIPE, as a shell would say
@@ -385,11 +475,11 @@ def test_a_terminal_gets_escapes_and_a_pipe_the_bytes(place, run_script):
     assert result.returncode == 0
     assert shown.endswith("}\n") and shown[:-1].isprintable()
     assert "caf\xe9 \U0001f600" in shown
-    assert json.loads(shown)["text"] == NASTY
+    assert strict_json(shown)["text"] == NASTY
 
 
 def test_without_a_model_the_newest_finished_run_predicts(place, capfd):
     shutil.copytree(place / "classifier", place / "runs" / "one")
     (place / "runs" / "one" / "metrics.json").write_text("{}")
     main([*PLAIN, "good"])
-    assert json.loads(capfd.readouterr().out)["label"] in CLASSES
+    assert strict_json(capfd.readouterr().out)["label"] in CLASSES

@@ -3,6 +3,8 @@
 Run: pytest tests/test_predictor.py
 """
 
+import json
+import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -214,6 +216,36 @@ def test_a_pickled_predictor_works_in_another_process(predictor, tmp_path):
     assert done.returncode == 0, done.stderr
     found = torch.tensor(eval(done.stdout))
     torch.testing.assert_close(found, predictor.logits(SENTENCES), rtol=1e-4, atol=1e-5)
+
+
+CHILDREN = """
+import multiprocessing, sys
+import minibert
+
+folder, *texts = sys.argv[1:]
+
+def load_and_classify(texts):
+    return minibert.load(folder, device="cpu", precision="fp32").predict_proba(texts)
+
+with multiprocessing.get_context("fork").Pool(2) as pool:  # this process has no model yet
+    found = pool.map(load_and_classify, [texts, texts])
+predictor = minibert.load(folder, device="cpu", precision="fp32")
+found.append(predictor.predict_proba(texts))
+with multiprocessing.get_context("spawn").Pool(1) as pool:  # although this process used its model
+    found.append(pool.apply(predictor.predict_proba, [texts]))
+print([probabilities.tolist() for probabilities in found])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_processes_predict_that_load_after_a_fork_or_are_spawned(predictor, folder):
+    """With two threads: those of PyTorch do not survive a fork."""
+    texts = texts_of_lengths(60, 0)
+    done = finish_script(["-c", CHILDREN], folder, *texts, cwd=ROOT, env={"OMP_NUM_THREADS": "2"})
+    assert done.returncode == 0, done.stderr
+    expected = predictor.predict_proba(texts)
+    for found in json.loads(done.stdout):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_predictor_of_a_trained_classifier_says_how_to_copy_it(folder):

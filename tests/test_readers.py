@@ -221,7 +221,7 @@ def test_a_quote_that_is_never_closed_is_an_error_of_the_row_that_opens_it():
         ('["a"]', "is a JSON list, not an object"),
         ('"a"', "is a JSON str, not an object"),
         ("NaN", "is a JSON float, not an object"),
-        ("[" * 100_000, "is not JSON"),
+        ("[" * 100_000, "is nested over 100 levels deep"),
         ("9" * 5_000, "is not JSON"),
     ],
 )
@@ -307,7 +307,7 @@ def test_a_damaged_parquet_file_and_one_without_rows_raise(tmp_path: Path):
         list(read_rows(tmp_path / "no.parquet"))
 
 
-def test_a_parquet_value_that_python_cannot_hold_is_an_error_of_its_field(tmp_path: Path):
+def test_a_parquet_value_that_python_cannot_hold_is_text_or_an_error(tmp_path: Path):
     pa = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
@@ -317,7 +317,7 @@ def test_a_parquet_value_that_python_cannot_hold_is_an_error_of_its_field(tmp_pa
     found = list(read_rows(tmp_path / "a.parquet"))
     assert [row.line for row in found] == [1, 2, 3]
     assert (found[0].fields["text"], found[2].fields["text"]) == ("a", "c")
-    assert isinstance(found[1].fields["day"], Exception)
+    assert found[1].fields["day"] == "<value out of range: 2147483647>"
     with pytest.raises(ValueError, match=r"column text: holds UnicodeDecodeError.*, not a text"):
         text_of(found[1], "text")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import strict_json
 from torch import nn
 
 from minibert import runs
@@ -27,7 +28,7 @@ SETTINGS = Settings.from_dict({"epochs": 7}).to_dict()
 METADATA = Metadata(
     Columns("body", label="label"),
     {"train": "ab12", "model": "cd34"},
-    {"device": "cpu", "precision": "fp32", "torch": "2"},
+    {"torch": "2"},
 )
 
 
@@ -151,6 +152,13 @@ def test_a_lost_history_is_written_again(run):
     assert state.step == 17 and run.history_file.read_text() == before
 
 
+def test_the_settings_of_the_newest_state_are_the_saved_ones(run):
+    assert run.saved_settings() == {}
+    for step, size in ((17, 8), (18, 4)):
+        run.save_state(new_state(step), {"batch_size": size, "split": (70, 15, 15)}, keep=2)
+    assert run.saved_settings() == {"batch_size": 4, "split": [70, 15, 15]}
+
+
 def test_only_the_newest_states_are_kept(run):
     for step in (17, 18, 19):
         run.save_state(new_state(step), keep=2)
@@ -216,7 +224,7 @@ def test_a_finished_run_has_figures_and_predictions_and_no_state(run):
     finish(run)
     assert json.loads(run.metrics_file.read_text()) == {"test": {"accuracy": 0.5}}
     lines = run.predictions_file.read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line) for line in lines] == [{"text": "crème\n", "label": "a"}]
+    assert [strict_json(line) for line in lines] == [{"text": "crème\n", "label": "a"}]
     assert not state_files(run.path)
 
 
@@ -241,10 +249,8 @@ def test_a_run_that_cannot_be_resumed_says_why(run, tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"environment": {}},
-        {"environment": {"device": "cpu"}},
-        {"environment": {"device": "cpu", "precision": 16}},
-        {"environment": ["cpu", "fp32"]},
+        {"environment": {"torch": 2}},
+        {"environment": ["2"]},
         {"environment": None},
         {"digests": None},
         {"digests": {"train": 5}},

@@ -26,6 +26,7 @@ from minibert.commands.options import RunOptions, Settings
 from minibert.commands.session import RunCallback, Session
 from minibert.data.batches import Batch, TextDataset
 from minibert.data.columns import Columns
+from minibert.data.options import DataOptions
 from minibert.device import Compute
 from minibert.errors import InputError, Interrupted
 from minibert.inference.text_classifier import TextClassifier
@@ -72,7 +73,7 @@ def classifier_folder(family: str, tmp_path: Path) -> Path:
 
 
 def new_run(path: Path) -> RunFolder:
-    metadata = Metadata(Columns("text"), {}, {"device": "cpu", "precision": "fp32"})
+    metadata = Metadata(Columns("text"), {}, {})
     return RunFolder.create(path, Settings.from_dict({}).to_dict(), metadata)
 
 
@@ -89,7 +90,8 @@ def run_fit(
     classifier = TextClassifier.from_folder(model)
     torch.manual_seed(5)
     with SignalHandler() as signals:
-        callback = RunCallback(run, classifier, options or RunOptions(), signals)
+        settings = Settings(options or RunOptions(), DataOptions(), OPTIONS)
+        callback = RunCallback(run, classifier, settings, signals)
         return fit(
             classifier.model,
             train or random_texts(14),
@@ -168,7 +170,10 @@ def test_a_resumed_run_prints_where_it_continues(classifier_folder, tmp_path, ca
 
 # --- what a resumed run reads, through train.py
 
-FLAGS = "--epochs 30 --batch-size 4 --save-every 1 --max-length 40 --device cpu --precision fp32"
+EPOCHS = 9
+FLAGS = (
+    f"--epochs {EPOCHS} --batch-size 4 --save-every 1 --max-length 40 --device cpu --precision fp32"
+)
 
 
 def train(place: Path, *argv: str | Path, stop: bool = False, **env: str) -> tuple[int, str, str]:
@@ -215,7 +220,7 @@ def resume(run: Path) -> None:
 
 def test_a_run_whose_model_folder_moved_says_how_to_continue(stopped, stopped_run, capsys):
     moved = stopped_run.parent / "checkpoint"
-    edit_settings(stopped, model="/gone/checkpoint", epochs=1)  # as if it had been there
+    edit_settings(stopped, model="/gone/checkpoint")  # as if it had been there
     with pytest.raises(InputError) as error:
         resume(stopped)
     assert str(error.value) == (
@@ -232,9 +237,9 @@ def test_a_run_whose_model_folder_moved_says_how_to_continue(stopped, stopped_ru
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"environment": {}}, "settings.json: columns, digests or environment is not as"),
-        ({"environment": {"device": "cpu", "precision": "fp7"}}, "--precision is 'fp7', not one"),
-        ({"environment": {"device": "none", "precision": "fp32"}}, "--device none: not on this"),
+        ({"environment": 5}, "settings.json: columns, digests or environment is not as"),
+        ({"precision": "fp7"}, "--precision is 'fp7', not one"),
+        ({"device": "none"}, "--device none: not on this"),
         ({"epochs": "many"}, "settings.json: is not the settings of a run"),
         ({"split": None}, "settings.json: is not the settings of a run"),
         ({"colour": "red"}, "settings.json: is not the settings of a run"),
@@ -245,6 +250,76 @@ def test_edited_settings_are_one_clear_error(stopped, change, message):
     edit_settings(stopped, **change)
     with pytest.raises(InputError, match=re.escape(message)):
         resume(stopped)
+
+
+CHANGES: dict[str, tuple[object, object]] = {
+    "batch_size": (4, 8),
+    "accumulate": (1, 2),
+    "epochs": (EPOCHS, EPOCHS - 1),
+    "head": ("mlp", "relu"),
+    "pooling": (None, "mean"),
+    "freeze": (False, True),
+    "freeze_layers": (0, 2),
+    "freeze_embeddings": (False, True),
+    "split": ([70, 15, 15], [60, 20, 20]),
+    "split_seed": (2021, 1),
+    "max_length": (40, 5),
+    "precision": ("fp32", "bf16"),
+    "seed": (0, 1),
+    "head_lr": (1e-4, 1),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_an_edited_option_is_named_with_its_old_and_new_value(stopped, name):
+    edit_settings(stopped, **{name: CHANGES[name][1]})
+    before = {file.name: file.read_bytes() for file in stopped.iterdir()}
+    with pytest.raises(InputError) as error:
+        resume(stopped)
+    old, new = map(json.dumps, CHANGES[name])
+    assert str(error.value) == (
+        f"--resume {stopped}: settings.json is not as when the state was saved: "
+        f'"{name}" was {old} and is {new}; set it back, or start a new run'
+    )
+    assert {file.name: file.read_bytes() for file in stopped.iterdir()} == before
+
+
+def test_all_edited_options_are_named(stopped):
+    edit_settings(stopped, batch_size=8, freeze=True, epochs=EPOCHS + 1, save_every=7)
+    with pytest.raises(InputError, match=r'"batch_size" was 4 and is 8, "freeze" was false and is'):
+        resume(stopped)
+
+
+def test_more_epochs_and_other_savings_resume(stopped, stopped_run, capsys, monkeypatch):
+    """The data and the model may be elsewhere, too."""
+    place = stopped_run.parent
+    shutil.copytree(place / "checkpoint", stopped.parent / "moved")
+    shutil.copy(place / "reviews.csv", stopped.parent / "moved.csv")
+    monkeypatch.chdir(stopped.parent)
+    edit_settings(stopped, epochs=EPOCHS + 1, save_every=5, keep_states=3, device="cpu:0")
+    edit_settings(stopped, model="moved", data="moved.csv")
+    found = []
+    monkeypatch.setattr(
+        "minibert.runs.drop_states", lambda folder, keep: found.append((state_files(folder), keep))
+    )
+    resume(stopped)
+    output = capsys.readouterr().out
+    assert "resuming after step " in output and f"\nepoch {EPOCHS + 1}/{EPOCHS + 1}: " in output
+    assert (stopped / "history.csv").read_text().count("\n") == EPOCHS + 2  # a header line
+    assert "device: cpu" in output
+    steps = {int(file.stem[-8:]) for files, _ in found for file in files}
+    assert len([step for step in steps if step % 5 == 0]) > EPOCHS
+    assert {keep for _, keep in found} == {3, 0}  # none of them when it is finished
+
+
+def test_a_run_without_a_state_starts_again_with_edited_settings(stopped, capsys):
+    """It was stopped before its first state, so that nothing is mixed."""
+    for file in [*state_files(stopped), *stopped.glob("history.csv")]:
+        file.unlink()
+    edit_settings(stopped, batch_size=8, epochs=1)
+    resume(stopped)
+    output = capsys.readouterr().out
+    assert "resuming" not in output and "epoch 1/1" in output
 
 
 def test_a_resumed_run_uses_the_hub_commit_that_it_started_with(reviews, checkpoint, tmp_path):
@@ -263,7 +338,6 @@ def test_a_resumed_run_uses_the_hub_commit_that_it_started_with(reviews, checkpo
         status, _, errors = train(tmp_path, *argv, stop=True, **environment)
         assert status == 130, errors
         assert json.loads((tmp_path / "run" / "settings.json").read_text())["revision"] == commit
-        edit_settings(tmp_path / "run", epochs=1)
         shutil.copytree(tmp_path / "run", tmp_path / "again")
 
         other = write_checkpoint(tmp_path / "other", seed=5)
@@ -287,7 +361,9 @@ def test_a_local_folder_in_a_hub_cache_has_no_revision(reviews, tmp_path):
 
 def test_a_run_resumed_on_a_processor_without_bf16_says_that_it_is_slow(stopped, monkeypatch):
     monkeypatch.setattr("minibert.device.cpu_has_bf16", lambda: False)
-    edit_settings(stopped, environment={"device": "cpu", "precision": "bf16"})
+    edit_settings(stopped, precision="bf16")
+    for file in state_files(stopped):
+        file.unlink()  # which were saved in fp32
     with pytest.warns(UserWarning, match="bf16 is emulated on this processor"):
         compute = Session(parse_train(["--resume", str(stopped)])).compute
     assert (compute.precision, compute.reason) == ("bf16", "as when the run started")

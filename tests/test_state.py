@@ -26,6 +26,7 @@ from minibert.training.state import (
     drop_states,
     load_state,
     save_state,
+    saved_settings,
     state_files,
 )
 
@@ -102,6 +103,15 @@ def test_the_options_and_counts_per_epoch_are_those_of_fit_and_not_of_the_file(t
     assert (loaded.options.epochs, loaded.texts_per_epoch, loaded.steps_per_epoch) == (9, 5, 4)
 
 
+def test_a_state_keeps_the_settings_that_it_was_saved_with(tmp_path):
+    save_state(tmp_path, new_state(step=1))
+    save_state(tmp_path, new_state(step=2), {"batch_size": 8, "split": (70, 15, 15)})
+    assert [saved_settings(file) for file in state_files(tmp_path)] == [
+        {},
+        {"batch_size": 8, "split": [70, 15, 15]},
+    ]
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [
@@ -121,6 +131,9 @@ def test_a_state_that_cannot_be_read_now_is_not_called_damaged(
     with pytest.raises((InputError, torch.OutOfMemoryError), match=message) as raised:
         load_state(state_files(tmp_path)[0], new_state())
     assert "delete" not in str(raised.value) and "start a new" not in str(raised.value)
+
+
+DAMAGED = r"--resume .*: the state .* is damaged \(.+\); start a"
 
 
 def rewrite(file: Path, **changes: str) -> None:
@@ -156,8 +169,20 @@ def test_a_damaged_state_is_one_clear_error(tmp_path, damage):
     else:
         content = {"cut": data[: len(data) // 2], "empty": b"", "text": b"no tensors at all"}
         file.write_bytes(content[damage])
-    with pytest.raises(InputError, match=r"--resume .*: the state .* is damaged \(.+\); start a"):
+    with pytest.raises(InputError, match=DAMAGED):
         load_state(file, state)
+    if damage in ("cut", "empty", "text"):
+        with pytest.raises(InputError, match=DAMAGED):
+            saved_settings(file)
+
+
+def test_damaged_settings_of_a_state_are_one_clear_error(tmp_path):
+    save_state(tmp_path, new_state())
+    (file,) = state_files(tmp_path)
+    for settings in ("{", "5", "[" * 100_000):
+        rewrite(file, settings=settings)
+        with pytest.raises(InputError, match=DAMAGED):
+            saved_settings(file)
 
 
 @pytest.mark.parametrize(("counters", "steps"), [({"step": 7}, 2), ({"epoch": -1}, 9), ({}, 99)])
@@ -182,8 +207,9 @@ def test_a_file_cannot_set_anything_but_the_counters(tmp_path):
 def test_a_state_of_an_older_version_says_so(tmp_path):
     file = tmp_path / "resume-00000001.safetensors"
     save_file({"a": torch.zeros(1)}, file, {"progress": "{}"})
-    with pytest.raises(InputError, match="is of another version of minibert; start a new run"):
-        load_state(file, new_state())
+    for read in (saved_settings, lambda file: load_state(file, new_state())):
+        with pytest.raises(InputError, match="is of another version of minibert; start a new run"):
+            read(file)
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):

@@ -4,7 +4,6 @@ Run: pytest tests/test_writers.py
 """
 
 import fcntl
-import json
 import os
 import signal
 import sys
@@ -12,7 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from helpers import read_table
+from helpers import read_table, strict_json
 
 from minibert.data.columns import Columns
 from minibert.data.readers import Row
@@ -88,7 +87,7 @@ def test_the_file_appears_when_it_is_complete(output):
         assert not output.exists() and growing(output).stat().st_size > 10_000
     assert output.exists() and not growing(output).exists()
     rows = (
-        [json.loads(line) for line in output.open(encoding="utf-8")]
+        [strict_json(line) for line in output.open(encoding="utf-8")]
         if output.suffix == ".jsonl"
         else read_table(output)
     )

@@ -16,6 +16,10 @@ DATA_FLAGS = ("text_column", "pair_column", "label_column", "encoding", "bad_row
 READING_FLAGS = ("text_column", "pair_column", "encoding")
 TABLES = (".csv", ".tsv")
 JSON_LINES = (".jsonl", ".ndjson", ".json")
+RESUME_HELP = (
+    "continue a stopped run with its settings; in its settings.json, epochs may grow, and device, "
+    "save_every, keep_states and the places of model and data may change"
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
     )
     add = parser.add_argument_group("run folder").add_argument
     add("--out", type=Path, metavar="DIR", help="new folder (default: under runs/, by time)")
-    add("--resume", type=Path, metavar="DIR", help="continue a stopped run with its settings")
+    add("--resume", type=Path, metavar="DIR", help=RESUME_HELP)
     model = ("model", "revision", "head", "pooling")
     add_options(parser.add_argument_group("model"), RunOptions, model)
     add_options(parser.add_argument_group("data"), DataOptions)
@@ -50,7 +54,9 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
     out, resume = values.pop("out"), values.pop("resume")
     if resume and (values or out):
         names = [flag_name(name) for name in values] + (["--out"] if out else [])
-        raise InputError(f"--resume uses the settings of the run; drop {', '.join(names)}")
+        raise InputError(
+            f"--resume uses the settings in {resume / 'settings.json'}; drop {', '.join(names)}"
+        )
     return TrainArguments(Settings.from_dict(values), out, resume)
 
 
@@ -167,9 +173,10 @@ def parse_predict(argv: Sequence[str]) -> PredictArguments:
         description="Classify texts: one prediction per text, in input order, as JSON lines "
         '{"text", "label", "probability", "probabilities"}, CSV or TSV. The input is streamed and '
         "may be of any length. A row that cannot be used gets the label null and an error. Other "
-        "columns of the input are kept; one with a prediction's name gets the prefix input_. An "
-        "output file gets its name when it is complete; until then, or if the run stops, the "
-        "predictions are in .FILE.new.",
+        "columns of the input are kept; one with a prediction's name gets the prefix input_. NaN "
+        "and infinity in them become null; dates, bytes and whatever else JSON has no type for "
+        "become strings. An output file gets its name when it is complete; until then, or if the "
+        "run stops, the predictions are in .FILE.new.",
     )
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts to classify")
     add_model_flags(parser)

@@ -33,6 +33,7 @@ def main(arguments: EvaluateArguments) -> None:
 
     logits = predictor.logits(examples.texts, examples.pairs)
     scores = metrics.score(logits, labels, predictor.classes)
+    metrics.check_finite(scores)
     print(f"  {predictor.truncated:,} texts cut at {predictor.max_length} tokens")
     print(metrics.report(logits, labels, predictor.classes))
     print(scores)

@@ -1,6 +1,7 @@
 """The story of a prediction: rows in, one record per row out, a window at a time."""
 
 import itertools
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from minibert.inference.formats import WINDOW, Record, prediction_record
 from minibert.inference.predictor import Predictor, load
 from minibert.inference.writers import PredictionWriter, open_writer
 from minibert.runs import RunFolder, newest_run
+
+NOT_FINITE = "the model's probabilities are not finite; its weights may be too large"
 
 
 def main(arguments: PredictArguments) -> None:
@@ -106,13 +109,14 @@ def predict_window(
         pairs.append(pair)
     paired = columns is not None and columns.pair is not None
     predicted = iter(predictor.predict_proba(texts, pairs if paired else None).tolist())
-    return [
-        prediction_record(
-            row,
-            columns,
-            predictor.classes,
-            probabilities=next(predicted) if error is None else None,
-            error=error,
+    records = []
+    for row, problem in zip(window, errors, strict=True):
+        probabilities = next(predicted) if problem is None else None
+        if probabilities and not math.isfinite(sum(probabilities)):
+            probabilities, problem = None, f"line {row.line}: {NOT_FINITE}"
+        records.append(
+            prediction_record(
+                row, columns, predictor.classes, probabilities=probabilities, error=problem
+            )
         )
-        for row, error in zip(window, errors, strict=True)
-    ]
+    return records

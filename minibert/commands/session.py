@@ -1,5 +1,6 @@
 """A training run's folder while it trains: new or resumed, locked, saved, interruptible."""
 
+import json
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,15 +15,22 @@ from minibert.checkpoint.save import save_weights
 from minibert.checkpoint.tensors import fingerprint
 from minibert.commands.arguments import TrainArguments
 from minibert.commands.interrupts import SignalHandler
-from minibert.commands.options import RunOptions, Settings
+from minibert.commands.options import Settings
 from minibert.data.splits import Splits
-from minibert.device import Compute, choose_compute
+from minibert.device import choose_compute
 from minibert.errors import InputError, Interrupted, printable
 from minibert.inference.text_classifier import TextClassifier
 from minibert.model.classifier import Classifier
 from minibert.runs import Metadata, RunFolder, check_new, locked
 from minibert.training.progress import ProgressBar
 from minibert.training.state import TrainState
+
+# What a resumed run may have otherwise in settings.json, beside more epochs. Of the last five,
+# fingerprints say whether they are the same.
+MAY_CHANGE = (
+    *("device", "save_every", "keep_states"),
+    *("model", "revision", "data", "validation", "test"),
+)
 
 
 class Session:
@@ -39,14 +47,17 @@ class Session:
             check_new(self.out)
         if self.resumed:
             values, self.saved = self.resumed.read_settings()
-            # Device and precision stay as chosen at the start, also on another machine.
-            values |= {name: self.saved.environment[name] for name in ("device", "precision")}
             self.settings = Settings.from_json(values, self.resumed.settings_file)
+            check_settings(self.resumed, self.settings)
             check_model_exists(self.resumed, self.settings)
         self.compute = choose_compute(self.settings.run.device, self.settings.run.precision)
         if self.resumed:
             reason = self.compute.reason.replace("as requested", "as when the run started")
             self.compute = replace(self.compute, reason=reason)
+        # A resumed run keeps what `auto` chose, also on another machine.
+        device, precision = str(self.compute.device), self.compute.precision
+        run = replace(self.settings.run, device=device, precision=precision)
+        self.settings = replace(self.settings, run=run)
 
     def notes(self, classifier: TextClassifier) -> tuple[str, ...]:
         """Return what loading the model had to say. A resumed run overwrites the weights."""
@@ -57,7 +68,7 @@ class Session:
         self, classifier: TextClassifier, splits: Splits, model_folder: Path
     ) -> Iterator["RunCallback"]:
         """Make the run's folder, or check it; hold its lock; say how to resume if interrupted."""
-        metadata = current_metadata(splits, model_folder, self.compute)
+        metadata = current_metadata(splits, model_folder)
         if self.resumed and self.saved:
             check_unchanged(self.resumed, self.saved.digests, metadata.digests, self.settings)
             run = self.resumed
@@ -75,7 +86,7 @@ class Session:
             ):
                 run.check_unfinished()  # by another process, while this one read its data
                 try:
-                    yield RunCallback(run, classifier, self.settings.run, signals)
+                    yield RunCallback(run, classifier, self.settings, signals)
                 except InputError as error:
                     if run.history_file.exists():
                         raise InputError(f"{error}; the best epoch is kept in {where}") from None
@@ -93,12 +104,16 @@ class RunCallback(ProgressBar):
         self,
         folder: RunFolder,
         classifier: TextClassifier,
-        options: RunOptions,
+        settings: Settings,
         signals: SignalHandler,
     ) -> None:
         super().__init__()
         self.folder, self.classifier = folder, classifier
-        self.options, self.signals = options, signals
+        self.settings, self.signals = settings, signals
+
+    def scratch_folder(self) -> Path:
+        """Return the run's folder."""
+        return self.folder.path
 
     def on_start(self, state: TrainState) -> None:
         """Continue from the newest saved state; defer signals to the end of a step."""
@@ -111,7 +126,7 @@ class RunCallback(ProgressBar):
     def on_step(self, state: TrainState, loss: Tensor, lr: float) -> None:
         """Show the step; save the state if it is due, or if a signal asks to stop."""
         super().on_step(state, loss, lr)
-        every, ends_epoch = self.options.save_every, state.step % state.steps_per_epoch == 0
+        every, ends_epoch = self.settings.run.save_every, state.step % state.steps_per_epoch == 0
         if self.signals.number is not None or (
             every and state.step % every == 0 and not ends_epoch
         ):
@@ -147,7 +162,24 @@ class RunCallback(ProgressBar):
 
     def save(self, state: TrainState) -> None:
         """Save the state of the run."""
-        self.folder.save_state(state, keep=self.options.keep_states)
+        settings = self.settings
+        self.folder.save_state(state, settings.to_dict(), keep=settings.run.keep_states)
+
+
+def check_settings(run: RunFolder, settings: Settings) -> None:
+    """Raise InputError for options that the saved state had otherwise and that may not change."""
+    saved = run.saved_settings()
+    changed = []
+    for name, value in json.loads(json.dumps(settings.to_dict())).items():  # tuples become lists
+        old = saved.get(name, value)
+        more_epochs = name == "epochs" and isinstance(old, int) and value > old
+        if value != old and name not in MAY_CHANGE and not more_epochs:
+            changed.append(f'"{name}" was {json.dumps(old)} and is {json.dumps(value)}')
+    if changed:
+        raise InputError(
+            f"--resume {run.path}: settings.json is not as when the state was saved: "
+            f"{', '.join(changed)}; set it back, or start a new run"
+        )
 
 
 def check_model_exists(run: RunFolder, settings: Settings) -> None:
@@ -175,11 +207,9 @@ def check_unchanged(
         )
 
 
-def current_metadata(splits: Splits, model_folder: Path, compute: Compute) -> Metadata:
-    """Return what settings.json keeps beside the options: what is read, and what computes."""
+def current_metadata(splits: Splits, model_folder: Path) -> Metadata:
+    """Return what settings.json keeps beside the options: fingerprints and versions."""
     environment = {
-        "device": str(compute.device),
-        "precision": compute.precision,
         "model_folder": str(model_folder.resolve()),
         "torch": torch.__version__,
         "minibert": minibert.__version__,

@@ -19,14 +19,14 @@ from minibert.data.examples import Examples, class_names
 from minibert.data.splits import Splits, describe_splits, read_splits
 from minibert.data.tokenizer import Tokenizer
 from minibert.device import Compute, cpu_has_bf16, memory_advice
-from minibert.evaluation.metrics import report, score
+from minibert.evaluation.metrics import check_finite, report, score
 from minibert.hub import find_model
 from minibert.inference.batched import InferenceModel, prepare_for_inference
 from minibert.inference.text_classifier import TextClassifier
 from minibert.model.config import EncoderConfig, HeadConfig
+from minibert.training.frozen import check_layers
 from minibert.training.loop import fit
 from minibert.training.options import TrainingOptions
-from minibert.training.prepare import check_layers
 
 
 def main(arguments: TrainArguments) -> None:
@@ -101,11 +101,9 @@ def train(
         "seconds": round(result.seconds, 3),
         "texts_per_second": round(epochs * len(train) / result.seconds, 1),
     }
-    if options.freeze:
-        texts, seconds = len(train) + len(validation), result.encoding_seconds
-        print(f"frozen encoder: {texts:,} texts encoded once, in {seconds:.1f} s")
-        print(f"head: {epochs} epochs in {result.seconds:.1f} s")
-        figures["encoding_seconds"] = round(seconds, 3)
+    if result.encoding_seconds:
+        print(f"above the frozen layers: {epochs} epochs in {result.seconds:.1f} s")
+        figures["encoding_seconds"] = round(result.encoding_seconds, 3)
     return figures
 
 
@@ -145,6 +143,7 @@ def evaluate(
     labels = datasets["test"].labels
     logits = model.logits(datasets["test"], batch_size=options.batch_size)
     scores = score(logits, labels, classes)
+    check_finite(scores)
     print(report(logits, labels, classes))
     print(f"test: {scores}")
     figures["test"] = scores.to_json()

@@ -48,7 +48,7 @@ class Batch:
 
 
 class Dataset(Protocol):
-    """Labelled rows that can be batched: tokenized texts, or the features of a frozen encoder."""
+    """Labelled rows that can be batched: tokenized texts, or what frozen layers made of them."""
 
     lengths: np.ndarray  # tokens per row, int64 (N,)
     labels: Tensor  # class numbers, int64 (N,)
@@ -107,17 +107,21 @@ class TextDataset:
 
         S is the longest length in the batch. The mask is True for real tokens.
         """
-        lengths = self.lengths[rows]
-        columns = np.arange(lengths.max())
-        real = columns < lengths[:, None]  # (B, S)
+        real = real_tokens(self.lengths[rows])
         ids = np.full(real.shape, self.pad_token_id, dtype=np.int64)
         ids[real] = np.concatenate([self.rows[i].ids for i in rows])
         mask = None if real.all() else torch.from_numpy(real)
         types = None
         if self.token_types:
             starts = np.array([self.rows[i].segment_b_start for i in rows])
-            types = torch.from_numpy(((columns >= starts[:, None]) & real).astype(np.int64))
+            segment_b = np.arange(real.shape[1]) >= starts[:, None]
+            types = torch.from_numpy((segment_b & real).astype(np.int64))
         return Batch((torch.from_numpy(ids), mask, types), self.labels[rows])
+
+
+def real_tokens(lengths: np.ndarray) -> np.ndarray:
+    """Return which tokens of a padded batch are real: (B,) lengths -> (B, S) bool."""
+    return np.arange(lengths.max()) < lengths[:, None]
 
 
 class FeatureDataset:

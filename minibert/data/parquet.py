@@ -10,8 +10,8 @@ from minibert.errors import InputError
 def read_parquet(path: Path) -> Iterator[list[Any]]:
     """Yield a file's column names, then the values of each row, as csv.reader does.
 
-    A value that Python cannot hold comes out as the exception that says why. Raises InputError for
-    a file that is not Parquet or has no rows.
+    A time or duration that Python cannot hold comes out as text, any other such value as the
+    exception that says why. Raises InputError for a file that is not Parquet or has no rows.
     """
     try:
         from pyarrow import ArrowException
@@ -42,7 +42,20 @@ def _values(column: Any) -> list[Any]:
 
 
 def _value(scalar: Any) -> Any:
+    """Return a scalar as Python has it; what Python cannot hold as text, or as an exception."""
+    from pyarrow import ArrowException, types
+
     try:
         return scalar.as_py()
     except (ValueError, OverflowError) as error:
-        return error
+        problem, kind = error, scalar.type
+    if types.is_list(kind) or types.is_large_list(kind):
+        return [_value(x) for x in scalar.values]
+    if types.is_struct(kind) and len({field.name for field in kind}) == kind.num_fields:
+        return {name: _value(x) for name, x in scalar.items()}
+    if types.is_duration(kind):
+        return f"{scalar.value} {kind.unit}"
+    try:
+        return scalar.cast("string").as_py()
+    except (ArrowException, ValueError):
+        return problem

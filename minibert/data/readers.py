@@ -20,7 +20,8 @@ from minibert.data.limits import (
     field_count_problem,
 )
 from minibert.data.parquet import read_parquet
-from minibert.errors import InputError
+from minibert.errors import InputError, printable
+from minibert.files import NESTING_LIMIT, is_deeply_nested
 
 FORMATS = {
     ".csv": "csv",
@@ -31,6 +32,7 @@ FORMATS = {
     ".parquet": "parquet",
     ".txt": "lines",
 }
+TOO_DEEP = f"is nested over {NESTING_LIMIT} levels deep"
 UTF8 = ("utf-8", "utf8", "utf-8-sig")
 
 
@@ -151,17 +153,26 @@ def _read_json_lines(lines: LimitedLines, where: str) -> Iterator[Row]:
         if empty and line.lstrip().startswith("["):
             raise InputError(f"{where}: is a JSON array; write JSON lines, one object a line")
         empty = False
-        try:
-            fields = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield Row(number, {}, f"is not JSON ({error})")
-            continue
-        if isinstance(fields, dict):
-            yield Row(number, fields, field_count_problem(fields))
-        else:
-            yield Row(number, {}, f"is a JSON {type(fields).__name__}, not an object")
+        yield _json_row(number, line)
     if empty:
         raise InputError(f"{where}: is empty; it needs one JSON object a line")
+
+
+def _json_row(number: int, line: str) -> Row:
+    """Return the row of a line; fields that are nested too deep are left out."""
+    try:
+        fields = json.loads(line)
+    except ValueError as error:
+        return Row(number, {}, f"is not JSON ({error})")
+    except RecursionError:
+        return Row(number, {}, TOO_DEEP)
+    if not isinstance(fields, dict):
+        return Row(number, {}, f"is a JSON {type(fields).__name__}, not an object")
+    problem = field_count_problem(fields)
+    for name in [name for name, value in fields.items() if is_deeply_nested(value)]:
+        del fields[name]
+        problem = f"column {printable(name)}: {TOO_DEEP}"
+    return Row(number, fields, problem)
 
 
 def _read_lines(lines: LimitedLines, where: str) -> Iterator[Row]:

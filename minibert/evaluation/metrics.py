@@ -3,6 +3,7 @@
 scikit-learn is imported inside the functions that use it: it adds a second to every start.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from minibert.errors import printable
+from minibert.errors import InputError, printable
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,12 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str] | None = None) 
         loss=float(F.cross_entropy(logits.float(), labels)),
         per_class=per_class,
     )
+
+
+def check_finite(scores: Scores) -> None:
+    """Raise InputError if the loss is NaN or infinite, as the logits then are."""
+    if not math.isfinite(scores.loss):
+        raise InputError(f"the loss is {scores.loss}; the model's weights may be too large")
 
 
 def wilson_interval(correct: int, texts: int) -> tuple[float, float]:

@@ -7,13 +7,15 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from minibert.data.batches import Dataset, FeatureDataset, length_order
+from minibert.data.hidden import HiddenDataset
 from minibert.device import Compute, memory_advice
 from minibert.inference.cpu import prepack, prepacking_works
-from minibert.model.classifier import Classifier
+from minibert.model.classifier import Classifier, Head
 from minibert.model.encoder import Encoder
 
 # The number of threads belongs to the process: only one call at a time may change it.
@@ -31,23 +33,85 @@ class InferenceModel:
 
     def logits(self, dataset: Dataset, *, batch_size: int) -> Tensor:
         """Return logits (N, C), float32 on the CPU, in the dataset's order."""
-        return self._predict(self.module, dataset, batch_size)
+        logits = InOrder()
+        self._run(self.module, dataset, logits.put, batch_size)
+        return logits.values()
 
     def features(self, dataset: Dataset, *, batch_size: int) -> FeatureDataset:
         """Return the features (N, D) below the head, with the dataset's labels."""
         assert isinstance(self.module, Classifier)
-        values = self._predict(self.module.features, dataset, batch_size)
-        return FeatureDataset(values, dataset.labels, places=dataset.places)
+        features = InOrder()
+        self._run(self.module.features, dataset, features.put, batch_size)
+        return FeatureDataset(features.values(), dataset.labels, places=dataset.places)
 
-    def _predict(self, function: Callable, dataset: Dataset, batch_size: int) -> Tensor:
-        return predict_batches(
-            function,
-            dataset,
-            batch_size=batch_size,
-            device=self.device,
-            context=self.context,
-            equal_lengths=self.equal_lengths,
+    def encode(self, dataset: Dataset, hidden: HiddenDataset, *, batch_size: int) -> None:
+        """Put the encoder's output for every token of the dataset into `hidden`."""
+        assert isinstance(self.module, Classifier)
+        self._run(self.module.encoder, dataset, hidden.put, batch_size)
+
+    def _run(
+        self,
+        function: Callable[..., Tensor],
+        dataset: Dataset,
+        put: Callable[[np.ndarray, Tensor], None],
+        batch_size: int,
+    ) -> None:
+        """Call `function` on every batch, and `put` with its row numbers and the result.
+
+        On a CPU each core computes batches of its own: all cores on one batch would wait for each
+        other after every small operation. Only one call of `put` runs at a time. Raises InputError
+        if memory runs out.
+        """
+        order = length_order(dataset.lengths, batch_size, equal_lengths=self.equal_lengths)
+        advice = (
+            f"with {batch_size} texts of up to {dataset.lengths.max()} tokens per batch; lower "
         )
+        lock = threading.Lock()
+        pending = iter(order)
+
+        @torch.no_grad()
+        def work() -> None:
+            # One context around all batches: autocast keeps its half-precision weights inside it.
+            with memory_advice(lambda: advice), self.context():
+                while True:
+                    with lock:
+                        rows = next(pending, None)
+                    if rows is None:
+                        return
+                    values = function(*dataset.batch(rows).to(self.device).inputs)
+                    with lock:
+                        put(rows, values)
+
+        def stop() -> None:
+            with lock:
+                list(pending)  # empties the queue: no thread starts another batch
+
+        cores = torch.get_num_threads() if self.device.type == "cpu" else 1
+        workers = min(cores, len(order))
+        if workers == 1:
+            work()
+        else:
+            _run_in_threads(work, workers, stop=stop)
+
+
+class InOrder:
+    """Results of batches, put into the order of the dataset's rows."""
+
+    def __init__(self) -> None:
+        self.rows: list[Tensor] = []
+        self.results: list[Tensor] = []
+
+    def put(self, rows: np.ndarray, results: Tensor) -> None:
+        """Add the results (B, ...) of these rows."""
+        self.rows.append(torch.from_numpy(rows))
+        self.results.append(results.float())
+
+    def values(self) -> Tensor:
+        """Return the results (N, ...) of all rows, float32 on the CPU."""
+        values = torch.cat(self.results).cpu()
+        ordered = torch.empty_like(values)
+        ordered[torch.cat(self.rows)] = values
+        return ordered
 
 
 def prepare_for_inference(
@@ -65,62 +129,11 @@ def prepare_for_inference(
     return InferenceModel(model.eval().to(compute.device), compute.device, compute.autocast)
 
 
-def head_for_inference(model: Classifier, compute: Compute) -> InferenceModel:
+def head_for_inference(head: Head, compute: Compute) -> InferenceModel:
     """Return the head, in place, in the precision that it has under `prepare_for_inference`."""
     prepacked = compute.device.type == "cpu" and prepacking_works(compute.precision)
     context = nullcontext if prepacked else compute.autocast
-    return InferenceModel(model.head.eval(), compute.device, context)
-
-
-def predict_batches(
-    function: Callable[..., Tensor],
-    dataset: Dataset,
-    *,
-    batch_size: int,
-    device: torch.device,
-    context: Callable[[], AbstractContextManager] = nullcontext,
-    equal_lengths: bool = False,
-) -> Tensor:
-    """Call `function` on every batch; return its rows, float32 on the CPU, in the dataset's order.
-
-    On a CPU each core computes batches of its own: all cores on one batch would wait for each other
-    after every small operation. Raises InputError if memory runs out.
-    """
-    order = length_order(dataset.lengths, batch_size, equal_lengths=equal_lengths)
-    advice = f"with {batch_size} texts of up to {dataset.lengths.max()} tokens per batch; lower "
-    lock = threading.Lock()
-    pending = iter(order)
-    rows: list[Tensor] = []
-    results: list[Tensor] = []
-
-    @torch.no_grad()
-    def work() -> None:
-        # One context around all batches: autocast keeps its half-precision weights inside it.
-        with memory_advice(lambda: advice + "--batch-size or --max-length"), context():
-            while True:
-                with lock:
-                    batch_rows = next(pending, None)
-                if batch_rows is None:
-                    return
-                batch = dataset.batch(batch_rows).to(device)
-                values = function(*batch.inputs).float()
-                with lock:
-                    rows.append(torch.from_numpy(batch_rows))
-                    results.append(values)
-
-    def stop() -> None:
-        with lock:
-            list(pending)  # empties the queue: no thread starts another batch
-
-    workers = min(torch.get_num_threads(), len(order)) if device.type == "cpu" else 1
-    if workers == 1:
-        work()
-    else:
-        _run_in_threads(work, workers, stop=stop)
-    values = torch.cat(results).cpu()
-    ordered = torch.empty_like(values)
-    ordered[torch.cat(rows)] = values
-    return ordered
+    return InferenceModel(head.eval(), compute.device, context)
 
 
 def _run_in_threads(work: Callable[[], None], workers: int, *, stop: Callable[[], object]) -> None:

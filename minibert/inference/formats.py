@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from minibert.data.columns import Columns
+from minibert.data.limits import SURROGATE
 from minibert.data.readers import Row
 from minibert.errors import InputError
+from minibert.files import json_text
 
 WINDOW = 2048  # rows that are read, sorted by length, predicted and written together
 
@@ -37,28 +39,48 @@ def prediction_record(
 ) -> Record:
     """Return one row's record: its texts, the prediction or the error, its other columns."""
     fields = dict(row.fields)
-    record: Record = {"text": fields.pop(columns.text, None) if columns else None}
+    record: Record = {"text": as_json(fields.pop(columns.text, None)) if columns else None}
     if columns and columns.pair:
-        record["pair"] = fields.pop(columns.pair, None)
+        record["pair"] = as_json(fields.pop(columns.pair, None))
     if probabilities is None:
-        record |= {"label": None, "probability": None, "probabilities": None, "error": error}
+        record |= {"label": None, "probability": None, "probabilities": None}
+        record["error"] = as_json(error)
     else:
         best = max(range(len(classes)), key=probabilities.__getitem__)
         rounded = {name: round(p, 6) for name, p in zip(classes, probabilities, strict=True)}
         label = classes[best]
         record |= {"label": label, "probability": rounded[label], "probabilities": rounded}
     taken = {*KEYS, *(f"probability_{name}" for name in classes)}
-    for name, value in fields.items():
+    for column, value in fields.items():
+        name = as_json(column)
         while name in taken or name in record:
             name = f"input_{name}"
-        # JSON has no infinity and no NaN.
-        record[name] = None if isinstance(value, float) and not math.isfinite(value) else value
+        record[name] = as_json(value)
     return record
+
+
+def as_json(value: Any) -> Any:
+    """Return a value as every reader of JSON takes it (RFC 7493).
+
+    NaN and infinity become null, halves of surrogate pairs U+FFFD, and what JSON has no type for,
+    such as dates and bytes, becomes a string.
+    """
+    if isinstance(value, str):
+        return SURROGATE.sub("\ufffd", value)
+    if value is None or isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {as_json(str(name)): as_json(x) for name, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(x) for x in value]
+    return as_json(str(value))
 
 
 def json_lines(records: list[Record]) -> str:
     """Return one JSON object per line."""
-    return "".join(json.dumps(x, ensure_ascii=False, default=str) + "\n" for x in records)
+    return "".join(json_text(record) + "\n" for record in records)
 
 
 def terminal_json_lines(records: list[Record]) -> str:
@@ -110,6 +132,8 @@ class TableFormatter:
     def _cell(self, value: Any) -> Any:
         if value is None:
             return ""
+        if isinstance(value, dict | list):
+            value = json_text(value)
         if not isinstance(value, str):
             return value
         text = f"'{value}" if self.safe and is_formula(value) else value

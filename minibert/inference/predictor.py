@@ -69,6 +69,11 @@ class Predictor:
 
     A predictor from `load` can be pickled: the copy loads the same model with the same options.
 
+    After a fork, any PyTorch model may wait for ever for threads that only the parent has. Start
+    processes with spawn, as `multiprocessing.get_context("spawn").Pool(2)` does, and pass them the
+    predictor; or load it in each process after the fork, as long as the parent has not used
+    PyTorch before (gunicorn: without `--preload`).
+
     Args:
         classifier: the model and its tokenizer.
         batch_size, device, precision, max_length: as in `load`.

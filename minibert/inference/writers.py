@@ -58,8 +58,7 @@ class PredictionWriter:
 
         Raises InputError if the file has other predictions, or cannot be written.
         """
-        # What UTF-8 cannot encode (a bad row's undecodable bytes) becomes an escape, valid in JSON.
-        block = self.formatter(records).encode("utf-8", "backslashreplace")
+        block = self.formatter(records).encode()
         if window >= len(self.ends):
             with _write_errors(self.output):
                 self.stream.write(block)

@@ -1,10 +1,12 @@
 """Callback: what else happens around the steps of `fit`."""
 
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 from torch import Tensor
 
 from minibert.model.classifier import Classifier
+from minibert.training.frozen import Encoding
 from minibert.training.state import TrainState
 
 
@@ -19,6 +21,13 @@ class Callback:
         ...     def on_step(self, state, loss, lr):
         ...         print(f"step {state.step}: loss {float(loss):.3f}")
     """
+
+    def scratch_folder(self) -> Path | None:
+        """Return the folder of large temporary files; None: the system's temporary folder."""
+        return None
+
+    def on_encoded(self, encoding: Encoding) -> None:
+        """After the output of frozen layers is computed, before `on_start`."""
 
     def on_start(self, state: TrainState) -> None:
         """Before the first step. May set `state` to a saved one, which has no best weights."""

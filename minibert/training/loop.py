@@ -15,9 +15,10 @@ from minibert.device import Compute, choose_compute
 from minibert.errors import InputError
 from minibert.evaluation.metrics import Scores, score
 from minibert.inference.batched import head_for_inference, prepare_for_inference
-from minibert.model.classifier import Classifier
+from minibert.model.classifier import Classifier, Head
 from minibert.training.callback import Callback
 from minibert.training.finite import FiniteCheck
+from minibert.training.frozen import frozen_layers
 from minibert.training.optimizer import (
     clip_gradients,
     learning_rate_factor,
@@ -25,7 +26,7 @@ from minibert.training.optimizer import (
     set_learning_rates,
 )
 from minibert.training.options import TrainingOptions
-from minibert.training.prepare import best_weights, class_weights, frozen_layers, prepare
+from minibert.training.prepare import best_weights, class_weights, prepare
 from minibert.training.state import TrainResult, TrainState
 from minibert.training.steps import optimizer_steps, step_batches
 from minibert.training.word_rows import compact_word_rows
@@ -50,7 +51,9 @@ def fit(
     """
     options, callback = options or TrainingOptions(), callback or Callback()
     compute = compute or choose_compute()
-    module, train, validation, encoding = prepare(model, train, validation, options, compute)
+    module, train, validation, encoding = prepare(
+        model, train, validation, options, compute, callback
+    )
     finite = FiniteCheck(train, options, compute)
     with (
         frozen_layers(model, options),
@@ -76,7 +79,7 @@ def fit(
             state.count_time()
             table = whole_table()
             with callback.validating(state), table:
-                scores = validate(model, validation, options, compute)
+                scores = validate(module, validation, options, compute)
             if state.end_epoch(scores):
                 with whole_table():
                     keep_weights()
@@ -160,13 +163,14 @@ def update_weights(state: TrainState) -> None:
 
 
 def validate(
-    model: Classifier, validation: Dataset, options: TrainingOptions, compute: Compute
+    module: nn.Module, validation: Dataset, options: TrainingOptions, compute: Compute
 ) -> Scores:
-    """Score the model, or with `options.freeze` its head, as it is used for inference."""
-    if options.freeze:
-        inference_model = head_for_inference(model, compute)
+    """Score the module that trains, as it is used for inference."""
+    if isinstance(module, Classifier):
+        inference_model = prepare_for_inference(module, compute, keep=True)
     else:
-        inference_model = prepare_for_inference(model, compute, keep=True)
+        assert isinstance(module, Head)
+        inference_model = head_for_inference(module, compute)
     logits = inference_model.logits(validation, batch_size=options.batch_size)
     scores = score(logits, validation.labels)
     if not math.isfinite(scores.loss):

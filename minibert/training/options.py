@@ -42,7 +42,10 @@ class TrainingOptions:
     )
     freeze: bool = option(False, "train the head alone, on features computed once")
     freeze_layers: int = option(
-        0, "lowest encoder layers that are not trained", parse=int, bounds=(0, None)
+        0,
+        "lowest encoder layers that are not trained, nor the embeddings; computed once",
+        parse=int,
+        bounds=(0, None),
     )
     freeze_embeddings: bool = option(False, "do not train the embeddings")
     select: str = option(

@@ -1,17 +1,17 @@
 """What `fit` does before the first step, and after the last one or an error."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from minibert.data.batches import Dataset, FeatureDataset
+from minibert.data.batches import Dataset
 from minibert.device import Compute
 from minibert.errors import InputError
-from minibert.inference.batched import prepare_for_inference
 from minibert.model.classifier import Classifier
+from minibert.training.callback import Callback
+from minibert.training.frozen import check_layers, encode
 from minibert.training.options import TrainingOptions
 
 
@@ -21,11 +21,11 @@ def prepare(
     validation: Dataset,
     options: TrainingOptions,
     compute: Compute,
+    callback: Callback,
 ) -> tuple[nn.Module, Dataset, Dataset, float]:
     """Return the module that trains, the datasets that it reads, and the seconds to encode them.
 
-    With `options.freeze` the module is the head; the datasets are the encoder's features, computed
-    once with its dropout off.
+    With frozen layers the module is what is above them, and the datasets are their output.
     """
     classes = model.head.out.out_features
     for dataset in (train, validation):
@@ -35,54 +35,15 @@ def prepare(
             raise InputError(f"a label is not one of the model's {classes} classes")
     if compute.precision == "int8":
         raise InputError("int8 is for inference; train in bf16 or fp32")
+    check_layers(options, len(model.encoder.blocks))
     model.to(compute.device)
-    if not options.freeze:
+    if not (options.freeze or options.freeze_layers):
         return model, train, validation, 0.0
-    started = time.perf_counter()
-    train, validation = encode_features(model, (train, validation), options, compute)
-    return model.head, train, validation, time.perf_counter() - started
-
-
-def encode_features(
-    model: Classifier, datasets: Sequence[Dataset], options: TrainingOptions, compute: Compute
-) -> list[Dataset]:
-    """Return the encoder's features of each dataset; one that holds features stays as it is."""
-    if all(isinstance(dataset, FeatureDataset) for dataset in datasets):
-        return list(datasets)
-    frozen = prepare_for_inference(model, compute, keep=True)
-    return [
-        dataset
-        if isinstance(dataset, FeatureDataset)
-        else frozen.features(dataset, batch_size=options.batch_size)
-        for dataset in datasets
-    ]
-
-
-@contextmanager
-def frozen_layers(model: Classifier, options: TrainingOptions) -> Iterator[None]:
-    """Exclude the layers that the options freeze from training inside this context."""
-    frozen: list[nn.Module] = []
-    if options.freeze_embeddings:
-        frozen.append(model.encoder.embeddings)
-    if options.freeze_layers:
-        check_layers(options, len(model.encoder.blocks))
-        frozen += model.encoder.blocks[: options.freeze_layers]
-    parameters = [p for module in frozen for p in module.parameters() if p.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-
-
-def check_layers(options: TrainingOptions, layers: int) -> None:
-    """Raise InputError if more layers are to be frozen than the encoder has."""
-    if options.freeze_layers > layers:
-        raise InputError(
-            f"--freeze-layers is {options.freeze_layers}; this model has {layers} layers"
-        )
+    folder = callback.scratch_folder()
+    datasets = (train, validation)
+    module, (train, validation), encoding = encode(model, datasets, options, compute, folder=folder)
+    callback.on_encoded(encoding)
+    return module, train, validation, encoding.seconds
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minibert.training.callback import Callback
+from minibert.training.frozen import Encoding
 from minibert.training.state import TrainState
 
 PLAIN_LINES = 10  # per run
@@ -30,6 +31,10 @@ class ProgressBar(Callback):
         super().__init__()
         self.bar: tqdm | None = None
         self.shown = 0.0
+
+    def on_encoded(self, encoding: Encoding) -> None:
+        """Print what the frozen layers' output took."""
+        print(encoding)
 
     def on_step(self, state: TrainState, loss: Tensor, lr: float) -> None:
         """Show a step, but not every one: reading the loss makes a GPU wait."""

@@ -1,12 +1,13 @@
 """The state of a training run: all that its next step depends on, and its file.
 
 resume-<finished steps>.safetensors holds weights, optimizer and random state; its metadata holds
-the counters and fp16's loss scale.
+the counters, fp16's loss scale, and the options of the run.
 """
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from minibert.evaluation.metrics import Scores
 from minibert.files import write_atomic
 from minibert.training.options import TrainingOptions
 
-FORMAT = "2"  # of the state file
+FORMAT = "3"  # of the state file
 COUNTERS = (
     *("epoch", "step", "texts", "epoch_seconds", "seconds", "lr", "best_epoch", "best_figure"),
 )
@@ -136,10 +137,11 @@ def state_files(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"resume-{8 * '[0-9]'}*.safetensors"))
 
 
-def save_state(folder: Path, state: TrainState) -> None:
+def save_state(folder: Path, state: TrainState, settings: Mapping[str, Any] | None = None) -> None:
     """Write a state file, complete or not at all.
 
-    Raises InputError for weights that are not finite: a run could not be continued from them.
+    `settings` are the options of the run, which `saved_settings` returns. Raises InputError for
+    weights that are not finite: a run could not be continued from them.
     """
     check_finite_weights(state)
     tensors = {f"model.{name}": x for name, x in state.module.state_dict().items()}
@@ -156,9 +158,16 @@ def save_state(folder: Path, state: TrainState) -> None:
         "counters": json.dumps(state.counters()),
         "history": json.dumps([asdict(record) for record in state.history]),
         "scaler": json.dumps(state.scaler.state_dict()),
+        "settings": json.dumps(settings or {}),
     }
     file = folder / f"resume-{state.step:08d}.safetensors"
     write_atomic(file, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def saved_settings(file: Path) -> dict[str, Any]:
+    """Return the options that a state was saved with. Raises InputError as `load_state` does."""
+    with _reading(file), safe_open(file, "pt") as opened:
+        return dict(json.loads(_metadata(opened, file)["settings"]))
 
 
 def load_state(file: Path, state: TrainState) -> None:
@@ -167,15 +176,10 @@ def load_state(file: Path, state: TrainState) -> None:
     Raises InputError for a damaged file, naming an older state if there is one, and for a file of
     another version.
     """
-    try:
+    with _reading(file):
         with safe_open(file, "pt") as opened:
-            metadata = opened.metadata() or {}
+            metadata = _metadata(opened, file)
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        if metadata.get("format") != FORMAT and metadata.keys() & {"format", "progress"}:
-            raise InputError(
-                f"--resume {file.parent}: the state {file.name} is of another version of minibert; "
-                "start a new run"
-            )
         counters = json.loads(metadata["counters"])
         for name in COUNTERS:
             setattr(state, name, type(getattr(state, name))(counters[name]))
@@ -188,8 +192,25 @@ def load_state(file: Path, state: TrainState) -> None:
         state.scaler.load_state_dict(json.loads(metadata["scaler"]))
         state.sums.copy_(tensors["sums"])
         torch.set_rng_state(tensors["random.cpu"])
-        if state.device.type == "cuda":
+        if state.device.type == "cuda" and "random.cuda" in tensors:  # not saved on a CPU
             torch.cuda.set_rng_state(tensors["random.cuda"], state.device)
+
+
+def _metadata(opened: Any, file: Path) -> dict[str, str]:
+    metadata = dict(opened.metadata() or {})
+    if metadata.get("format") != FORMAT and metadata.keys() & {"format", "progress"}:
+        raise InputError(
+            f"--resume {file.parent}: the state {file.name} is of another version of minibert; "
+            "start a new run"
+        )
+    return metadata
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Raise one InputError for whatever is wrong with a state file."""
+    try:
+        yield
     except InputError:
         raise
     except OSError as error:
