@@ -87,7 +87,7 @@ def main(argv: Sequence[str]) -> None:
         splits,
         Tokenizer.from_folder(folder, config),
         max_length=settings.data.max_length,
-        positions=config.positions,
+        positions=config.max_tokens,
     )
     accuracies: dict[str, list[float]] = {"minibert": [], "transformers": []}
     for seed in range(seeds):

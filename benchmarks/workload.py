@@ -32,8 +32,7 @@ DISTILBERT = EncoderConfig(
     layers=6,
     heads=12,
     feed_forward=3072,
-    token_types=0,
-    classifier_dropout=0.2,
+    **FAMILIES["distilbert"].config_defaults,
 )
 SIZES = {
     "distilbert": "DistilBERT-base's sizes, random weights (time does not depend on their values)",
@@ -77,7 +76,7 @@ def checkpoint(place: Path, size: str, classes: tuple[str, ...]) -> tuple[Path, 
         return folder, config
     folder.mkdir()
     torch.manual_seed(0)
-    head = HeadConfig("native", FAMILIES[config.family].native_pooling, classes, config.positions)
+    head = HeadConfig("native", FAMILIES[config.family].native_pooling, classes, config.max_tokens)
     if size == "minilm":
         model = load_classifier(minilm, head).model
     else:

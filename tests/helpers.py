@@ -17,6 +17,7 @@ import torch
 from forks import ForkedScript, ForkServer, read_once
 
 from minibert.checkpoint.config_file import write_config
+from minibert.checkpoint.families import FAMILIES
 from minibert.checkpoint.save import save_weights
 from minibert.data.batches import TextDataset
 from minibert.data.tokenizer import TokenIds
@@ -48,10 +49,13 @@ VOCABULARY = (
 
 
 def tiny_config(family: str, **changes: Any) -> EncoderConfig:
-    """A small configuration; DistilBERT without token types, as its checkpoints are."""
-    values: dict[str, Any] = {"vocab_size": len(VOCABULARY), **SIZES}
-    values["token_types"] = 0 if family == "distilbert" else 2
-    values["classifier_dropout"] = 0.2 if family == "distilbert" else None
+    """A small configuration for 40 tokens, with the token types of the family's checkpoints."""
+    values = {**FAMILIES[family].config_defaults, "vocab_size": len(VOCABULARY), **SIZES}
+    values["pad_token_id"] = 0
+    if values.get("positions_after_padding"):
+        values |= {"positions": SIZES["positions"] + 1, "token_types": 1}
+    if family == "electra":
+        values["embedding_width"] = 5
     return EncoderConfig(family=family, **{**values, **changes})
 
 
@@ -65,8 +69,8 @@ def write_checkpoint(
     """Write a random tiny checkpoint with a vocab.txt; without a head it is a bare encoder."""
     torch.manual_seed(seed)
     config = tiny_config(family, **changes)
-    given = head or HeadConfig("linear", "cls", ("a", "b"), config.positions)
-    encoder = Encoder(config, pooler=family == "bert")
+    given = head or HeadConfig("linear", "cls", ("a", "b"), config.max_tokens)
+    encoder = Encoder(config, pooler="pooler" in FAMILIES[family].encoder_names)
     initialize(encoder, 0.2)
     module = Head(config, given)
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,12 +94,12 @@ def tiny_classifier(
     seed: int = 0,
     **changes: Any,
 ) -> Classifier:
-    """A random tiny classifier; a BERT has a pooler, which only the pooling `pooler` uses."""
+    """A random tiny classifier; a pooler, if the family has one, only serves its own pooling."""
     torch.manual_seed(seed)
     config = tiny_config(family, **changes)
-    encoder = Encoder(config, pooler=family == "bert")
+    encoder = Encoder(config, pooler="pooler" in FAMILIES[family].encoder_names)
     initialize(encoder, 0.2)
-    given = HeadConfig(head, pooling, classes, config.positions)
+    given = HeadConfig(head, pooling, classes, config.max_tokens)
     return Classifier(encoder, Head(config, given), pooling=pooling)
 
 

@@ -14,6 +14,7 @@ from checkpoints import (
     AXES,
     LINEAR,
     NATIVE,
+    NATIVE_LAYERS,
     classified,
     folder_with,
     head_note,
@@ -34,12 +35,12 @@ def test_the_tensors_arrive_at_their_modules(family: str, tmp_path: Path) -> Non
     tensors = published(family, prefix="")
     encoder, config = load_encoder(folder_with(tmp_path, family, tensors))
     assert config == tiny_config(family) and not encoder.training
-    if family == "bert":
-        three, up = "encoder.layer.1.attention.self.{}.bias", "encoder.layer.2.intermediate.dense"
-        pieces = [tensors[three.format(name)] for name in ("query", "key", "value")]
-    else:
+    if family == "distilbert":
         three, up = "transformer.layer.1.attention.{}_lin.bias", "transformer.layer.2.ffn.lin1"
         pieces = [tensors[three.format(name)] for name in "qkv"]
+    else:
+        three, up = "encoder.layer.1.attention.self.{}.bias", "encoder.layer.2.intermediate.dense"
+        pieces = [tensors[three.format(name)] for name in ("query", "key", "value")]
     assert torch.equal(encoder.get_parameter("blocks.1.attention.qkv.bias"), torch.cat(pieces))
     assert torch.equal(
         encoder.get_parameter("blocks.2.feed_forward.up.weight"), tensors[f"{up}.weight"]
@@ -80,6 +81,13 @@ def test_every_float_becomes_fp32(dtype: torch.dtype, tmp_path: Path) -> None:
         ("distilbert", "vocab_projector.bias"),
         ("distilbert", "pre_classifier.weight"),
         ("distilbert", "distilbert.embeddings.position_ids"),
+        ("roberta", "lm_head.dense.weight"),
+        ("roberta", "lm_head.layer_norm.bias"),
+        ("roberta", "roberta.embeddings.position_ids"),
+        ("roberta", "classifier.out_proj.weight"),
+        ("electra", "discriminator_predictions.dense.weight"),
+        ("electra", "generator_predictions.LayerNorm.bias"),
+        ("electra", "generator_lm_head.bias"),
     ],
 )
 def test_other_heads_and_buffers_are_ignored_and_named(
@@ -101,10 +109,22 @@ def test_control_characters_in_a_tensor_name_are_escaped_in_the_notes(tmp_path: 
     assert notes[-1] == r"ignored: cls.\x1b[2J\u202e (pre-training heads)"
 
 
-@pytest.mark.parametrize("name", ["BertForPreTraining", "DistilBertForMaskedLM"])
-def test_a_pretraining_model_as_transformers_writes_it(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "name", "ignored"),
+    [
+        ("bert", "BertForPreTraining", "cls.predictions"),
+        ("distilbert", "DistilBertForMaskedLM", "vocab_"),
+        ("roberta", "RobertaForMaskedLM", "lm_head.bias"),
+        ("xlm-roberta", "XLMRobertaForMaskedLM", "lm_head.bias"),
+        ("camembert", "CamembertForMaskedLM", "lm_head.bias"),
+        ("electra", "ElectraForPreTraining", "discriminator_predictions.dense"),
+        ("electra", "ElectraForMaskedLM", "generator_lm_head.bias"),
+    ],
+)
+def test_a_pretraining_model_as_transformers_writes_it(
+    family: str, name: str, ignored: str, tmp_path: Path
+) -> None:
     transformers = pytest.importorskip("transformers")
-    family = "bert" if name.startswith("Bert") else "distilbert"
     config = transformers.AutoConfig.for_model(**encoder_entries(tiny_config(family)))
     torch.manual_seed(7)
     theirs = getattr(transformers, name)(config).eval()
@@ -115,8 +135,7 @@ def test_a_pretraining_model_as_transformers_writes_it(name: str, tmp_path: Path
     with torch.no_grad():
         expected = theirs.base_model(ids).last_hidden_state
         torch.testing.assert_close(found.model.encoder(ids), expected, rtol=1e-5, atol=1e-5)
-    first = "cls.predictions" if family == "bert" else "vocab_"
-    assert found.notes[-1].startswith(f"ignored: {first}")
+    assert found.notes[-1].startswith(f"ignored: {ignored}")
     assert "more" in found.notes[-1]
 
 
@@ -132,6 +151,8 @@ def test_a_pretraining_model_as_transformers_writes_it(name: str, tmp_path: Path
         ("bert", "bert.pooler.dense.bias"),
         ("distilbert", "distilbert.embeddings.position_embeddings.weight"),
         ("distilbert", "distilbert.transformer.layer.0.attention.v_lin.weight"),
+        ("roberta", "roberta.embeddings.token_type_embeddings.weight"),
+        ("electra", "electra.embeddings_project.bias"),
     ],
 )
 def test_a_missing_tensor_is_refused(family: str, name: str, tmp_path: Path) -> None:
@@ -141,7 +162,7 @@ def test_a_missing_tensor_is_refused(family: str, name: str, tmp_path: Path) -> 
 
 
 def test_an_encoder_of_another_family_is_refused(family: str, tmp_path: Path) -> None:
-    other = "distilbert" if family == "bert" else "bert"
+    other = {"bert": "distilbert", "electra": "roberta"}.get(family, "bert")
     refused(folder_with(tmp_path, family, published(other)), r"embeddings\.word_embeddings\.weight")
 
 
@@ -153,6 +174,8 @@ def test_an_encoder_of_another_family_is_refused(family: str, tmp_path: Path) ->
         ("bert", "something"),
         ("distilbert", "distilbert.embeddings.token_type_embeddings.weight"),
         ("distilbert", "distilbert.pooler.dense.weight"),
+        ("electra", "electra.pooler.dense.weight"),
+        ("bert", "bert.embeddings_project.weight"),
     ],
 )
 def test_an_unknown_tensor_is_refused(family: str, name: str, tmp_path: Path) -> None:
@@ -231,9 +254,11 @@ def test_a_native_head_is_read(family: str, tmp_path: Path) -> None:
     found = load_classifier(folder)
     assert found.head == NATIVE[family]
     assert head_note(found) == "head: native, 3 classes, from the checkpoint"
-    assert torch.equal(found.model.head.out.weight, tensors["classifier.weight"])
-    if found.model.head.dense is not None:
-        assert torch.equal(found.model.head.dense.bias, tensors["pre_classifier.bias"])
+    *dense, out = NATIVE_LAYERS[family]
+    assert torch.equal(found.model.head.out.weight, tensors[f"{out}.weight"])
+    for name in dense:
+        assert found.model.head.dense is not None
+        assert torch.equal(found.model.head.dense.bias, tensors[f"{name}.bias"])
     assert (found.model.head.dense is None) == (family == "bert")
 
 
@@ -242,7 +267,8 @@ def test_the_stored_head_is_kept_for_another_length(family: str, tmp_path: Path)
     found = load_classifier(folder, replace(NATIVE[family], max_length=11))
     assert found.head.max_length == 11
     assert "from the checkpoint" in head_note(found)
-    assert torch.equal(found.model.head.out.weight, tensors["classifier.weight"])
+    out = NATIVE_LAYERS[family][-1]
+    assert torch.equal(found.model.head.out.weight, tensors[f"{out}.weight"])
 
 
 @pytest.mark.parametrize(
@@ -260,10 +286,10 @@ def test_another_head_is_new_and_the_notes_say_so(
     folder, tensors = classified(tmp_path, family)
     found = load_classifier(folder, replace(NATIVE[family], **change))
     assert head_note(found).endswith("new (its weights are random)")
-    assert any(
-        note.startswith("ignored: classifier.bias, classifier.weight") for note in found.notes
-    )
-    assert not torch.equal(found.model.head.out.weight[:2], tensors["classifier.weight"][:2])
+    first, out = NATIVE_LAYERS[family][0], NATIVE_LAYERS[family][-1]
+    first = "classifier" if family == "distilbert" else first  # by the alphabet
+    assert any(note.startswith(f"ignored: {first}.bias, {first}.weight") for note in found.notes)
+    assert not torch.equal(found.model.head.out.weight[:2], tensors[f"{out}.weight"][:2])
 
 
 def test_a_native_head_has_one_pooling(family: str, tmp_path: Path) -> None:
@@ -274,9 +300,10 @@ def test_a_native_head_has_one_pooling(family: str, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["classifier.weight", "classifier.bias"])
-def test_tensors_of_a_declared_head_are_required(family: str, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["weight", "bias"])
+def test_tensors_of_a_declared_head_are_required(family: str, kind: str, tmp_path: Path) -> None:
     folder, tensors = classified(tmp_path, family)
+    name = f"{NATIVE_LAYERS[family][-1]}.{kind}"
     del tensors[name]
     save_file(tensors, folder / "model.safetensors")
     refused(folder, rf"lacks 1 .*{name}", head=None)
@@ -284,8 +311,9 @@ def test_tensors_of_a_declared_head_are_required(family: str, name: str, tmp_pat
 
 def test_a_head_of_another_size_than_its_labels_is_refused(family: str, tmp_path: Path) -> None:
     folder, tensors = classified(tmp_path, family)
-    save_file(tensors | {"classifier.bias": torch.zeros(4)}, folder / "model.safetensors")
-    refused(folder, r"classifier\.bias has the shape \[4\], config\.json asks for \[3\]", None)
+    name = f"{NATIVE_LAYERS[family][-1]}.bias"
+    save_file(tensors | {name: torch.zeros(4)}, folder / "model.safetensors")
+    refused(folder, rf"{name} has the shape \[4\], config\.json asks for \[3\]", None)
 
 
 # Stored heads that minibert cannot use

@@ -88,7 +88,7 @@ def write_models() -> None:
         return Path(shutil.copytree(encoder, name))
 
     for name, change in {
-        "roberta": {"model_type": "roberta"},
+        "mpnet": {"model_type": "mpnet"},
         "relative": {"position_embedding_type": "relative_key"},
         "wide": {"dim": 14},
         "deep": {"n_layers": 4},
@@ -210,7 +210,7 @@ MISTAKES: list[tuple[str, list[str]]] = [
     (f"{TRAIN} --model no_weights", ["no_weights: holds no checkpoint", "model.safetensors"]),
     (f"{TRAIN} --model no_tokenizer", ["no_tokenizer: holds no tokenizer", "vocab.txt"]),
     (f"{TRAIN} --model half_weights", ["half_weights/model.safetensors: is damaged", "again"]),
-    (f"{TRAIN} --model roberta", ["roberta/config.json", "'roberta'", "bert and distilbert"]),
+    (f"{TRAIN} --model mpnet", ["mpnet/config.json", "'mpnet'", "bert, distilbert, roberta"]),
     (f"{TRAIN} --model relative", ["position_embedding_type", "'relative_key'", "'absolute'"]),
     (f"{TRAIN} --model wide", ["wide/model.safetensors", "12]", "14]"]),
     (f"{TRAIN} --model deep", ["deep/model.safetensors", "16 tensors", "layer.3."]),

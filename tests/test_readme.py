@@ -1,4 +1,4 @@
-"""What README.md and docs/figures.md name exists, and what README.md shows runs.
+"""What README.md and the files in docs/ name exists, and what README.md shows runs.
 
 Run: pytest tests/test_readme.py
 """
@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
+from minibert.checkpoint.families import FAMILIES
 from minibert.commands.arguments import parse_evaluate, parse_predict, parse_train
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FIGURES = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
+DOCUMENTS = ["README.md", "docs/figures.md", "docs/families.md", "SECURITY.md"]
 PARSERS = {"train.py": parse_train, "eval.py": parse_evaluate, "predict.py": parse_predict}
 
 
@@ -42,7 +44,7 @@ def test_each_row_of_options_is_parsed(options: str) -> None:
     parse_train(["--model", "all-MiniLM-L6-v2", *shlex.split(options)])
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/figures.md", "SECURITY.md"])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_each_flag_is_one_of_a_script(document: str, capsys: pytest.CaptureFixture[str]) -> None:
     for parse in PARSERS.values():
         with pytest.raises(SystemExit):
@@ -55,7 +57,7 @@ def test_each_flag_is_one_of_a_script(document: str, capsys: pytest.CaptureFixtu
     assert flags - known - {"--strict"} == set()
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/figures.md", "SECURITY.md"])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_each_file_that_is_named_exists(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     named = re.findall(r"`((?:minibert|benchmarks|tests|examples|docs)/[\w./]*)`", text)
@@ -63,6 +65,13 @@ def test_each_file_that_is_named_exists(document: str) -> None:
     missing = [name for name in named if not (ROOT / name).exists()]
     missing += [name for name in links if not (ROOT / document).parent.joinpath(name).exists()]
     assert missing == []
+
+
+def test_the_tables_of_families_name_each_family_once() -> None:
+    text = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| (`[^|]*) \|", text, flags=re.MULTILINE)
+    named = [name for cell in cells for name in re.findall(r"`([a-z-]+)`", cell)]
+    assert named == 2 * list(FAMILIES)
 
 
 def test_the_map_names_every_room() -> None:

@@ -107,6 +107,11 @@ def parse_encoder(data: Mapping[str, Any], *, where: str) -> EncoderConfig:
         )
     if config.pad_token_id >= config.vocab_size:
         raise InputError(f"{where}: pad_token_id is not below vocab_size ({config.vocab_size})")
+    if config.max_tokens < 1:
+        raise InputError(
+            f"{where}: {family.config_keys['positions']} is {config.positions}; the first token's "
+            f"position is {config.positions - config.max_tokens}"
+        )
     return config
 
 
@@ -130,7 +135,7 @@ def parse_head(data: Mapping[str, Any], encoder: EncoderConfig, *, where: str) -
     task = _task(data, labels, where)
     if ours is None:
         pooling = FAMILIES[encoder.family].native_pooling
-        return HeadConfig("native", pooling, labels, encoder.positions, task)
+        return HeadConfig("native", pooling, labels, encoder.max_tokens, task)
     try:
         thresholds = tuple(ours.get("thresholds", ()))
         head = HeadConfig(
@@ -138,7 +143,7 @@ def parse_head(data: Mapping[str, Any], encoder: EncoderConfig, *, where: str) -
         )
     except (AttributeError, KeyError, TypeError):
         raise InputError(f"{where}: the entry minibert lacks head, pooling or max_length") from None
-    length_fits = type(head.max_length) is int and 3 <= head.max_length <= encoder.positions
+    length_fits = type(head.max_length) is int and 3 <= head.max_length <= encoder.max_tokens
     thresholds_fit = len(thresholds) in (0, len(labels)) and all(
         type(x) is float and 0 < x < 1 for x in thresholds
     )
@@ -168,7 +173,7 @@ def _family_name(data: Mapping[str, Any], where: str) -> str:
     name = data.get("model_type", "bert" if "hidden_size" in data else None)
     if not isinstance(name, str) or name not in FAMILIES:
         raise InputError(
-            f"{where}: model_type is {shorten(name)}; minibert reads {' and '.join(FAMILIES)}"
+            f"{where}: model_type is {shorten(name)}; minibert reads {', '.join(FAMILIES)}"
         )
     return name
 

@@ -106,8 +106,8 @@ def load_encoder_tensors(
     config: EncoderConfig, tensors: Mapping[str, Tensor], file: Path
 ) -> tuple[Encoder, set[str]]:
     """Build the encoder from a checkpoint's tensors; return it and the names that it used."""
-    prefix = name_prefix(tensors, config.family, file)
     table = FAMILIES[config.family].encoder_names
+    prefix = name_prefix(tensors, FAMILIES[config.family].prefix, file)
     has_pooler = "pooler" in table and f"{prefix}pooler.dense.weight" in tensors
     with torch.device("meta"):
         encoder = Encoder(config, pooler=has_pooler)
@@ -167,13 +167,13 @@ def to_float32(name: str, tensor: Tensor, shape: tuple[int, ...], file: Path) ->
     return tensor
 
 
-def name_prefix(tensors: Mapping[str, Tensor], family: str, file: Path) -> str:
-    """Return what stands before the encoder's names: nothing, or the family as in "bert."."""
-    for prefix in ("", f"{family}."):
+def name_prefix(tensors: Mapping[str, Tensor], of_family: str, file: Path) -> str:
+    """Return what stands before the encoder's names: nothing, or the family's, such as "bert."."""
+    for prefix in ("", of_family):
         if f"{prefix}embeddings.word_embeddings.weight" in tensors:
             return prefix
     raise InputError(
-        f"{file}: has no tensor embeddings.word_embeddings.weight, with or without {family}. "
+        f"{file}: has no tensor embeddings.word_embeddings.weight, with or without {of_family} "
         "before it; it is not an encoder of this family"
     )
 

@@ -19,14 +19,16 @@ def save_weights(folder: Path, model: Classifier, config: EncoderConfig, head: H
     With a native head, transformers' ...ForSequenceClassification reads it; with another head,
     transformers reads the encoder. The head's numbers are in the data's unit.
     """
-    prefix = f"{config.family}." if head.kind == "native" else ""
+    family, native = FAMILIES[config.family], head.kind == "native"
+    encoder = model.encoder.state_dict()
+    if native and head.pooling != "pooler":  # ...ForSequenceClassification then has no pooler
+        encoder = {name: x for name, x in encoder.items() if not name.startswith("pooler.")}
     parts = (
-        (model.encoder, FAMILIES[config.family].encoder_names, prefix),
-        (in_unit(model.head), head_names(config.family, head.kind), ""),
+        (encoder, family.encoder_names, family.prefix if native else ""),
+        (in_unit(model.head).state_dict(), head_names(config.family, head.kind), ""),
     )
     tensors = {}
-    for module, table, start in parts:
-        state = module.state_dict()
+    for state, table, start in parts:
         for ours, theirs in tensor_names(state, table, start).items():
             for name, tensor in zip(theirs, state[ours].chunk(len(theirs)), strict=True):
                 # A chunk is a view, and safetensors refuses tensors that share memory.

@@ -39,8 +39,8 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
     parser = Parser(
         prog="train.py",
         usage="%(prog)s [options]",
-        description="Train a text classifier: a pretrained BERT or DistilBERT and labelled texts "
-        "in; a run folder out, with the model, its settings, history.csv, metrics.json and the "
+        description="Train a text classifier: a pretrained BERT or one of its relatives and labelled "
+        "texts in; a run folder out, with the model, its settings, history.csv, metrics.json and the "
         "test split's predictions.",
     )
     add = parser.add_argument_group("run folder").add_argument

@@ -46,7 +46,7 @@ def main(arguments: TrainArguments) -> None:
     splits = read_splits(settings.data, model_task=stored.task if stored else None)
     print(describe_splits(splits))
     tokenized = tokenize_splits(
-        splits, tokenizer, max_length=settings.data.max_length, positions=config.positions
+        splits, tokenizer, max_length=settings.data.max_length, positions=config.max_tokens
     )
     print(tokenized.report)
 
@@ -58,7 +58,7 @@ def main(arguments: TrainArguments) -> None:
     print(*session.notes(classifier), compute, sep="\n")
 
     with session.open(classifier, splits, folder) as run:
-        tokenizer.save(run.folder.path, class_prefix=FAMILIES[config.family].class_prefix)
+        tokenizer.save(run.folder.path, wordpiece_class=FAMILIES[config.family].wordpiece_class)
         write_config(run.folder.path, config, head)
         training = train(classifier, datasets, settings.training, compute, run)
         best = load_classifier(run.folder.path).model

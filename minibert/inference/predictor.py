@@ -104,12 +104,12 @@ class Predictor:
         max_length: int | None = None,
         keep: bool = True,
     ) -> None:
-        positions = classifier.checkpoint.encoder.positions
+        longest = classifier.checkpoint.encoder.max_tokens
         head = classifier.checkpoint.head
         self.max_length = head.max_length if max_length is None else max_length
-        if type(self.max_length) is not int or not 3 <= self.max_length <= positions:
+        if type(self.max_length) is not int or not 3 <= self.max_length <= longest:
             raise InputError(
-                f"--max-length is {self.max_length!r}; this model takes 3 to {positions}"
+                f"--max-length is {self.max_length!r}; this model takes 3 to {longest}"
             )
         if type(batch_size) is not int or batch_size < 1:
             raise InputError(f"--batch-size is {batch_size!r}; it must be 1 or more")

@@ -91,9 +91,9 @@ class TextClassifier:
         folder = find_model(name, revision=revision)
         config = read_encoder_config(folder)
         native = FAMILIES[config.family].native_pooling if head == "native" else "cls"
-        if type(max_length) is not int or not 3 <= max_length <= config.positions:
+        if type(max_length) is not int or not 3 <= max_length <= config.max_tokens:
             raise InputError(
-                f"max_length is {max_length!r}; this model takes 3 to {config.positions}"
+                f"max_length is {max_length!r}; this model takes 3 to {config.max_tokens}"
             )
         requested = HeadConfig(head, pooling or native, tuple(names), max_length, task)
         return cls(load_classifier(folder, requested), Tokenizer.from_folder(folder, config))
@@ -173,8 +173,8 @@ class TextClassifier:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{folder}: cannot be made ({error.strerror})") from None
-        prefix = FAMILIES[self.checkpoint.encoder.family].class_prefix
-        self.tokenizer.save(folder, class_prefix=prefix)
+        family = FAMILIES[self.checkpoint.encoder.family]
+        self.tokenizer.save(folder, wordpiece_class=family.wordpiece_class)
         write_config(folder, self.checkpoint.encoder, self.checkpoint.head)
         save_weights(folder, self.model, self.checkpoint.encoder, self.checkpoint.head)
 

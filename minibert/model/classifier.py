@@ -27,11 +27,12 @@ def pool(
 
 
 class Head(nn.Module):
-    """(B, D) -> (B, C): [dense, activation,] dropout, output."""
+    """(B, D) -> (B, C): [dropout, dense, activation,] dropout, output."""
 
     def __init__(self, config: EncoderConfig, head: HeadConfig) -> None:
         super().__init__()
         shape = head_shape(config, head.kind)
+        self.input_dropout = Dropout(shape.input_dropout)
         self.dense = nn.Linear(config.width, shape.hidden) if shape.hidden else None
         self.activation = ACTIVATION_LAYERS[shape.activation]()
         self.dropout = Dropout(shape.dropout)
@@ -52,7 +53,7 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, D) -> logits (B, C)."""
         if self.dense is not None:
-            x = self.activation(self.dense(x))
+            x = self.activation(self.dense(self.input_dropout(x)))
         return self.unit(self.out(self.dropout(x)))
 
     @torch.no_grad()
@@ -89,7 +90,8 @@ class HeadShape(NamedTuple):
 
     hidden: int  # width of the dense layer; 0: the head has none
     activation: str  # after the dense layer
-    dropout: float
+    dropout: float  # before the output layer
+    input_dropout: float = 0.0  # before the dense layer
 
 
 def head_shape(config: EncoderConfig, kind: str) -> HeadShape:
@@ -100,11 +102,12 @@ def head_shape(config: EncoderConfig, kind: str) -> HeadShape:
         return HeadShape(512, "relu", 0.2)
     if kind == "linear":
         return HeadShape(0, "gelu", 0.0)
-    # The heads of BertForSequenceClassification and DistilBertForSequenceClassification.
+    # The head of the family's ...ForSequenceClassification.
     native = config.dropout if config.classifier_dropout is None else config.classifier_dropout
-    if config.family == "distilbert":
-        return HeadShape(config.width, "relu", native)
-    return HeadShape(0, "gelu", native)
+    if config.native_activation is None:
+        return HeadShape(0, "gelu", native)
+    before = native if config.native_input_dropout else 0.0
+    return HeadShape(config.width, config.native_activation, native, before)
 
 
 class Classifier(nn.Module):
