@@ -345,6 +345,8 @@ def test_memory_advice_names_only_what_helps(monkeypatch):
         assert "--max-length" not in frozen and "--precision" not in frozen
         bf16 = smaller_batches(texts, TrainingOptions(), Compute(FP32.device, "bf16"))
         assert "--precision" not in bf16
+        on_gpu = smaller_batches(texts, TrainingOptions(), Compute(torch.device("cuda"), "fp32"))
+        assert on_gpu.endswith("--precision bf16")
     one = smaller_batches(texts, TrainingOptions(batch_size=1, freeze=True), FP32)
     assert one.endswith("start a new run with fewer texts")
 

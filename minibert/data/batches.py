@@ -36,15 +36,16 @@ class Batch:
     labels: Tensor
 
     def to(self, device: torch.device) -> "Batch":
-        """Return the batch on a device. A copy to a GPU is asynchronous."""
+        """Return the batch on a device."""
+        inputs = tuple(x if x is None else to_device(x, device) for x in self.inputs)
+        return Batch(inputs, to_device(self.labels, device))
 
-        def move(x: Tensor) -> Tensor:
-            if device.type == "cuda":
-                return x.pin_memory().to(device, non_blocking=True)
-            return x.to(device)
 
-        inputs = tuple(x if x is None else move(x) for x in self.inputs)
-        return Batch(inputs, move(self.labels))
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device. A copy from the CPU to a GPU does not wait for the GPU."""
+    if device.type == "cuda" and x.device.type == "cpu":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
 
 
 class Dataset(Protocol):
@@ -125,7 +126,10 @@ def real_tokens(lengths: np.ndarray) -> np.ndarray:
 
 
 class FeatureDataset:
-    """Features (N, D) that a frozen encoder computed once: the head's input."""
+    """Features (N, D) that a frozen encoder computed once: the head's input.
+
+    Batches are on the device of the features; the labels are on the CPU.
+    """
 
     def __init__(
         self, values: Tensor, labels: Tensor, *, places: Sequence[str] | None = None
@@ -141,7 +145,7 @@ class FeatureDataset:
     def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
         """Return features (B, D) and labels."""
         chosen = torch.as_tensor(rows)
-        return Batch((self.values[chosen],), self.labels[chosen])
+        return Batch((self.values[to_device(chosen, self.values.device)],), self.labels[chosen])
 
 
 def training_order(

@@ -9,7 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minibert.model.config import EncoderConfig
-from minibert.model.kernels import Dropout, stepwise_attention, use_stepwise_attention
+from minibert.model.kernels import (
+    Dropout,
+    attention_kernels,
+    stepwise_attention,
+    use_stepwise_attention,
+)
 
 ACTIVATION_LAYERS = {
     "gelu": lambda: nn.GELU(),  # exact, with erf
@@ -76,7 +81,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, dropout_p
     """
     if use_stepwise_attention(q, dropout_p):
         return stepwise_attention(q, k, v, mask, dropout_p=dropout_p)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
+    with attention_kernels(q.device):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
 
 
 class SelfAttention(nn.Module):

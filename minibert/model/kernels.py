@@ -7,6 +7,8 @@ import functools
 import itertools
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,6 +30,25 @@ def use_stepwise_attention(q: Tensor, dropout_p: float) -> bool:
         return False
     half = q.dtype in (torch.bfloat16, torch.float16)
     return dropout_p > 0 or (half and q.shape[2] <= 128)
+
+
+@contextmanager
+def attention_kernels(device: torch.device) -> Iterator[None]:
+    """Keep scaled_dot_product_attention from cuDNN on a GPU; flash, efficient and math remain.
+
+    PyTorch prefers cuDNN on some GPUs (2.11 and later: on H100). cuDNN plans each shape of its
+    inputs when it first sees it, which can take longer than a training step, and the lengths of
+    texts make many shapes. The setting belongs to the process; it is restored.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    cudnn = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(cudnn)
 
 
 def plain_attention(

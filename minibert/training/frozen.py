@@ -128,7 +128,8 @@ def encode_tokens(
     frozen = prepare_for_inference(model, compute, keep=True)
     outputs = []
     for dataset in datasets:
-        output = HiddenDataset(dataset, allocate(dataset, width, dtype, folder=folder))
+        values = allocate(dataset, width, dtype, device=compute.device, folder=folder)
+        output = HiddenDataset(dataset, values)
         frozen.encode(dataset, output, batch_size=options.batch_size)
         outputs.append(output)
     return outputs
