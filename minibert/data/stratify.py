@@ -8,15 +8,16 @@ import numpy as np
 def stratified_multi_label(
     targets: np.ndarray, ratios: Sequence[float], *, seed: int
 ) -> list[np.ndarray]:
-    """Deal the rows of targets (N, C) of 0 and 1 out in ratios such as (70, 15, 15).
+    """Split the rows of targets (N, C) of 0 and 1 in ratios such as (70, 15, 15).
 
-    Returns the row numbers of each split, ascending; they depend on the seed only. Each row is in
-    one split. Sizes differ by less than one row from the ratios. Labels are dealt out from the
-    rarest to the most frequent: the first have the best proportions, and none has a guarantee.
+    Returns the row numbers of each split, ascending. The same seed gives the same splits. Each row
+    is in one split. Sizes differ by less than one row from the ratios; with few rows a split may be
+    empty. Labels are distributed from the rarest to the most frequent. The proportions of a label
+    are close to the ratios, but not guaranteed.
 
     This is iterative stratification (Sechidis, Tsoumakas & Vlahavas 2011, algorithm 1) with two
-    changes: a split that is full gets no more rows, while sizes are free in the paper; and rows
-    without a label count as a label of their own, while the paper deals them out last.
+    changes. A split that is full gets no more rows; in the paper, sizes may differ. Rows without a
+    label count as one more label; in the paper, they are distributed last.
     """
     random = np.random.default_rng(seed)
     labels = np.column_stack([targets, ~targets.any(axis=1)]).astype(bool)
@@ -55,9 +56,9 @@ def _deal(
 ) -> np.ndarray:
     """Return the split of each of `rows` rows of one label.
 
-    A row goes to the split that wants the most rows of the label; of equal ones to that with the
-    most room, then to any. What the rows' other labels want does not matter here, so all rows of
-    the label are dealt out before those are counted.
+    A row goes to the split that wants the most rows of the label. Ties are broken by the room that
+    is left, then at random. The rows' other labels do not matter here: they are counted after all
+    rows of the label have a split.
     """
     wanted_left, room_left = wanted.tolist(), room.tolist()
     ties = random.random((rows, len(room_left))).tolist()

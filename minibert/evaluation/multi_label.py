@@ -87,7 +87,7 @@ def score_multi_label(
     predicted = predict_labels(torch.sigmoid(logits.float()), thresholds).numpy()
     precision, recall, f1 = precision_recall_f1(truth, predicted, axis=0)
     support = truth.sum(axis=0)
-    # Ranked by logits, since the sigmoid of every large one is 1. Of NaN only the loss tells.
+    # Ranked by logits, since the sigmoid of every large one is 1. The loss shows NaN.
     columns = _columns(np.nan_to_num(logits.double().numpy()), truth)
     average_precisions = [average_precision(*column) for column in columns]
     per_class: dict[str, dict[str, float | None]] = {
@@ -142,8 +142,8 @@ def _ratio(counts: np.ndarray, totals: np.ndarray) -> np.ndarray:
 def average_precision(scores: np.ndarray, truth: np.ndarray) -> float | None:
     """Return one class's average precision from scores (N,) and booleans (N,).
 
-    Equals scikit-learn's, without the checks that take it milliseconds per class. None without a
-    positive.
+    Equals scikit-learn's, which spends milliseconds on checks for each class. Returns None for a
+    class without a positive.
     """
     if not truth.any():
         return None
