@@ -13,6 +13,7 @@ from minibert.data.classes import class_set
 from minibert.data.examples import Examples
 from minibert.evaluation.multi_label import (
     MultiLabelScores,
+    predict_labels,
     report_multi_label,
     score_multi_label,
     tune_thresholds,
@@ -80,8 +81,7 @@ class MultiLabel(Task):
 
     def predict(self, logits: Tensor) -> list[tuple[str, ...]]:
         """Return the classes of each row whose probability reaches the threshold."""
-        thresholds = torch.tensor(self.thresholds, dtype=torch.float64)
-        return self.labels(self.probabilities(logits.double()) >= thresholds)
+        return self.labels(predict_labels(self.probabilities(logits), self.thresholds))
 
     def labels(self, targets: Tensor) -> list[tuple[str, ...]]:
         """Return the classes of each row."""
@@ -104,6 +104,6 @@ def with_thresholds(head: HeadConfig, logits: Tensor, targets: Tensor, *, how: s
     """
     if how not in ("tuned", "shared"):
         return replace(head, thresholds=(float(how),) * len(head.labels))
-    probabilities = torch.sigmoid(logits.double())
+    probabilities = torch.sigmoid(logits.float())
     tuned = tune_thresholds(probabilities, targets, per_class=how == "tuned")
     return replace(head, thresholds=tuple(tuned))
