@@ -24,6 +24,8 @@ from minibert.data.tokenizer import TokenIds
 from minibert.model.classifier import Classifier, Head
 from minibert.model.config import EncoderConfig, HeadConfig
 from minibert.model.encoder import Encoder, initialize
+from minibert.tasks.choice import task_of
+from minibert.tasks.task import Task
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -83,6 +85,16 @@ def write_checkpoint(
             del data[key]
         (folder / "config.json").write_text(json.dumps(data))
     return folder
+
+
+def a_task(*names: str, kind: str = "single-label") -> Task:
+    """The task of a head with these outputs (default: the classes a, b and c)."""
+    return task_of(HeadConfig("linear", "cls", names or ("a", "b", "c"), 8, kind))
+
+
+def record_of(task: Task, probabilities: list[float]) -> dict[str, Any]:
+    """The record of a prediction with these probabilities."""
+    return task.records(torch.tensor([probabilities]).log())[0]
 
 
 def tiny_classifier(

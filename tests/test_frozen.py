@@ -98,7 +98,7 @@ def test_validation_of_what_is_above_equals_that_of_the_whole_model():
     history = fit(model, train, validation, options, compute=CPU, keep_best=False).history
     logits = prepare_for_inference(model, CPU).logits(validation, batch_size=4)
     loss = float(F.cross_entropy(logits, validation.labels))
-    assert history[-1].validation_loss == pytest.approx(loss, rel=1e-4)
+    assert history[-1].validation["loss"] == pytest.approx(loss, rel=1e-4)
 
 
 class Folder(Callback):
