@@ -14,6 +14,7 @@ from minibert.device import Compute, choose_compute
 from minibert.errors import InputError
 from minibert.inference.batched import head_for_inference, prepare_for_inference
 from minibert.model.classifier import Classifier, Head
+from minibert.tasks.baseline import baseline_of
 from minibert.tasks.choice import task_of
 from minibert.tasks.task import Scores, Task
 from minibert.training.callback import Callback
@@ -63,7 +64,7 @@ def fit(
         closing(callback),
     ):
         optimizer = make_optimizer(model, options)
-        state = first_state(module, optimizer, task, options, compute, len(train))
+        state = first_state(module, optimizer, task, options, compute, train, validation)
         weights = task.weights(train.labels, options).to(compute.device)
         callback.on_start(state)
         while not finished(state):
@@ -75,14 +76,14 @@ def fit(
                 norm = clip(state)
                 finite.check(state.step, loss, norm)
                 update_weights(state)
-                state.count_step(loss, weight, texts=sum(map(len, rows)), lr=lr)
+                state.count_step(loss, weight, norm, texts=sum(map(len, rows)), lr=lr)
                 callback.on_step(state, loss, lr)
             finite.raise_if_found()
             state.count_time()
             table = whole_table()
             with callback.validating(state), table:
-                scores = validate(module, validation, task, options, compute)
-            if state.end_epoch(scores):
+                scores, distinct = validate(module, validation, task, options, compute)
+            if state.end_epoch(scores, distinct):
                 with whole_table():
                     keep_weights()
                     callback.on_best(model)
@@ -97,12 +98,15 @@ def first_state(
     task: Task,
     options: TrainingOptions,
     compute: Compute,
-    texts: int,
+    train: Dataset,
+    validation: Dataset,
 ) -> TrainState:
     """Return the state before the first step."""
+    texts = len(train)
     steps = optimizer_steps(texts, options)
+    baseline = baseline_of(task, train.labels, validation.labels, options)
     scaler, device = compute.scaler(), compute.device
-    return TrainState(module, optimizer, scaler, device, task, options, texts, steps)
+    return TrainState(module, optimizer, scaler, device, task, options, texts, steps, baseline)
 
 
 def finished(state: TrainState) -> bool:
@@ -169,8 +173,8 @@ def validate(
     task: Task,
     options: TrainingOptions,
     compute: Compute,
-) -> Scores:
-    """Score the module that trains, as it is used for inference."""
+) -> tuple[Scores, int]:
+    """Return the scores of the module that trains, and how many of its predictions differ."""
     if isinstance(module, Classifier):
         inference_model = prepare_for_inference(module, compute, keep=True)
     else:
@@ -183,4 +187,4 @@ def validate(
             f"the validation loss is {scores.loss}; lower --encoder-lr and --head-lr, or use "
             "--precision fp32"
         )
-    return scores
+    return scores, len(set(task.predict(logits)))
