@@ -11,6 +11,7 @@ from minibert.training.state import TrainState
 USUAL_ENCODER_LR = (1e-5, 2e-4)  # BERT's paper, appendix A.3: 2e-5 to 5e-5; small models take more
 USUAL_HEAD_LR = (5e-5, 1e-2)
 NEARLY_ALWAYS = 0.95  # of the steps
+FEW_STEPS = 100
 FAR_ABOVE = 20  # times --clip; a gradient of 2 to 10 times is usual with the default of 1
 
 Check = Callable[[TrainState, Sequence[EpochRecord]], str | None]
@@ -23,7 +24,7 @@ def advice(state: TrainState) -> list[str]:
     """
     lines = []
     for check in CHECKS:
-        *earlier, now = (check(state, state.history[: i + 1]) for i in range(state.epoch))
+        *earlier, now = (check(state, state.history[: i + 1]) for i in range(len(state.history)))
         if now and not any(earlier):
             lines.append(f"advice: {now}")
     return lines
@@ -43,9 +44,9 @@ def slow_head(state: TrainState, history: Sequence[EpochRecord]) -> str | None:
 def one_prediction(state: TrainState, history: Sequence[EpochRecord]) -> str | None:
     """Check that not all validation texts get the same prediction."""
     record, name, labels = history[-1], state.task.figures[0], state.baseline.distinct_labels
-    if _is_early(state, record) or record.distinct_predictions != 1 or labels == 1:
+    if _is_early(state, record) or labels == 1 or record.distinct_predictions != 1:
         return None
-    cause = _cause(state.options)
+    cause = _cause(state)
     if record.train_loss < state.baseline.train_loss:
         cause = "some classes are rare; try more epochs, or --class-weights balanced"
     return (
@@ -61,7 +62,7 @@ def no_progress(state: TrainState, history: Sequence[EpochRecord]) -> str | None
         return None
     return (
         f"the training loss is {record.train_loss:.4f}, but knowing only {state.task.prior} gives "
-        f"{baseline:.4f}; likely {_cause(state.options)}"
+        f"{baseline:.4f}; likely {_cause(state)}"
     )
 
 
@@ -69,13 +70,15 @@ def worse_than_baseline(state: TrainState, history: Sequence[EpochRecord]) -> st
     """Check that the validation is better than that of a model that ignores the texts."""
     record, name = history[-1], state.task.figures[0]
     value, baseline = record.validation[name], state.baseline.validation[name]
-    if _is_early(state, record) or value is None or baseline is None:
+    if _is_early(state, record) or state.baseline.distinct_labels == 1:
+        return None
+    if value is None or baseline is None:
         return None
     rare_classes = state.options.class_weights == "balanced" or state.options.select == "macro-f1"
     worse = value > baseline if name in LOWER_IS_BETTER else value < baseline
     if not worse or (rare_classes and name == "accuracy"):
         return None
-    cause = _cause(state.options)
+    cause = _cause(state)
     if record.train_loss < state.baseline.train_loss:
         cause = (
             "the validation texts or labels are of another kind than the training's, or the labels "
@@ -92,10 +95,12 @@ def large_gradients(state: TrainState, history: Sequence[EpochRecord]) -> str | 
     clip, steps, norm = state.options.clip, history[-1].clipped_steps, history[-1].gradient_norm
     if steps is None or norm is None or steps < NEARLY_ALWAYS or norm < FAR_ABOVE * clip:
         return None
+    cause = "--clip is too low; try --clip 1"
+    if clip >= 1:
+        cause = "a learning rate is too high, or labels are wrong; try half of both rates"
     return (
         f"the gradient was clipped at {100 * steps:.0f}% of the steps, in the median from a norm "
-        f"of {norm:.3g} to {clip:g}; likely a learning rate is too high or --clip is too low; try "
-        f"half the rates, or --clip {norm:.2g}"
+        f"of {norm:.3g} to {clip:g}; likely {cause}"
     )
 
 
@@ -122,20 +127,22 @@ def _is_early(state: TrainState, record: EpochRecord) -> bool:
     return record.epoch == 1 < state.options.epochs
 
 
-def _cause(options: TrainingOptions) -> str:
-    """Return why nothing is learned, as far as the learning rates tell, and what to try."""
+def _cause(state: TrainState) -> str:
+    """Return why nothing is learned, as far as rates and steps tell, and what to try."""
+    options = state.options
     rates = [("--head-lr", options.head_lr, *USUAL_HEAD_LR)]
     if not options.freeze:
         rates.insert(0, ("--encoder-lr", options.encoder_lr, *USUAL_ENCODER_LR))
     causes = [
-        f"{flag} {rate:g} is too {'low' if rate < low else 'high'}; try {low:g} to {high:g}"
+        f"{flag} {rate:g} is too {'low' if rate < low else 'high'} (try {low:g} to {high:g})"
         for flag, rate, low, high in rates
         if not low <= rate <= high
     ]
-    return " and ".join(causes) or (
-        "there are too few steps, or the labels do not follow from the texts; try more epochs, and "
-        "compare some texts with their labels"
-    )
+    if causes:
+        return " and ".join(causes)
+    if state.step < FEW_STEPS:
+        return f"{state.step} steps are too few; try more --epochs or higher learning rates"
+    return "the labels do not follow from the texts; compare some texts with their labels"
 
 
 CHECKS: tuple[Check, ...] = (
