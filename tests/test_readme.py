@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""What README.md and the files in docs/ name exists, and what README.md shows runs.
-=======
 """What README.md and docs/ name exists, and what README.md shows runs.
->>>>>>> gpu
 
 Run: pytest tests/test_readme.py
 """
@@ -16,21 +12,14 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
-<<<<<<< HEAD
-from minibert.checkpoint.families import FAMILIES
-=======
 from benchmarks.__main__ import read_flags
->>>>>>> gpu
+from minibert.checkpoint.families import FAMILIES
 from minibert.commands.arguments import parse_evaluate, parse_predict, parse_train
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FIGURES = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
-<<<<<<< HEAD
-DOCUMENTS = ["README.md", "docs/figures.md", "docs/families.md", "SECURITY.md"]
-=======
 GPU = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
-DOCUMENTS = ["README.md", "docs/figures.md", "docs/gpu.md", "SECURITY.md"]
->>>>>>> gpu
+DOCUMENTS = ["README.md", "SECURITY.md", *(f"docs/{file.name}" for file in ROOT.glob("docs/*.md"))]
 PARSERS = {"train.py": parse_train, "eval.py": parse_evaluate, "predict.py": parse_predict}
 
 
