@@ -151,15 +151,12 @@ def check_finite(scores: Scores) -> None:
 
 def show_figure(name: str, value: float | None) -> str:
     """Return a figure and its name for a person."""
-    title = name.replace("f1", "F1").replace("map", "mAP")
+    titles = {"map": "mAP", "mae": "MAE", "rmse": "RMSE", "r2": "R2"}
+    title = titles.get(name, name.replace("f1", "F1"))
     if value is None:
         return f"{title} undefined"
-    return f"{title} {100 * value:.1f}%" if is_ratio(name) else f"{title} {value:.4g}"
-
-
-def is_ratio(name: str) -> bool:
-    """Return whether a figure is shown in percent."""
-    return name in ("accuracy", "map") or name.endswith("f1")
+    in_percent = name in ("accuracy", "map") or name.endswith("f1")
+    return f"{title} {100 * value:.1f}%" if in_percent else f"{title} {value:.4g}"
 
 
 def check_shape(targets: Tensor, columns: int, what: str) -> None:
