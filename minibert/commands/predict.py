@@ -108,10 +108,10 @@ def predict_window(
         texts.append(text)
         pairs.append(pair)
     paired = columns is not None and columns.pair is not None
-    predicted = iter(predictor.predict_proba(texts, pairs if paired else None).tolist())
+    predicted = iter(predictor.predict_proba(texts, pairs if paired else None))
     records = []
     for row, problem in zip(window, errors, strict=True):
-        probabilities = next(predicted) if problem is None else None
+        probabilities = next(predicted).tolist() if problem is None else None
         if probabilities and not math.isfinite(sum(probabilities)):
             probabilities, problem = None, f"line {row.line}: {NOT_FINITE}"
         records.append(

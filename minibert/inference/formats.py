@@ -50,13 +50,18 @@ def prediction_record(
         rounded = {name: round(p, 6) for name, p in zip(classes, probabilities, strict=True)}
         label = classes[best]
         record |= {"label": label, "probability": rounded[label], "probabilities": rounded}
-    taken = {*KEYS, *(f"probability_{name}" for name in classes)}
     for column, value in fields.items():
         name = as_json(column)
-        while name in taken or name in record:
+        while name in KEYS or name in record or _is_class_column(name, classes):
             name = f"input_{name}"
         record[name] = as_json(value)
     return record
+
+
+def _is_class_column(name: str, classes: Sequence[str]) -> bool:
+    """Return whether a table has the probabilities of a class in a column of this name."""
+    prefix = "probability_"
+    return name.startswith(prefix) and name.removeprefix(prefix) in classes
 
 
 def as_json(value: Any) -> Any:
