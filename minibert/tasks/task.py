@@ -6,6 +6,7 @@ Training, evaluation, prediction and saving call these methods and know nothing 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -120,10 +121,16 @@ class Task(ABC):
     def records(self, logits: Tensor) -> list[dict[str, Any]]:
         """Return each row's prediction under `keys`, rounded, for JSON."""
 
+    @cached_property
     def columns(self) -> tuple[str, ...]:
-        """Return a table's columns for the last key: one for each name."""
+        """A table's columns for the last key: one for each name."""
         one = {"probabilities": "probability", "values": "value"}.get(self.keys[-1])
         return tuple(f"{one}_{name}" for name in self.names) if one else ()
+
+    @cached_property
+    def fields(self) -> frozenset[str]:
+        """The names that a prediction has in records and tables."""
+        return frozenset((*self.keys, *self.columns))
 
     def selects(self, name: str | None) -> str:
         """Return the figure that selects the best epoch. Raises InputError for another task's."""
