@@ -63,7 +63,10 @@ def load_classifier(folder: Path, requested: HeadConfig | None = None) -> Checkp
         fill(head_module, names, tensors, file)
         known |= {name for group in names.values() for name in group}
         origin = "from the checkpoint"
-    notes.append(f"head: {head.kind}, {len(head.labels)} classes, {origin}")
+    outputs = f"{len(head.labels)} classes"
+    if head.task == "regression":
+        outputs = f"{len(head.labels)} number{'s' if len(head.labels) > 1 else ''}"
+    notes.append(f"head: {head.kind}, {outputs}, {origin}")
     notes += notes_on_ignored(tensors.keys() - known, file)
     model = Classifier(encoder, head_module, pooling=head.pooling)
     return Checkpoint(model.eval(), config, head, tuple(notes))
