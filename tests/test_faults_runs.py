@@ -28,7 +28,8 @@ from minibert.data.columns import Columns
 from minibert.device import Compute
 from minibert.errors import InputError
 from minibert.files import write_json
-from minibert.runs import Metadata, RunFolder, locked
+from minibert.locks import locked
+from minibert.runs import Metadata, RunFolder
 from minibert.training.options import TrainingOptions
 from minibert.training.state import TrainState, state_files
 

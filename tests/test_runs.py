@@ -19,7 +19,8 @@ from minibert.commands.options import Settings
 from minibert.data.columns import Columns
 from minibert.device import Compute
 from minibert.errors import InputError
-from minibert.runs import LOCK, Metadata, RunFolder, check_new, locked, newest_run
+from minibert.locks import LOCK, locked
+from minibert.runs import Metadata, RunFolder, check_new, newest_run
 from minibert.training.options import TrainingOptions
 from minibert.training.state import EpochRecord, TrainState, state_files
 

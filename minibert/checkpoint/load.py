@@ -54,7 +54,7 @@ def load_classifier(folder: Path, requested: HeadConfig | None = None) -> Checkp
     notes = [f"encoder: {len(known)} tensors from {file.name}"]
 
     stored = read_head_config(folder)
-    is_stored = stored is not None and replace(stored, max_length=head.max_length) == head
+    is_stored = stored is not None and same_head(stored, head)
     with torch.device("meta" if is_stored else "cpu"):
         head_module = Head(config, head)
     origin = "new (its weights are random)"
@@ -63,10 +63,19 @@ def load_classifier(folder: Path, requested: HeadConfig | None = None) -> Checkp
         fill(head_module, names, tensors, file)
         known |= {name for group in names.values() for name in group}
         origin = "from the checkpoint"
-    notes.append(f"head: {head.kind}, {len(head.labels)} classes, {origin}")
+    outputs = f"{len(head.labels)} classes"
+    if head.task == "regression":
+        outputs = f"{len(head.labels)} number{'s' if len(head.labels) > 1 else ''}"
+    notes.append(f"head: {head.kind}, {outputs}, {origin}")
     notes += notes_on_ignored(tensors.keys() - known, file)
     model = Classifier(encoder, head_module, pooling=head.pooling)
     return Checkpoint(model.eval(), config, head, tuple(notes))
+
+
+def same_head(stored: HeadConfig, requested: HeadConfig) -> bool:
+    """Return whether the weights of a stored head are those of the requested one."""
+    length, thresholds = requested.max_length, requested.thresholds
+    return replace(stored, max_length=length, thresholds=thresholds) == requested
 
 
 def stored_head(

@@ -11,7 +11,7 @@ from minibert.checkpoint.config_file import read_encoder_config, read_head_confi
 from minibert.checkpoint.families import FAMILIES
 from minibert.checkpoint.load import load_classifier
 from minibert.commands.arguments import TrainArguments
-from minibert.commands.options import RunOptions, Settings
+from minibert.commands.options import RunOptions
 from minibert.commands.session import RunCallback, Session
 from minibert.data.batches import TextDataset
 from minibert.data.classes import output_names
@@ -24,8 +24,6 @@ from minibert.hub import find_model
 from minibert.inference.batched import InferenceModel, prepare_for_inference
 from minibert.inference.text_classifier import TextClassifier
 from minibert.model.config import EncoderConfig, HeadConfig
-from minibert.tasks.choice import task_of
-from minibert.tasks.multi_label import with_thresholds
 from minibert.tasks.task import Task, check_finite
 from minibert.training.frozen import check_layers
 from minibert.training.loop import fit
@@ -61,12 +59,13 @@ def main(arguments: TrainArguments) -> None:
         tokenizer.save(run.folder.path, wordpiece_class=FAMILIES[config.family].wordpiece_class)
         write_config(run.folder.path, config, head)
         training = train(classifier, datasets, settings.training, compute, run)
-        best = load_classifier(run.folder.path).model
-        ready = prepare_for_inference(best, compute)
+        best = TextClassifier(load_classifier(run.folder.path), tokenizer)
         if head.task == "multi-label":
-            head = tune_thresholds(ready, datasets["validation"], head, settings)
-            write_config(run.folder.path, config, head)
-        figures, predictions = evaluate(ready, datasets, splits, task_of(head), settings.training)
+            how = settings.run.thresholds
+            best = best.tune_thresholds(datasets["validation"], how=how, compute=compute)
+            write_config(run.folder.path, config, best.checkpoint.head)
+        ready = prepare_for_inference(best.model, compute)
+        figures, predictions = evaluate(ready, datasets, splits, best.task, settings.training)
         run.folder.finish({**figures, "training": training}, predictions)
 
 
@@ -139,18 +138,6 @@ def smaller_batches(train: TextDataset, options: TrainingOptions, compute: Compu
         f"training on {size} texts per batch, the longest of {longest} tokens; start a new run "
         f"with {' or '.join(advice or ['fewer texts'])}"
     )
-
-
-def tune_thresholds(
-    model: InferenceModel, validation: TextDataset, head: HeadConfig, settings: Settings
-) -> HeadConfig:
-    """Return the head with the thresholds that the options ask for."""
-    logits = model.logits(validation, batch_size=settings.training.batch_size)
-    head = with_thresholds(head, logits, validation.labels, how=settings.run.thresholds)
-    shown = ", ".join(f"{x:.3f}" for x in head.thresholds[:8])
-    more = ", ..." if len(head.thresholds) > 8 else ""
-    print(f"thresholds ({settings.run.thresholds}): {shown}{more}")
-    return head
 
 
 def evaluate(

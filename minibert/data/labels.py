@@ -34,7 +34,7 @@ def label_cells(row: Row, columns: Columns) -> Any:
 
 
 def choose_task(cells: Sequence[Any], columns: Columns, form: LabelFormat) -> tuple[str, str]:
-    """Return the task that the labels of all rows suggest, and the reason."""
+    """Return the task that the labels of all rows suggest, and the reason if it needs one."""
     if form.task != "auto":
         return form.task, "as requested"
     if columns.labels:
@@ -44,17 +44,19 @@ def choose_task(cells: Sequence[Any], columns: Columns, form: LabelFormat) -> tu
     if form.separator:
         return "multi-label", "--label-separator is given"
     lists = [cell for cell in cells if isinstance(cell, list)]
-    if lists and not all(isinstance(x, float) for cell in lists for x in cell):
+    if lists and all(isinstance(x, float) for cell in lists for x in cell):
+        return "regression", f"the column {columns.label} has lists of numbers"
+    if lists:
         return "multi-label", f"the column {columns.label} has lists"
     numbers = [_number(cell) for cell in cells]
-    if all(number is not None for number in numbers):
+    if None not in numbers:
         if form.model_task == "regression":
             return "regression", "the model predicts numbers"
-        if any(number != int(number) for number in numbers if number is not None):
+        if any(not x.is_integer() for x in numbers if x is not None):
             return "regression", f"the column {columns.label} has numbers with fractions"
         if len(set(numbers)) > 2:
             return "single-label", "whole numbers are classes; --task regression predicts them"
-    return "single-label", "each row has one class"
+    return "single-label", ""
 
 
 def read_label(cells: Any, task: str, columns: Columns, separator: str | None) -> Label:

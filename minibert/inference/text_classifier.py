@@ -1,7 +1,7 @@
 """A classifier with its tokenizer: from a checkpoint, to datasets, into a folder."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,21 @@ from minibert.checkpoint.families import FAMILIES
 from minibert.checkpoint.load import Checkpoint, load_classifier
 from minibert.checkpoint.load import load_encoder as load_encoder_folder
 from minibert.checkpoint.save import save_weights
-from minibert.data.batches import TextDataset, TokenIds
+from minibert.data.batches import Dataset, TextDataset, TokenIds
 from minibert.data.columns import Columns
 from minibert.data.examples import Examples
 from minibert.data.labels import Label, read_label
 from minibert.data.limits import SURROGATE
 from minibert.data.tokenizer import Tokenizer
+from minibert.device import Compute, choose_compute
 from minibert.errors import InputError, printable
 from minibert.hub import find_model
+from minibert.inference.batched import prepare_for_inference
 from minibert.model.classifier import Classifier
 from minibert.model.config import HEADS, POOLINGS, TASKS, HeadConfig
 from minibert.model.encoder import Encoder
 from minibert.tasks.choice import task_of
+from minibert.tasks.multi_label import with_thresholds
 from minibert.tasks.task import Task
 
 
@@ -136,7 +139,7 @@ class TextClassifier:
         texts = as_texts(texts, "texts")
         targets = None
         if labels is not None:
-            values = as_labels(labels, self.checkpoint.head.task)
+            values = as_labels(labels, self.checkpoint.head)
             check_lengths(texts, values, "labels")
             places = [f"labels[{number}]" for number in range(len(texts))]
             examples = Examples("labels", texts, labels=list(values), places=places)
@@ -165,6 +168,19 @@ class TextClassifier:
         return TextDataset(
             rows, labels, pad_token_id=config.pad_token_id, token_types=config.token_types > 1
         )
+
+    def tune_thresholds(
+        self, validation: Dataset, *, how: str = "tuned", compute: Compute | None = None
+    ) -> "TextClassifier":
+        """Return the classifier with the thresholds that have the best F1 on these texts.
+
+        For a model of several labels. `how` is "tuned", one threshold for each class, "shared", one
+        for all, or a number, the threshold itself.
+        """
+        model = prepare_for_inference(self.model, compute or choose_compute(), keep=True)
+        logits = model.logits(validation, batch_size=32)
+        head = with_thresholds(self.checkpoint.head, logits, validation.labels, how=how)
+        return replace(self, checkpoint=replace(self.checkpoint, head=head))
 
     def save(self, folder: Path | str) -> None:
         """Write a Hugging Face folder: config.json, model.safetensors, the tokenizer's files."""
@@ -203,16 +219,23 @@ def as_names(values: str | Iterable[Any], name: str) -> list[str]:
     return names
 
 
-def as_labels(values: Iterable[Any], task: str) -> Sequence[Label]:
-    """Return labels as `labels.Label`. Raises InputError, with the place, for other values."""
-    if task == "single-label":
+def as_labels(values: Iterable[Any], head: HeadConfig) -> Sequence[Label]:
+    """Return labels as `labels.Label`. Raises InputError, with the place, for other values.
+
+    The columns of an array of 0 and 1 (N, C) are the classes.
+    """
+    if head.task == "single-label":
         return as_names(values, "labels")
     found: list[Label] = []
+    columns = Columns("", label="labels")
+    is_table = head.task == "multi-label" and getattr(values, "ndim", 1) == 2
     for number, value in enumerate(as_list(values, "labels")):
         cell = value.tolist() if hasattr(value, "tolist") else value  # of numpy or torch
         cell = list(cell) if isinstance(cell, tuple | set) else cell
         try:
-            found.append(read_label(cell, task, Columns("", label="labels"), None))
+            if is_table:
+                cell = dict(zip(head.labels, cell, strict=True))
+            found.append(read_label(cell, head.task, columns, None))
         except ValueError as error:
             raise InputError(f"labels[{number}]: {error}") from None
     return found

@@ -69,8 +69,9 @@ class Regression(Task):
         return targets.mean(dim=0)
 
     def score(self, logits: Tensor, targets: Tensor) -> RegressionScores:
-        """Return errors and correlations; the loss is the mean squared error."""
-        loss = float(F.mse_loss(logits.float(), targets))
+        """Return errors and correlations; the loss is the squared error of standardized numbers."""
+        weights = 1 / _deviations(targets)
+        loss = float(F.mse_loss(logits.float() * weights, targets * weights))
         return score_regression(logits, targets, self.names, loss=loss)
 
     def report(self, logits: Tensor, targets: Tensor) -> str:

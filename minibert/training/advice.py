@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 from minibert.tasks.task import LOWER_IS_BETTER, show_figure
 from minibert.training.history import EpochRecord
-from minibert.training.options import TrainingOptions
 from minibert.training.state import TrainState
 
 # Learning rates outside these ranges are the likely cause if nothing is learned.
