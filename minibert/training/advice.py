@@ -108,16 +108,19 @@ def overfitting(state: TrainState, history: Sequence[EpochRecord]) -> str | None
     if len(history) < 3:
         return None
     training = [record.train_loss for record in history[-3:]]
-    validation = [float(record.validation["loss"] or 0) for record in history]
-    rises = validation[-3] < validation[-2] < validation[-1]
+    validation = [record.validation["loss"] or 0.0 for record in history[-3:]]
+    rises = validation[0] < validation[1] < validation[2]
     if not (rises and training[0] > training[1] > training[2]):
         return None
-    lowest = min(range(len(validation)), key=validation.__getitem__) + 1
+    since, name = history[-3].epoch, state.task.selects(state.options.select)
+    remedy = "fewer --epochs, --patience 1 or more texts"
+    if state.best_epoch > since:  # the model still gains, but is ever more sure of its mistakes
+        remedy = f"--select loss if probabilities matter more than {name}"
     return (
-        f"since epoch {len(history) - 2} the training loss fell from {training[0]:.4f} to "
-        f"{training[2]:.4f} and the validation loss rose from {validation[-3]:.4f} to "
-        f"{validation[-1]:.4f}; likely the model learns the training texts by heart; try "
-        f"--epochs {lowest}, --patience 1, a lower --encoder-lr, or more texts"
+        f"since epoch {since} the training loss fell from {training[0]:.4f} to {training[2]:.4f} "
+        f"and the validation loss rose from {validation[0]:.4f} to {validation[2]:.4f}; likely the "
+        f"model learns the training texts by heart; {name} was best after epoch "
+        f"{state.best_epoch}; try {remedy}"
     )
 
 
