@@ -54,7 +54,9 @@ def load_classifier(folder: Path, requested: HeadConfig | None = None) -> Checkp
     notes = [f"encoder: {len(known)} tensors from {file.name}"]
 
     stored = read_head_config(folder)
-    is_stored = stored is not None and replace(stored, max_length=head.max_length) == head
+    # Neither the length nor thresholds are in the weights.
+    changes: dict[str, Any] = {"max_length": head.max_length, "thresholds": head.thresholds}
+    is_stored = stored is not None and replace(stored, **changes) == head
     with torch.device("meta" if is_stored else "cpu"):
         head_module = Head(config, head)
     origin = "new (its weights are random)"
@@ -63,10 +65,18 @@ def load_classifier(folder: Path, requested: HeadConfig | None = None) -> Checkp
         fill(head_module, names, tensors, file)
         known |= {name for group in names.values() for name in group}
         origin = "from the checkpoint"
-    notes.append(f"head: {head.kind}, {len(head.labels)} classes, {origin}")
+    notes.append(f"head: {head.kind}, {outputs(head)}, {origin}")
     notes += notes_on_ignored(tensors.keys() - known, file)
     model = Classifier(encoder, head_module, pooling=head.pooling)
     return Checkpoint(model.eval(), config, head, tuple(notes))
+
+
+def outputs(head: HeadConfig) -> str:
+    """Return the number of a head's outputs, for a person."""
+    count = len(head.labels)
+    if head.task == "regression":
+        return f"{count} number{'s' if count > 1 else ''}"
+    return f"{count} classes"
 
 
 def stored_head(
