@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from helpers import ROOT, random_texts, start_script, tiny_classifier
+from helpers import ROOT, a_task, random_texts, start_script, tiny_classifier
 
 from minibert import ProgressBar, TrainingOptions, choose_compute, fit
 from minibert.training.state import EpochRecord
@@ -127,9 +127,11 @@ def test_without_a_terminal_a_run_prints_about_ten_plain_lines(capsys, epochs, c
 
 
 def test_epoch_lines_of_large_numbers_fit_in_80_columns(capsys):
+    validation = {"accuracy": 1.0, "macro-f1": 1.0, "loss": 2.3456}
     state = SimpleNamespace(
-        options=SimpleNamespace(epochs=100),
-        history=[EpochRecord(100, 2.3456, 1e-5, 2.3456, 1.0, 1.0, 12345.6, 1.0)],
+        task=a_task(),
+        options=SimpleNamespace(epochs=100, select=None),
+        history=[EpochRecord(100, 2.3456, 1e-5, validation, 12345.6, 1.0)],
         best_epoch=100,
     )
     ProgressBar().on_epoch(state)  # type: ignore[arg-type]
