@@ -18,6 +18,7 @@ class SingleLabel(Task):
     """Targets are class numbers, int64 (N,)."""
 
     figures = ("accuracy", "macro-f1", "loss")
+    prior = "the class frequencies"
     keys = ("label", "probability", "probabilities")
 
     def targets(self, examples: Examples, *, numbers: bool = False) -> np.ndarray:
@@ -49,6 +50,12 @@ class SingleLabel(Task):
     def total_weight(self, targets: Tensor, weights: Tensor) -> Tensor:
         """Return the sum of the labels' weights, as PyTorch's mean divides by."""
         return weights[targets].sum()
+
+    def constant(self, targets: Tensor, weights: Tensor, options: LossOptions) -> Tensor:
+        """Return the logarithms of the classes' frequencies, weighted and smoothed as the loss."""
+        counts, smoothing = torch.bincount(targets, minlength=len(weights)), options.label_smoothing
+        smoothed = counts * (1 - smoothing) + len(targets) * smoothing / len(weights)
+        return (smoothed * weights).clamp(min=1e-6).log()  # a class may have no text
 
     def score(self, logits: Tensor, targets: Tensor) -> Scores:
         """Return accuracy, F1 and loss."""

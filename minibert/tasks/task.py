@@ -57,6 +57,7 @@ class Task(ABC):
     """
 
     figures: ClassVar[tuple[str, ...]]  # names for --select, the default first
+    prior: ClassVar[str]  # what the best constant prediction knows
     keys: tuple[str, ...]  # of a prediction's record; the last may have a value for each name
 
     def __init__(self, head: HeadConfig) -> None:
@@ -96,6 +97,10 @@ class Task(ABC):
     @abstractmethod
     def total_weight(self, targets: Tensor, weights: Tensor) -> Tensor:
         """Return what the summed loss is divided by to be a mean."""
+
+    @abstractmethod
+    def constant(self, targets: Tensor, weights: Tensor, options: LossOptions) -> Tensor:
+        """Return the logits (C,) that have the least loss if all texts get the same."""
 
     @abstractmethod
     def score(self, logits: Tensor, targets: Tensor) -> Scores:
