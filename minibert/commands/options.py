@@ -17,6 +17,7 @@ from minibert.training.options import TrainingOptions
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 METAVARS: dict[Any, str] = {
     **{int: "N", float: "X", length: "N", ratios: "A:B:C", column_names: "NAME,NAME"},
+    threshold: "P",,
 }
 WIDEST = 50  # characters of a flag's choices before its help; more are in the help
 
@@ -52,8 +53,8 @@ class RunOptions:
     )
     thresholds: str = option(
         "tuned",
-        "lowest probability of a class, for several labels: tuned on validation for each class, "
-        "shared: tuned, one for all, or a number",
+        "probability from which a class is predicted, for several labels: tuned (for each class, "
+        "on validation), shared (tuned, one for all) or a number",
         parse=threshold,
     )
     device: str = option("auto", "cpu, cuda, cuda:1 or mps; auto: a GPU if there is one")
