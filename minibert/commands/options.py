@@ -15,10 +15,6 @@ from minibert.options import check_options, flag_name, length, option
 from minibert.training.options import TrainingOptions
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-METAVARS: dict[Any, str] = {
-    **{int: "N", float: "X", length: "N", ratios: "A:B:C", column_names: "NAME,NAME"},
-    threshold: "P",,
-}
 WIDEST = 50  # characters of a flag's choices before its help; more are in the help
 
 
@@ -34,6 +30,12 @@ def threshold(text: str) -> str:
                 f"{text!r} is neither tuned nor shared nor a number between 0 and 1"
             )
     return text
+
+
+METAVARS: dict[Any, str] = {
+    **{int: "N", float: "X", length: "N", ratios: "A:B:C", column_names: "NAME,NAME"},
+    threshold: "P",
+}
 
 
 @dataclass(frozen=True)
