@@ -240,6 +240,23 @@ def test_encoder_and_head_are_read_as_they_were_written(
     assert read_head_config(tmp_path) == head
 
 
+@pytest.mark.parametrize(
+    ("task", "labels", "thresholds"),
+    [
+        ("multi-label", ("a", "b"), (0.25, 0.75)),
+        ("multi-label", ("a",), ()),
+        ("regression", ("stars",), ()),
+        ("regression", ("stars", "length"), ()),
+    ],
+)
+def test_the_task_and_its_thresholds_are_read_as_they_were_written(
+    task: str, labels: tuple[str, ...], thresholds: tuple[float, ...], tmp_path: Path
+) -> None:
+    head = HeadConfig("mlp", "cls", labels, 17, task, thresholds)
+    write_config(tmp_path, TINY, head)
+    assert read_head_config(tmp_path) == head
+
+
 # Refusals: the message names the file and the key
 
 
@@ -393,7 +410,6 @@ def test_classes_are_ordered_by_their_numbers_not_by_the_text_of_the_numbers() -
         {"0": "a", "2": "b"},  # a gap
         {"zero": "a", "one": "b"},
         ["a", "b"],
-        {"0": "a"},  # one class
         {"0": "a", "1": None},
         {"0": "a", "1": ["b"]},
         {"0": "a", "1": "a"},
@@ -408,13 +424,43 @@ def test_bad_id2label_is_refused(id2label: Any) -> None:
         head_of(minibert=minibert_entry(), id2label=id2label)
 
 
-@pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
-def test_another_problem_type_is_refused(problem: str) -> None:
-    with pytest.raises(InputError, match=rf"problem_type is '{problem}'"):
+@pytest.mark.parametrize(
+    ("problem", "task"),
+    [
+        ("single_label_classification", "single-label"),
+        ("multi_label_classification", "multi-label"),
+        ("regression", "regression"),
+        (None, "single-label"),
+    ],
+)
+def test_the_problem_type_is_the_task(problem: str | None, task: str) -> None:
+    found = head_of(architectures=["BertForSequenceClassification"], problem_type=problem)
+    assert found is not None and (found.task, len(found.labels)) == (task, 2)
+
+
+def test_one_output_without_a_problem_type_is_a_number_as_in_transformers() -> None:
+    found = head_of(architectures=["BertForSequenceClassification"], id2label={"0": "LABEL_0"})
+    assert found == HeadConfig("native", "pooler", ("LABEL_0",), 40, "regression")
+    counted = head_of(architectures=["BertForSequenceClassification"], num_labels=1)
+    assert counted == found
+
+
+def test_one_class_is_none_to_choose_from() -> None:
+    with pytest.raises(InputError, match=r"^config\.json: one class is none to choose from"):
+        head_of(
+            architectures=["BertForSequenceClassification"],
+            problem_type="single_label_classification",
+            num_labels=1,
+        )
+
+
+@pytest.mark.parametrize("problem", ["classification", "", 2, ["regression"]])
+def test_an_unknown_problem_type_is_refused(problem: Any) -> None:
+    with pytest.raises(InputError, match=r"^config\.json: problem_type is .*, not one of single"):
         head_of(architectures=["BertForSequenceClassification"], problem_type=problem)
 
 
-@pytest.mark.parametrize("count", [1, 0, -2, 2.0, "2", 10**6])
+@pytest.mark.parametrize("count", [0, -2, 2.0, "2", 10**6])
 def test_another_number_of_labels_is_refused(count: Any) -> None:
     with pytest.raises(InputError, match=r"^config\.json: num_labels is "):
         head_of(architectures=["BertForSequenceClassification"], num_labels=count)
@@ -438,6 +484,10 @@ def test_architectures_must_be_a_list(architectures: Any) -> None:
         minibert_entry(max_length="17"),
         minibert_entry(max_length=2),
         minibert_entry(max_length=TINY.positions + 1),
+        minibert_entry(thresholds=[0.5]),  # of two classes
+        minibert_entry(thresholds=[0.5, 1.5]),
+        minibert_entry(thresholds=[0.5, "0.5"]),
+        minibert_entry(thresholds=0.5),
     ],
 )
 def test_a_damaged_minibert_entry_is_refused(entry: Any) -> None:

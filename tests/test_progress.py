@@ -134,11 +134,12 @@ def test_without_a_terminal_a_run_prints_about_ten_plain_lines(capsys, epochs, c
 
 
 def test_epoch_lines_of_large_numbers_fit_in_80_columns(capsys):
+    validation = {"accuracy": 1.0, "macro-f1": 1.0, "loss": 2.3456}
     state = SimpleNamespace(
         task=a_task(),
         baseline=BASELINE,
         options=TrainingOptions(epochs=100),
-        history=[EpochRecord(100, 2.3456, 1e-5, {"loss": 2.3456, "accuracy": 1.0}, 1.0, 12345.6)],
+        history=[EpochRecord(100, 2.3456, 1e-5, validation, 1.0, 12345.6)],
         best_epoch=100,
         step=100,
     )

@@ -29,6 +29,7 @@ from minibert.commands.arguments import parse_train
 from minibert.commands.train import main, smaller_batches
 from minibert.device import Compute, memory_advice
 from minibert.errors import InputError
+from minibert.model.config import HeadConfig
 from minibert.training.loop import fit
 from minibert.training.options import TrainingOptions
 
@@ -287,9 +288,9 @@ def test_a_rate_too_high_is_one_line_with_files_and_lines(place):
 class Hungry(torch.nn.Module):
     """A head that runs out of memory, as a CPU's allocator, Python or a GPU says it."""
 
-    def __init__(self, error: Exception | None) -> None:
+    def __init__(self, config: HeadConfig, error: Exception | None) -> None:
         super().__init__()
-        self.out, self.error = torch.nn.Linear(12, 3), error
+        self.config, self.out, self.error = config, torch.nn.Linear(12, 3), error
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         if self.error is None:
@@ -302,7 +303,7 @@ class Hungry(torch.nn.Module):
 )
 def test_out_of_memory_says_what_to_change(error):
     model, texts = tiny_classifier(), random_texts(7)
-    model.head = Hungry(error)
+    model.head = Hungry(model.head.config, error)
     options = TrainingOptions(batch_size=4)
     with (
         pytest.raises(InputError) as raised,

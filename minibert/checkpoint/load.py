@@ -63,10 +63,7 @@ def load_classifier(folder: Path, requested: HeadConfig | None = None) -> Checkp
         fill(head_module, names, tensors, file)
         known |= {name for group in names.values() for name in group}
         origin = "from the checkpoint"
-    outputs = f"{len(head.labels)} classes"
-    if head.task == "regression":
-        outputs = f"{len(head.labels)} number{'s' if len(head.labels) > 1 else ''}"
-    notes.append(f"head: {head.kind}, {outputs}, {origin}")
+    notes.append(f"head: {head.kind}, {outputs(head)}, {origin}")
     notes += notes_on_ignored(tensors.keys() - known, file)
     model = Classifier(encoder, head_module, pooling=head.pooling)
     return Checkpoint(model.eval(), config, head, tuple(notes))
@@ -76,6 +73,14 @@ def same_head(stored: HeadConfig, requested: HeadConfig) -> bool:
     """Return whether the weights of a stored head are those of the requested one."""
     length, thresholds = requested.max_length, requested.thresholds
     return replace(stored, max_length=length, thresholds=thresholds) == requested
+
+
+def outputs(head: HeadConfig) -> str:
+    """Return the number of a head's outputs, for a person."""
+    count = len(head.labels)
+    if head.task == "regression":
+        return f"{count} number{'s' if count > 1 else ''}"
+    return f"{count} classes"
 
 
 def stored_head(

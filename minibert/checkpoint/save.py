@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from minibert.checkpoint.families import FAMILIES, head_names
 from minibert.checkpoint.load import tensor_names
 from minibert.files import write_atomic
-from minibert.model.classifier import Classifier, Head, Unit
+from minibert.model.classifier import Classifier, Head
 from minibert.model.config import EncoderConfig, HeadConfig
 
 
@@ -39,7 +39,7 @@ def save_weights(folder: Path, model: Classifier, config: EncoderConfig, head: H
 
 def in_unit(head: Head) -> Head:
     """Return the head, or a copy whose output layer has the data's unit in its weights."""
-    if not isinstance(head.unit, Unit):
+    if head.unit is None:
         return head
     head = copy.deepcopy(head)
     mean = torch.zeros(len(head.out.bias))

@@ -15,7 +15,8 @@ def output_names(examples: Examples) -> tuple[str, ...]:
     """Return the names of the outputs: the classes, or the columns of the numbers.
 
     Classes are sorted, numbers by value before names, or in the order of their columns. The column
-    `label_text` names the numbers. Raises InputError if there is only one class.
+    `label_text` names the numbers. Raises InputError if there is only one class, or if no row has
+    the class of a column.
     """
     columns = examples.columns
     if examples.task == "regression":
@@ -27,6 +28,11 @@ def output_names(examples: Examples) -> tuple[str, ...]:
         names = columns.labels or tuple(sorted(found, key=_natural))
         if not found:
             raise InputError(f"{examples.source}: no row has a class")
+        if absent := [name for name in names if name not in found]:
+            raise InputError(
+                f"{examples.source}: no row has the class {printable(absent[0])!r}; drop it from "
+                "--label-columns, or add rows"
+            )
         return names
     return class_names(examples)
 

@@ -14,7 +14,7 @@ from minibert.data.columns import (
     field_names,
     possible_pair,
 )
-from minibert.data.labels import LabelFormat, choose_task, label_cells, one_class, read_label
+from minibert.data.labels import LabelFormat, choose_task, label_cells, read_class, read_label
 from minibert.data.readers import Row, file_format, read_rows
 from minibert.errors import InputError, printable
 
@@ -142,8 +142,9 @@ def _append(examples: Examples, row: Row, columns: Columns | None, place: str) -
     text = text_of(row, columns.text)
     second = None if columns.pair is None else text_of(row, columns.pair)
     cells = label_cells(row, columns)
-    if columns.label_name:
-        label, name = one_class(cells), one_class(row.fields.get(columns.label_name))
+    if columns.label_name and not isinstance(cells, list):
+        label = read_class(cells, str(columns.label))
+        name = read_class(row.fields.get(columns.label_name), columns.label_name)
         if examples.names.setdefault(label, name) != name:
             raise ValueError(
                 f"the label {label} is named {printable(name, 40)!r} here and "

@@ -1,6 +1,5 @@
 """The cells of a row to its label: one class, several classes, or numbers."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from minibert.errors import CONTROL_CHARACTERS, printable
 Label = str | tuple[str, ...] | tuple[float, ...]
 
 SEPARATOR = "|"
+LARGEST = 2.0**127  # of numbers; float32's largest is nearly twice as large
 
 
 @dataclass(frozen=True)
@@ -38,21 +38,23 @@ def choose_task(cells: Sequence[Any], columns: Columns, form: LabelFormat) -> tu
     if form.task != "auto":
         return form.task, "as requested"
     if columns.labels:
-        if all(_flag(x) is not None for cell in cells for x in cell.values()):
-            return "multi-label", "--label-columns names one column of 0 and 1 for each class"
-        return "regression", "--label-columns names columns of numbers"
+        values = [x for cell in cells for x in cell.values()]
+        if any(_flag(x) is None and _number(x) is not None for x in values):
+            return "regression", "--label-columns names columns of numbers"
+        return "multi-label", "--label-columns names one column of 0 and 1 for each class"
     if form.separator:
         return "multi-label", "--label-separator is given"
     lists = [cell for cell in cells if isinstance(cell, list)]
-    if lists and all(isinstance(x, float) for cell in lists for x in cell):
-        return "regression", f"the column {columns.label} has lists of numbers"
     if lists:
+        values = [x for cell in lists for x in cell]
+        if any(isinstance(x, float) for x in values) and None not in map(_number, values):
+            return "regression", f"the column {columns.label} has lists of numbers"
         return "multi-label", f"the column {columns.label} has lists"
-    numbers = [_number(cell) for cell in cells]
-    if None not in numbers:
+    numbers = [number for number in map(_number, cells) if number is not None]
+    if 2 * len(numbers) > len(cells):  # the other cells are errors
         if form.model_task == "regression":
             return "regression", "the model predicts numbers"
-        if any(not x.is_integer() for x in numbers if x is not None):
+        if any(number != int(number) for number in numbers):
             return "regression", f"the column {columns.label} has numbers with fractions"
         if len(set(numbers)) > 2:
             return "single-label", "whole numbers are classes; --task regression predicts them"
@@ -68,6 +70,14 @@ def read_label(cells: Any, task: str, columns: Columns, separator: str | None) -
         if task == "regression":
             return _numbers(cells)
         return one_class(cells)
+    except ValueError as error:
+        raise ValueError(f"column {column}: {error}") from None
+
+
+def read_class(cell: Any, column: str) -> str:
+    """Return the class in a cell. Raises ValueError with the column and what is wrong with it."""
+    try:
+        return one_class(cell)
     except ValueError as error:
         raise ValueError(f"column {column}: {error}") from None
 
@@ -105,6 +115,9 @@ def _several_classes(value: Any, separator: str) -> tuple[str, ...]:
 def _numbers(value: Any) -> tuple[float, ...]:
     """Return the number of a cell, or those of a list or of several columns."""
     if isinstance(value, Mapping):
+        wrong = next((name for name, cell in value.items() if _number(cell) is None), None)
+        if wrong is not None:
+            raise ValueError(f"{wrong} holds {_shown(value[wrong])}, not a number")
         value = list(value.values())
     values = value if isinstance(value, list) else [value]
     numbers = [_number(x) for x in values]
@@ -115,14 +128,14 @@ def _numbers(value: Any) -> tuple[float, ...]:
 
 
 def _number(value: Any) -> float | None:
-    """Return a cell's number; None if it has none or is not finite."""
+    """Return a cell's number; None if it has none or is not finite in float32."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:
         number = float(value)
     except (ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) < LARGEST else None
 
 
 def _flag(value: Any) -> bool | None:

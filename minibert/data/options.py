@@ -11,7 +11,7 @@ from minibert.model.config import TASKS
 from minibert.options import check_options, length, option
 
 
-def names(text: str) -> tuple[str, ...]:
+def column_names(text: str) -> tuple[str, ...]:
     """Parse --label-columns: names separated by commas."""
     return tuple(name.strip() for name in text.split(","))
 
@@ -46,7 +46,7 @@ class DataOptions:
     pair_column: str | None = option(None, "column of a second text", shown="found by its name")
     label_column: str | None = option(None, "column of the label", shown="found by its name")
     label_columns: tuple[str, ...] | None = option(
-        None, "a column of 0 and 1 for each class, or of numbers", parse=names, shown="none"
+        None, "a column of 0 and 1 for each class, or of numbers", parse=column_names, shown="none"
     )
     label_separator: str | None = option(
         None, "between the classes of a row in one cell", shown="| for several labels"
@@ -79,7 +79,9 @@ class DataOptions:
             object.__setattr__(self, "label_columns", tuple(self.label_columns))
         if self.label_columns and self.label_column:
             problems.append("--label-columns takes the place of --label-column; drop one")
-        if self.label_columns and len(set(self.label_columns)) < len(self.label_columns):
+        if self.label_columns is not None and not isinstance(self.label_columns, tuple):
+            problems.append(f"--label-columns is {self.label_columns!r}; it needs a tuple of names")
+        elif self.label_columns and len(set(self.label_columns)) < len(self.label_columns):
             problems.append("--label-columns names a column twice")
         if not _is_ratio(self.split):
             problems.append(f"--split is {self.split}; it needs three whole numbers, none below 1")

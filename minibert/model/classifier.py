@@ -38,7 +38,7 @@ class Head(nn.Module):
         self.dropout = Dropout(shape.dropout)
         self.out = nn.Linear(shape.hidden or config.width, len(head.labels))
         is_regression = head.task == "regression"
-        self.unit: nn.Module = Unit(len(head.labels)) if is_regression else nn.Identity()
+        self.unit = Unit(len(head.labels)) if is_regression else None
         self.config = head
         if head.kind == "mlp":
             assert self.dense is not None
@@ -54,12 +54,17 @@ class Head(nn.Module):
         """Features (B, D) -> logits (B, C)."""
         if self.dense is not None:
             x = self.activation(self.dense(self.input_dropout(x)))
-        return self.unit(self.out(self.dropout(x)))
+        x = self.dropout(x)
+        if self.unit is not None:
+            # A saved head has the data's unit in its weights: bf16 rounds 1000.4 to 1000.
+            with torch.autocast(x.device.type, enabled=False):
+                return self.unit(self.out(x.to(self.out.weight.dtype)))
+        return self.out(x)
 
     @torch.no_grad()
     def set_unit(self, mean: Tensor, deviation: Tensor) -> None:
         """Let `out` compute (y - mean) / deviation, (C,) each; a trained head's y stay the same."""
-        assert isinstance(self.unit, Unit)
+        assert self.unit is not None
         unit, mean, deviation = self.unit, mean.to(self.out.bias), deviation.to(self.out.bias)
         if self.out.weight.any() or self.out.bias.any() or unit.mean.any():
             self.out.weight.mul_((unit.deviation / deviation)[:, None])

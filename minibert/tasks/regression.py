@@ -45,7 +45,7 @@ class Regression(Task):
 
     def prepare_head(self, head: Head, targets: Tensor) -> None:
         """Let the head's output layer work on numbers of mean 0 and deviation 1."""
-        head.set_unit(targets.mean(dim=0), _deviations(targets))
+        head.set_unit(targets.double().mean(dim=0).float(), _deviations(targets))
 
     def weights(self, targets: Tensor, options: LossOptions) -> Tensor:
         """Return 1 / deviation of each number: the loss does not depend on the unit."""
@@ -70,8 +70,8 @@ class Regression(Task):
 
     def score(self, logits: Tensor, targets: Tensor) -> RegressionScores:
         """Return errors and correlations; the loss is the squared error of standardized numbers."""
-        weights = 1 / _deviations(targets)
-        loss = float(F.mse_loss(logits.float() * weights, targets * weights))
+        weights = 1 / _deviations(targets.double())
+        loss = float(F.mse_loss(logits.double() * weights, targets.double() * weights))
         return score_regression(logits, targets, self.names, loss=loss)
 
     def report(self, logits: Tensor, targets: Tensor) -> str:
@@ -87,8 +87,8 @@ class Regression(Task):
         return self.labels(logits)
 
     def labels(self, targets: Tensor) -> list[Any]:
-        """Return the number or numbers of each row, with the digits that float32 has."""
-        rows = [tuple(float(f"{x:.7g}") for x in row) for row in targets.tolist()]
+        """Return the number or numbers of each row, with as many digits as float32 needs."""
+        rows = [tuple(float(str(x)) for x in row) for row in targets.float().numpy()]
         return [row[0] for row in rows] if len(self.names) == 1 else rows
 
     def records(self, logits: Tensor) -> list[dict[str, Any]]:
@@ -101,5 +101,5 @@ class Regression(Task):
 
 def _deviations(targets: Tensor) -> Tensor:
     """Return the standard deviation of each column; 1 for a constant one."""
-    deviations = targets.std(dim=0, correction=0)
+    deviations = targets.double().std(dim=0, correction=0).float()
     return torch.where(deviations > 0, deviations, 1.0)
