@@ -18,7 +18,8 @@ from torch import Tensor
 from minibert.data.batches import Dataset, FeatureDataset
 from minibert.device import Compute
 from minibert.model.classifier import Classifier
-from minibert.training.advice import overfitting
+from minibert.tasks.baseline import Baseline
+from minibert.training.advice import overfitting, worse_than_baseline
 from minibert.training.history import EpochRecord
 from minibert.training.loop import fit
 from minibert.training.options import TrainingOptions
@@ -189,6 +190,22 @@ def test_a_validation_of_other_labels_is_worse_than_its_commonest_class(advice):
         r"validation accuracy \d+\.\d% is worse than accuracy 33\.3%, which knowing only the class "
         "frequencies gives; likely the validation texts or labels are of another kind",
         line,
+    )
+
+
+def test_a_larger_error_than_the_mean_has_is_worse():
+    """For numbers, lower is better."""
+    state: Any = SimpleNamespace(
+        options=TrainingOptions(),
+        task=a_task("score", kind="regression"),
+        baseline=Baseline(1.0, {"rmse": 1.5}, distinct_labels=9),
+        step=500,
+    )
+    records = [EpochRecord(2, 1.1, 0.0, {"rmse": rmse}, 1.0, 1.0) for rmse in (1.4, 1.625)]
+    assert worse_than_baseline(state, records[:1]) is None
+    assert worse_than_baseline(state, records) == (
+        "validation RMSE 1.625 is worse than RMSE 1.5, which knowing only the mean gives; likely "
+        "the labels do not follow from the texts; compare some texts with their labels"
     )
 
 
