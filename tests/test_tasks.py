@@ -237,7 +237,7 @@ def test_options_of_another_task_are_refused(task):
         if task is NUMBERS
         else [TrainingOptions(regression_loss="huber")]
     ):
-        with pytest.raises(InputError, match="--(label-smoothing and|regression-loss huber)"):
+        with pytest.raises(InputError, match=r"--(label-smoothing and|regression-loss huber)"):
             task.check_options(wrong)
 
 
@@ -269,7 +269,7 @@ def test_one_number_is_a_number_and_several_are_a_tuple():
 @pytest.mark.parametrize("task", [MULTI, NUMBERS])
 def test_targets_of_another_task_or_model_are_refused(task):
     for wrong in (torch.tensor([0, 1]), torch.zeros(4, 2), torch.zeros(4, 3, dtype=torch.int64)):
-        with pytest.raises(InputError, match="the targets have shape .*; this model predicts"):
+        with pytest.raises(InputError, match=r"the targets have shape .*; this model predicts"):
             task.check(wrong)
     check_shape(torch.zeros(4, 3), 3, "")
     for wrong in (torch.zeros(4, 3), torch.tensor([0, 3])):
