@@ -205,13 +205,33 @@ def test_training_continues_from_a_finished_run_with_its_head(runs, tmp_path, ca
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
 
 
+def test_pairs_have_a_number(tmp_path):
+    """As in STS: how alike two texts are."""
+    lines = [
+        {"sentence1": row["text"], "sentence2": f"it {i}", "label": i / 8}
+        for i, row in enumerate(rows())
+    ]
+    write_csv(tmp_path / "pairs.csv", lines)
+    run, data, output = (str(tmp_path / name) for name in ("run", "pairs.csv", "out.jsonl"))
+    run_train("--data", data, *QUICK, "--epochs", "1", "--out", run)
+    predict.main(parse_predict(["--model", run, *PLAIN, "--input", data, "--output", output]))
+    records = [strict_json(line) for line in Path(output).read_text().splitlines()]
+    answers = load(run, device="cpu", precision="fp32").predict(
+        [line["sentence1"] for line in lines], [line["sentence2"] for line in lines]
+    )
+    assert [record["value"] for record in records] == pytest.approx(answers, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     "argv",
     [
         ("--data", "lists.jsonl", *LONG, "--freeze-layers", "1"),
-        ("--data", "number.csv", *LONG, "--head", "native", "--regression-loss", "huber"),
+        (
+            *("--data", "columns.csv", "--label-columns", "stars,length"),
+            *(*LONG, "--head", "native", "--regression-loss", "huber", "--select", "pearson"),
+        ),
     ],
-    ids=["several", "number"],
+    ids=["several", "numbers"],
 )
 def test_a_killed_run_resumes_to_the_same_bytes(place, tmp_path, argv):
     whole, run = tmp_path / "whole", tmp_path / "killed"
