@@ -11,7 +11,7 @@ from minibert.checkpoint.config_file import read_encoder_config, read_head_confi
 from minibert.checkpoint.families import FAMILIES
 from minibert.checkpoint.load import load_classifier
 from minibert.commands.arguments import TrainArguments
-from minibert.commands.options import RunOptions
+from minibert.commands.options import RunOptions, Settings
 from minibert.commands.session import RunCallback, Session
 from minibert.data.batches import TextDataset
 from minibert.data.classes import output_names
@@ -20,10 +20,13 @@ from minibert.data.examples import Examples
 from minibert.data.splits import Splits, describe_splits, read_splits
 from minibert.data.tokenizer import Tokenizer
 from minibert.device import Compute, cpu_has_bf16, memory_advice
+from minibert.errors import InputError
 from minibert.hub import find_model
 from minibert.inference.batched import InferenceModel, prepare_for_inference
 from minibert.inference.text_classifier import TextClassifier
 from minibert.model.config import EncoderConfig, HeadConfig
+from minibert.tasks.choice import task_of
+from minibert.tasks.multi_label import MultiLabel
 from minibert.tasks.task import Task, check_finite
 from minibert.training.frozen import check_layers
 from minibert.training.loop import fit
@@ -51,6 +54,7 @@ def main(arguments: TrainArguments) -> None:
     # The classifier, and the datasets for its classes
     torch.manual_seed(settings.training.seed)
     head = choose_head(folder, config, splits.train, settings.run, tokenized.max_length)
+    check_options(task_of(head), settings)
     classifier = TextClassifier(load_classifier(folder, head), tokenizer)
     datasets = build_datasets(tokenized, splits, classifier.task.targets, config)
     print(*session.notes(classifier), compute, sep="\n")
@@ -87,6 +91,14 @@ def same_outputs(stored: HeadConfig, names: Sequence[str], task: str) -> bool:
     if task == "regression" or stored.task != task:
         return stored.task == task and len(stored.labels) == len(names)
     return sorted(map(str.lower, stored.labels)) == sorted(map(str.lower, names))
+
+
+def check_options(task: Task, settings: Settings) -> None:
+    """Raise InputError for options of another task, before there is a run."""
+    task.check_options(settings.training)
+    task.selects(settings.training.select)
+    if settings.run.thresholds != RunOptions().thresholds and not isinstance(task, MultiLabel):
+        raise InputError("--thresholds is for several labels; drop it")
 
 
 def train(

@@ -82,8 +82,9 @@ def number_rows(examples: Examples, names: Sequence[str]) -> np.ndarray:
     """Return the numbers of each example, float32 (N, K). Raises InputError for another count."""
     for row, numbers in enumerate(examples.labels):
         if len(numbers) != len(names):
+            found = f"{len(numbers)} number{'s' if len(numbers) > 1 else ''}"
             raise InputError(
-                f"{examples.places[row]}: {len(numbers)} numbers; the model predicts {len(names)} "
+                f"{examples.places[row]}: {found}; the model predicts {len(names)} "
                 f"({', '.join(printable(name, 40) for name in names[:10])})"
             )
     return np.array(examples.labels, dtype=np.float32).reshape(len(examples), len(names))

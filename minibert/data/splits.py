@@ -74,9 +74,14 @@ def read_splits(options: DataOptions, *, model_task: str | None = None) -> Split
 def split_examples(examples: Examples, ratios: Sequence[int], *, seed: int) -> list[Examples]:
     """Split in ratios such as (70, 15, 15), stratified by class.
 
-    Raises InputError if a class has too few rows for one in each split.
+    Raises InputError if a split would have no row, or not every class of rows with one class each.
     """
     rows_of_splits = _rows_of_splits(examples, ratios, seed=seed)
+    if not all(map(len, rows_of_splits)):
+        raise InputError(
+            f"{examples.source}: has {len(examples)} rows, too few for {len(ratios)} splits of "
+            f"{':'.join(map(str, ratios))}; add rows, or give --validation and --test"
+        )
     names = ("train", "validation", "test") if len(ratios) == 3 else ("train", "validation")
     result = [
         examples.take(rows.tolist(), f"the {name} split of {examples.source}")
