@@ -198,7 +198,7 @@ def test_a_larger_error_than_the_mean_has_is_worse():
     state: Any = SimpleNamespace(
         options=TrainingOptions(),
         task=a_task("score", kind="regression"),
-        baseline=Baseline(1.0, {"rmse": 1.5}, distinct_labels=9),
+        baseline=Baseline(1.0, {"rmse": 1.5}, distinct_targets=9),
         step=500,
     )
     records = [EpochRecord(2, 1.1, 0.0, {"rmse": rmse}, 1.0, 1.0) for rmse in (1.4, 1.625)]

@@ -31,7 +31,7 @@ def test_classes_are_predicted_by_their_frequency(monkeypatch, rows):
     assert found.validation["accuracy"] == pytest.approx(accuracy_score(VALIDATION, predicted))
     macro = f1_score(VALIDATION, predicted, average="macro", zero_division=0)
     assert found.validation["macro-f1"] == pytest.approx(macro)
-    assert found.distinct_labels == 3
+    assert found.distinct_targets == 3
 
 
 def test_several_labels_have_their_mean_binary_entropy_and_frequencies():
@@ -41,7 +41,7 @@ def test_several_labels_have_their_mean_binary_entropy_and_frequencies():
     entropy = -(p * p.log() + (1 - p) * (1 - p).log()).mean()
     assert found.train_loss == pytest.approx(float(entropy), rel=1e-5)
     assert found.validation["map"] == pytest.approx(float(p.mean()))
-    assert found.distinct_labels == 4  # the same set is there twice
+    assert found.distinct_targets == 4  # the same set is there twice
 
 
 def test_numbers_are_predicted_by_their_mean_and_have_a_loss_of_1():

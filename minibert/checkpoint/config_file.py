@@ -44,8 +44,8 @@ def read_encoder_config(folder: Path) -> EncoderConfig:
 def read_head_config(folder: Path) -> HeadConfig | None:
     """Return the head that a folder stores, or None if it stores none that minibert can use.
 
-    Raises InputError only for the encoder's entries in `config.json`. A cross-encoder with one
-    output, a regression or a multi-label model can still lend its encoder to a new head.
+    Raises InputError only for the encoder's entries in `config.json`. A model whose head cannot be
+    used can still lend its encoder to a new head.
     """
     data, where = read_config(folder)
     encoder = parse_encoder(data, where=where)

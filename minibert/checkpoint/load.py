@@ -30,8 +30,12 @@ class Checkpoint:
 
     model: Classifier
     encoder: EncoderConfig
-    head: HeadConfig
     notes: tuple[str, ...]
+
+    @property
+    def head(self) -> HeadConfig:
+        """The head's kind and what its outputs are."""
+        return self.model.head.config
 
 
 def load_classifier(folder: Path, requested: HeadConfig | None = None) -> Checkpoint:
@@ -66,7 +70,7 @@ def load_classifier(folder: Path, requested: HeadConfig | None = None) -> Checkp
     notes.append(f"head: {head.kind}, {outputs(head)}, {origin}")
     notes += notes_on_ignored(tensors.keys() - known, file)
     model = Classifier(encoder, head_module, pooling=head.pooling)
-    return Checkpoint(model.eval(), config, head, tuple(notes))
+    return Checkpoint(model.eval(), config, tuple(notes))
 
 
 def same_head(stored: HeadConfig, requested: HeadConfig) -> bool:

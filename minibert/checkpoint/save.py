@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from minibert.checkpoint.families import FAMILIES, head_names
 from minibert.checkpoint.load import tensor_names
 from minibert.files import write_atomic
-from minibert.model.classifier import Classifier, Head
+from minibert.model.classifier import Classifier, Head, Unit
 from minibert.model.config import EncoderConfig, HeadConfig
 
 
@@ -38,10 +38,9 @@ def save_weights(folder: Path, model: Classifier, config: EncoderConfig, head: H
 
 
 def in_unit(head: Head) -> Head:
-    """Return the head, or a copy whose output layer has the data's unit in its weights."""
-    if head.unit is None:
+    """Return a head whose output layer has the data's unit in its weights: a copy, if it trains."""
+    if not isinstance(head.unit, Unit):
         return head
     head = copy.deepcopy(head)
-    mean = torch.zeros(len(head.out.bias))
-    head.set_unit(mean, deviation=mean + 1)
+    head.fold_unit()
     return head

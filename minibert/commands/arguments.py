@@ -129,7 +129,8 @@ def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
         prog="eval.py",
         usage="%(prog)s [options]",
         description="Score a finished run, a folder or a hub model on labelled texts: "
-        "scikit-learn's classification report, confusion matrix, accuracy with its 95% interval.",
+        "scikit-learn's classification report, confusion matrix, accuracy with its 95% interval; "
+        "for several labels F1 and average precision, for numbers errors and correlations.",
     )
     add_model_flags(parser)
     data = parser.add_argument_group("data")
@@ -174,8 +175,9 @@ def parse_predict(argv: Sequence[str]) -> PredictArguments:
         prog="predict.py",
         usage="%(prog)s [options] [TEXT ...]",
         description="Classify texts: one prediction per text, in input order, as JSON lines "
-        '{"text", "label", "probability", "probabilities"}, CSV or TSV. The input is streamed and '
-        "may be of any length. A row that cannot be used gets the label null and an error. Other "
+        '{"text", "label", "probability", "probabilities"}, CSV or TSV; "labels" and '
+        '"probabilities" for several labels, "value" for a number. The input is streamed and may '
+        "be of any length. A row that cannot be used gets nulls and an error. Other "
         "columns of the input are kept; one with a prediction's name gets the prefix input_. NaN "
         "and infinity in them become null; dates, bytes and whatever else JSON has no type for "
         "become strings. An output file gets its name when it is complete; until then, or if the "

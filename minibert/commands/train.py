@@ -66,7 +66,7 @@ def main(arguments: TrainArguments) -> None:
         best = TextClassifier(load_classifier(run.folder.path), tokenizer)
         if head.task == "multi-label":
             how = settings.run.thresholds
-            best = best.tune_thresholds(datasets["validation"], how=how, compute=compute)
+            best.tune_thresholds(datasets["validation"], how=how, compute=compute)
             write_config(run.folder.path, config, best.checkpoint.head)
         ready = prepare_for_inference(best.model, compute)
         figures, predictions = evaluate(ready, datasets, splits, best.task, settings.training)
@@ -87,9 +87,11 @@ def choose_head(
 
 
 def same_outputs(stored: HeadConfig, names: Sequence[str], task: str) -> bool:
-    """Return whether a head has the outputs of the data; the names of numbers may differ."""
-    if task == "regression" or stored.task != task:
-        return stored.task == task and len(stored.labels) == len(names)
+    """Return whether a head has the outputs of the data; the name of a single number may differ."""
+    if stored.task != task:
+        return False
+    if task == "regression" and len(stored.labels) == len(names) == 1:
+        return True
     return sorted(map(str.lower, stored.labels)) == sorted(map(str.lower, names))
 
 

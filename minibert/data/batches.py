@@ -30,7 +30,7 @@ class TokenIds:
 
 @dataclass(frozen=True)
 class Batch:
-    """The arguments of a model's forward pass, and the labels, int64 (B,)."""
+    """The arguments of a model's forward pass, and the labels: a task's targets, (B,) or (B, C)."""
 
     inputs: tuple[Tensor | None, ...]
     labels: Tensor
@@ -52,7 +52,7 @@ class Dataset(Protocol):
     """Labelled rows that can be batched: tokenized texts, or what frozen layers made of them."""
 
     lengths: np.ndarray  # tokens per row, int64 (N,)
-    labels: Tensor  # class numbers, int64 (N,)
+    labels: Tensor  # a task's targets: class numbers, int64 (N,), or float32 (N, C)
     has_labels: bool
     places: Sequence[str] | None  # file and line of each row, for error messages
 
@@ -70,7 +70,7 @@ class TextDataset:
 
     Args:
         rows: the token ids of each text.
-        labels: class numbers, int64 (N,); None if the texts have no labels.
+        labels: a task's targets, (N,) or (N, C); None if the texts have no labels.
         pad_token_id: the id that fills a batch up.
         token_types: whether the model has token types. Batches have them only if any text does.
         places: file and line of each text, for error messages.

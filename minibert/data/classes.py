@@ -79,7 +79,16 @@ def class_set(examples: Examples, classes: Sequence[str], *, numbers: bool = Fal
 
 
 def number_rows(examples: Examples, names: Sequence[str]) -> np.ndarray:
-    """Return the numbers of each example, float32 (N, K). Raises InputError for another count."""
+    """Return the numbers of each example, float32 (N, K), in the order of the names.
+
+    Several label columns are matched by name. Raises InputError for other names or counts.
+    """
+    columns = examples.columns.labels
+    if len(columns) > 1 and set(columns) != set(names):
+        raise InputError(
+            f"{examples.source}: the columns {', '.join(columns)} are not the model's numbers "
+            f"({', '.join(printable(name, 40) for name in names[:10])})"
+        )
     for row, numbers in enumerate(examples.labels):
         if len(numbers) != len(names):
             found = f"{len(numbers)} number{'s' if len(numbers) > 1 else ''}"
@@ -87,7 +96,8 @@ def number_rows(examples: Examples, names: Sequence[str]) -> np.ndarray:
                 f"{examples.places[row]}: {found}; the model predicts {len(names)} "
                 f"({', '.join(printable(name, 40) for name in names[:10])})"
             )
-    return np.array(examples.labels, dtype=np.float32).reshape(len(examples), len(names))
+    rows = np.array(examples.labels, dtype=np.float32).reshape(len(examples), len(names))
+    return rows[:, [columns.index(name) for name in names]] if len(columns) > 1 else rows
 
 
 def class_finder(

@@ -58,6 +58,11 @@ def choose_task(cells: Sequence[Any], columns: Columns, form: LabelFormat) -> tu
             return "regression", f"the column {columns.label} has numbers with fractions"
         if len(set(numbers)) > 2:
             return "single-label", "whole numbers are classes; --task regression predicts them"
+    texts = {cell.strip() for cell in cells if isinstance(cell, str)}
+    combined = (x for x in sorted(texts) if SEPARATOR in x and texts.issuperset(x.split(SEPARATOR)))
+    if (example := next(combined, None)) is not None:
+        hint = f"--label-separator '{SEPARATOR}' makes several of it"
+        return "single-label", f"{_shown(example)} is one class; {hint}"
     return "single-label", ""
 
 
@@ -108,8 +113,13 @@ def _several_classes(value: Any, separator: str) -> tuple[str, ...]:
         value = [name for name in value.split(separator) if name.strip()]
     if value is None:
         raise ValueError("has no label; an empty list or cell is a row without any class")
-    values = value if isinstance(value, list) else [value]
-    return tuple(dict.fromkeys(one_class(name) for name in values))
+    names = [one_class(name) for name in (value if isinstance(value, list) else [value])]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ValueError(
+            f"holds {_shown(value)}, with the class {_shown(repeated[0])} twice; columns of 0 and "
+            "1 go with --label-columns"
+        )
+    return tuple(names)
 
 
 def _numbers(value: Any) -> tuple[float, ...]:

@@ -115,7 +115,7 @@ def _stratified_rows(examples: Examples, ratios: Sequence[int], *, seed: int) ->
         f"{examples.source}: the class {printable(label)!r} has {count} of {len(examples)} "
         f"rows, too few for {len(ratios)} splits of {':'.join(map(str, ratios))} "
         f"({smallest:.1f} in the smallest); add rows, merge classes, or give --validation and "
-        "--test"
+        "--test" + (f" ({examples.task_reason})" if examples.task_reason else "")
     )
     rest = np.arange(len(examples))
     labels = np.array(examples.labels)

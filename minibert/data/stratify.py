@@ -24,19 +24,19 @@ def stratified_multi_label(
     fractions = np.array(ratios) / sum(ratios)
     room = split_sizes(len(labels), fractions)
     counts = labels.sum(axis=0)  # of each label, in the rows that are left
-    wanted = np.outer(fractions, counts)  # rows of each label that a split still wants
+    needed = np.outer(fractions, counts)  # rows of each label that a split still wants
     left = np.ones(len(labels), dtype=bool)
     splits: list[list[np.ndarray]] = [[] for _ in ratios]
     while left.any():
         rarest = random.choice(np.flatnonzero(counts == counts[counts > 0].min()))
         rows = random.permutation(np.flatnonzero(left & labels[:, rarest]))
-        dealt = _deal(len(rows), wanted[:, rarest], room, random)
+        dealt = _deal(len(rows), needed[:, rarest], room, random)
         for number, split in enumerate(splits):
             chosen = rows[dealt == number]
             split.append(chosen)
             room[number] -= len(chosen)
             sums = labels[chosen].sum(axis=0)
-            wanted[number] -= sums
+            needed[number] -= sums
             counts -= sums
         left[rows] = False
     return [np.sort(np.concatenate(split)) for split in splits]
@@ -52,7 +52,7 @@ def split_sizes(rows: int, fractions: np.ndarray) -> np.ndarray:
 
 
 def _deal(
-    rows: int, wanted: np.ndarray, room: np.ndarray, random: np.random.Generator
+    rows: int, needed: np.ndarray, room: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
     """Return the split of each of `rows` rows of one label.
 
@@ -60,14 +60,14 @@ def _deal(
     is left, then at random. The rows' other labels do not matter here: they are counted after all
     rows of the label have a split.
     """
-    wanted_left, room_left = wanted.tolist(), room.tolist()
+    needed_left, room_left = needed.tolist(), room.tolist()
     ties = random.random((rows, len(room_left))).tolist()
     dealt = []
     for tie in ties:
         _, _, _, best = max(
-            (wanted_left[k], room_left[k], tie[k], k) for k in range(len(tie)) if room_left[k]
+            (needed_left[k], room_left[k], tie[k], k) for k in range(len(tie)) if room_left[k]
         )
-        wanted_left[best] -= 1
+        needed_left[best] -= 1
         room_left[best] -= 1
         dealt.append(best)
     return np.array(dealt)

@@ -31,6 +31,11 @@ class Scores:
         """Return accuracy, macro-f1 or (negated) loss: higher is better."""
         return {"accuracy": self.accuracy, "macro-f1": self.macro_f1, "loss": -self.loss}[name]
 
+    @property
+    def predicted_classes(self) -> int:
+        """How many classes are predicted for any text."""
+        return len({name for row in self.confusion.values() for name in row})
+
     def to_json(self) -> dict:
         """Return the figures under the names that metrics.json gives them."""
         return {
@@ -99,7 +104,7 @@ def wilson_interval(correct: int, texts: int) -> tuple[float, float]:
 
 
 def mean_class_distance(predicted: Tensor, labels: Tensor) -> float:
-    """Return the mean absolute difference of class numbers (N,), for classes that have an order."""
+    """Return the mean absolute difference of classes (N,) that are numbers."""
     return float((predicted - labels).abs().double().mean())
 
 

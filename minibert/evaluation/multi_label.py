@@ -131,8 +131,12 @@ def precision_recall_f1(
     `axis` 0 gives one figure per class, 1 one per text, None one for all labels of all texts.
     """
     hits = (truth & predicted).sum(axis=axis)
-    actual, answered = truth.sum(axis=axis), predicted.sum(axis=axis)
-    return _ratio(hits, answered), _ratio(hits, actual), _ratio(2 * hits, actual + answered)
+    actual, found = truth.sum(axis=axis), predicted.sum(axis=axis)
+    return (
+        _ratio(hits, found),
+        _ratio(hits, actual),
+        _ratio(2 * hits, actual + found),
+    )
 
 
 def _ratio(counts: np.ndarray, totals: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Numbers per text: values and targets to figures, in the unit of the data.
 
-scipy is imported inside the function that uses it: it adds a second to every start.
+scipy, which scikit-learn needs and brings, is imported inside the function that uses it: it adds a
+second to every start.
 """
 
 import math
@@ -63,7 +64,7 @@ class RegressionScores:
         text = (
             f"Pearson {_text(mean.pearson)}{interval}, Spearman {_text(mean.spearman)}, "
             f"MAE {_text(mean.mae, '.4g')}, RMSE {_text(mean.rmse, '.4g')}, R2 {_text(mean.r2)}, "
-            f"loss {self.loss:.4f}, {self.texts:,} texts"
+            f"{self.texts:,} texts"
         )
         outputs = len(self.per_output)
         return text if outputs == 1 else f"{text} (means of {outputs} outputs)"

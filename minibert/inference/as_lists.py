@@ -48,12 +48,19 @@ def as_labels(values: Iterable[Any], head: HeadConfig) -> Sequence[Label]:
         cell = value.tolist() if hasattr(value, "tolist") else value  # of numpy or torch
         cell = list(cell) if isinstance(cell, tuple | set) else cell
         try:
+            if not is_table and head.task == "multi-label" and _is_row_of_flags(cell, head):
+                raise ValueError(f"is {shown(value)}; give names, or an array of 0 and 1 (N, C)")
             if is_table:
                 cell = dict(zip(head.labels, cell, strict=True))
             found.append(read_label(cell, head.task, columns, None))
         except ValueError as error:
             raise InputError(f"labels[{number}]: {error}") from None
     return found
+
+
+def _is_row_of_flags(cell: Any, head: HeadConfig) -> bool:
+    """Return whether a list may be meant as a row of 0 and 1, one for each class."""
+    return isinstance(cell, list) and len(cell) == len(head.labels) and set(cell) <= {0, 1}
 
 
 def as_list(values: Any, name: str) -> list[Any]:

@@ -65,6 +65,7 @@ class InferenceModel:
         order = length_order(dataset.lengths, batch_size, equal_lengths=self.equal_lengths)
         advice = (
             f"with {batch_size} texts of up to {dataset.lengths.max()} tokens per batch; lower "
+            "--batch-size or --max-length"
         )
         lock = threading.Lock()
         pending = iter(order)

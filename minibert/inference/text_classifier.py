@@ -1,7 +1,7 @@
 """A classifier with its tokenizer: from a checkpoint, to datasets, into a folder."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -169,16 +169,18 @@ class TextClassifier:
 
     def tune_thresholds(
         self, validation: Dataset, *, how: str = "tuned", compute: Compute | None = None
-    ) -> "TextClassifier":
-        """Return the classifier with the thresholds that have the best F1 on these texts.
+    ) -> None:
+        """Set the thresholds of several labels to those with the best F1 on these texts.
 
-        For a model of several labels. `how` is "tuned", one threshold for each class, "shared", one
-        for all, or a number, the threshold itself.
+        `how` is "tuned", one threshold for each class, "shared", one for all, or a number, the
+        threshold itself. Raises InputError for a model of another task.
         """
+        if self.checkpoint.head.task != "multi-label":
+            raise InputError(f"a {self.checkpoint.head.task} model has no thresholds")
         model = prepare_for_inference(self.model, compute or choose_compute(), keep=True)
         logits = model.logits(validation, batch_size=32)
         head = with_thresholds(self.checkpoint.head, logits, validation.labels, how=how)
-        return replace(self, checkpoint=replace(self.checkpoint, head=head))
+        self.model.head.config = head
 
     def save(self, folder: Path | str) -> None:
         """Write a Hugging Face folder: config.json, model.safetensors, the tokenizer's files."""

@@ -71,9 +71,14 @@ class Head(nn.Module):
             self.out.bias.mul_(unit.deviation).add_(unit.mean - mean).div_(deviation)
         unit.mean, unit.deviation = mean, deviation
 
+    def fold_unit(self) -> None:
+        """Let `out` compute numbers in the data's unit."""
+        if isinstance(self.unit, Unit):
+            self.set_unit(torch.zeros_like(self.unit.mean), torch.ones_like(self.unit.deviation))
+
 
 class Unit(nn.Module):
-    """(B, C) standardized numbers -> (B, C) in the data's unit. Saving folds it into `out`."""
+    """(B, C) standardized numbers -> (B, C) in the data's unit. Training folds it into `out`."""
 
     mean: Tensor
     deviation: Tensor

@@ -6,6 +6,7 @@
 import functools
 import itertools
 import math
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -42,15 +43,31 @@ def attention_kernels(device: torch.device) -> AbstractContextManager:
     return without_cudnn_attention() if device.type == "cuda" else nullcontext()
 
 
+class _CuDNN:
+    """The setting belongs to the process: the first thread saves it, the last one restores it."""
+
+    def __init__(self) -> None:
+        self.lock, self.threads, self.enabled = threading.Lock(), 0, True
+
+
+_CUDNN = _CuDNN()
+
+
 @contextmanager
 def without_cudnn_attention() -> Iterator[None]:
-    """Turn cuDNN's attention off, for the whole process, and restore the setting."""
-    cudnn = torch.backends.cuda.cudnn_sdp_enabled()
-    torch.backends.cuda.enable_cudnn_sdp(False)
+    """Turn cuDNN's attention off, for the whole process, until no thread is in this context."""
+    with _CUDNN.lock:
+        if not _CUDNN.threads:
+            _CUDNN.enabled = torch.backends.cuda.cudnn_sdp_enabled()
+            torch.backends.cuda.enable_cudnn_sdp(False)
+        _CUDNN.threads += 1
     try:
         yield
     finally:
-        torch.backends.cuda.enable_cudnn_sdp(cudnn)
+        with _CUDNN.lock:
+            _CUDNN.threads -= 1
+            if not _CUDNN.threads:
+                torch.backends.cuda.enable_cudnn_sdp(_CUDNN.enabled)
 
 
 def plain_attention(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from minibert.tasks.task import LossOptions, Task, figures_of
@@ -18,7 +19,7 @@ class Baseline:
 
     train_loss: float
     validation: dict[str, float | None]
-    distinct_labels: int  # of the validation texts
+    distinct_targets: int  # of the validation texts
 
 
 def baseline_of(task: Task, train: Tensor, validation: Tensor, options: LossOptions) -> Baseline:
@@ -31,5 +32,5 @@ def baseline_of(task: Task, train: Tensor, validation: Tensor, options: LossOpti
         loss += float(task.loss(logits, targets, weights, options))
         weight += float(task.total_weight(targets, weights))
     scores = task.score(constant.expand(len(validation), -1), validation)
-    distinct = len(set(task.labels(validation)))
+    distinct = len(torch.unique(validation, dim=0))
     return Baseline(loss / weight, figures_of(scores, task.figures), distinct)

@@ -23,7 +23,7 @@ from minibert.tasks.task import LossOptions, Task, check_shape
 class Regression(Task):
     """Targets are numbers in the data's unit, float32 (N, K)."""
 
-    figures = ("rmse", "mae", "pearson", "spearman", "r2", "loss")
+    figures = ("rmse", "mae", "pearson", "spearman", "r2")
     prior = "the mean"
 
     def __init__(self, head: HeadConfig) -> None:
@@ -69,9 +69,8 @@ class Regression(Task):
         return targets.mean(dim=0)
 
     def score(self, logits: Tensor, targets: Tensor) -> RegressionScores:
-        """Return errors and correlations; the loss is the squared error of standardized numbers."""
-        weights = 1 / _deviations(targets.double())
-        loss = float(F.mse_loss(logits.double() * weights, targets.double() * weights))
+        """Return errors and correlations; the loss is the mean squared error."""
+        loss = float(F.mse_loss(logits.double(), targets.double()))
         return score_regression(logits, targets, self.names, loss=loss)
 
     def report(self, logits: Tensor, targets: Tensor) -> str:

@@ -65,12 +65,13 @@ class SingleLabel(Task):
     def report(self, logits: Tensor, targets: Tensor) -> str:
         """Return scikit-learn's classification report and the confusion matrix.
 
-        Classes that are whole numbers have an order, so their mean distance is reported too.
+        For three or more classes that are numbers, it has the mean distance of predictions too.
         """
         text = report(logits, targets, self.names)
-        if all(re.fullmatch(r"-?\d+", name) for name in self.names):
-            distance = mean_class_distance(logits.argmax(dim=1), targets)
-            text += f"mean distance from the true class, in classes: {distance:.3f}\n"
+        if len(self.names) > 2 and all(re.fullmatch(r"-?\d{1,9}", name) for name in self.names):
+            values = torch.tensor([int(name) for name in self.names])
+            distance = mean_class_distance(values[logits.argmax(dim=1)], values[targets])
+            text += f"mean distance from the true number: {distance:.3f}\n"
         return text
 
     def probabilities(self, logits: Tensor) -> Tensor:

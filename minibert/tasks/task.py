@@ -100,7 +100,7 @@ class Task(ABC):
 
     @abstractmethod
     def constant(self, targets: Tensor, weights: Tensor, options: LossOptions) -> Tensor:
-        """Return the logits (C,) that have the least loss if all texts get the same."""
+        """Return the logits (C,) of a model that knows the targets' frequencies or means alone."""
 
     @abstractmethod
     def score(self, logits: Tensor, targets: Tensor) -> Scores:
@@ -167,6 +167,8 @@ def show_figure(name: str, value: float | None) -> str:
     title = titles.get(name, name.replace("f1", "F1"))
     if value is None:
         return f"{title} undefined"
+    if name == "loss":
+        return f"loss {value:.4f}"
     in_percent = name in ("accuracy", "map") or name.endswith("f1")
     return f"{title} {100 * value:.1f}%" if in_percent else f"{title} {value:.4g}"
 

@@ -35,19 +35,19 @@ def slow_head(state: TrainState, history: Sequence[EpochRecord]) -> str | None:
     if state.options.freeze or head_lr >= encoder_lr:
         return None
     return (
-        f"--head-lr {head_lr:g} is below --encoder-lr {encoder_lr:g}, but a new head starts from "
-        f"random weights and has more to learn; try --head-lr {5 * encoder_lr:g}"
+        f"--head-lr {head_lr:g} is below --encoder-lr {encoder_lr:g}, but a head has more to "
+        f"learn than a pretrained encoder; try --head-lr {5 * encoder_lr:g}"
     )
 
 
 def one_prediction(state: TrainState, history: Sequence[EpochRecord]) -> str | None:
     """Check that not all validation texts get the same prediction."""
-    record, name, labels = history[-1], state.task.figures[0], state.baseline.distinct_labels
-    if _is_early(state, record) or labels == 1 or record.distinct_predictions != 1:
+    record, name, labels = history[-1], state.task.figures[0], state.baseline.distinct_targets
+    if _is_early(state, record) or labels == 1 or record.predicted_classes != 1:
         return None
     cause = _cause(state)
     if record.train_loss < state.baseline.train_loss:
-        cause = "some classes are rare; try more epochs, or --class-weights balanced"
+        cause = "it needs more epochs, or, if a class is rare, --class-weights balanced"
     return (
         f"all validation texts get the same prediction, but they have {labels:,} different labels "
         f"({show_figure(name, record.validation[name])}); likely {cause}"
@@ -57,7 +57,7 @@ def one_prediction(state: TrainState, history: Sequence[EpochRecord]) -> str | N
 def no_progress(state: TrainState, history: Sequence[EpochRecord]) -> str | None:
     """Check that the training loss is below that of a model that ignores the texts."""
     record, baseline = history[-1], state.baseline.train_loss
-    if _is_early(state, record) or record.train_loss < baseline:
+    if _is_early(state, record) or record.train_loss < baseline or _beats_baseline(state, record):
         return None
     return (
         f"the training loss is {record.train_loss:.4f}, but knowing only {state.task.prior} gives "
@@ -69,7 +69,7 @@ def worse_than_baseline(state: TrainState, history: Sequence[EpochRecord]) -> st
     """Check that the validation is better than that of a model that ignores the texts."""
     record, name = history[-1], state.task.figures[0]
     value, baseline = record.validation[name], state.baseline.validation[name]
-    if _is_early(state, record) or state.baseline.distinct_labels == 1:
+    if _is_early(state, record) or state.baseline.distinct_targets == 1:
         return None
     if value is None or baseline is None:
         return None
@@ -104,24 +104,34 @@ def large_gradients(state: TrainState, history: Sequence[EpochRecord]) -> str | 
 
 
 def overfitting(state: TrainState, history: Sequence[EpochRecord]) -> str | None:
-    """Check that the validation loss does not rise twice while the training loss falls."""
+    """Check that the validation loss or error does not rise twice while the training loss falls."""
     if len(history) < 3:
         return None
     training = [record.train_loss for record in history[-3:]]
-    validation = [record.validation["loss"] or 0.0 for record in history[-3:]]
+    error = "loss" if "loss" in state.task.figures else "rmse"
+    validation = [record.validation[error] or 0.0 for record in history[-3:]]
     rises = validation[0] < validation[1] < validation[2]
     if not (rises and training[0] > training[1] > training[2]):
         return None
     since, name = history[-3].epoch, state.task.selects(state.options.select)
     remedy = "fewer --epochs, --patience 1 or more texts"
     if state.best_epoch > since:  # the model still gains, but is ever more sure of its mistakes
-        remedy = f"--select loss if probabilities matter more than {name}"
+        remedy = f"--select {error} if it matters more than {name}"
     return (
         f"since epoch {since} the training loss fell from {training[0]:.4f} to {training[2]:.4f} "
-        f"and the validation loss rose from {validation[0]:.4f} to {validation[2]:.4f}; likely the "
-        f"model learns the training texts by heart; {name} was best after epoch "
+        f"and the validation {error} rose from {validation[0]:.4f} to {validation[2]:.4f}; likely "
+        f"the model learns the training texts by heart; {name} was best after epoch "
         f"{state.best_epoch}; try {remedy}"
     )
+
+
+def _beats_baseline(state: TrainState, record: EpochRecord) -> bool:
+    """Return whether the first figure of the validation is better than without the texts."""
+    name = state.task.figures[0]
+    value, baseline = record.validation[name], state.baseline.validation[name]
+    if value is None or baseline is None:
+        return False
+    return value < baseline if name in LOWER_IS_BETTER else value > baseline
 
 
 def _is_early(state: TrainState, record: EpochRecord) -> bool:

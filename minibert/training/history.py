@@ -15,7 +15,7 @@ class EpochRecord:
     validation: dict[str, float | None]  # the task's figures by name; None: undefined
     seconds: float  # of the training steps
     texts_per_second: float
-    distinct_predictions: int | None = None  # for the validation texts
+    predicted_classes: int | None = None  # of the validation texts with one class each
     gradient_norm: float | None = None  # median before clipping; None: gradients are not clipped
     clipped_steps: float | None = None  # ratio of the steps whose gradient was clipped
 
@@ -23,7 +23,7 @@ class EpochRecord:
         """Return the figures as a flat row."""
         row = asdict(self)
         figures = {f"validation_{name.replace('-', '_')}": x for name, x in self.validation.items()}
-        last = ("distinct_predictions", "gradient_norm", "clipped_steps")
+        last = ("predicted_classes", "gradient_norm", "clipped_steps")
         moved = {name: row.pop(name) for name in (*last, "seconds", "texts_per_second")}
         del row["validation"]
         return {**row, **figures, **moved}

@@ -78,8 +78,8 @@ def fit(
             state.count_time()
             table = whole_table()
             with callback.validating(state), table:
-                scores, distinct = validate(state, validation, compute)
-            if state.end_epoch(scores, distinct):
+                scores = validate(state, validation, compute)
+            if state.end_epoch(scores):
                 with whole_table():
                     keep_weights()
                     callback.on_best(model)
@@ -163,8 +163,8 @@ def update_weights(state: TrainState) -> None:
     state.optimizer.zero_grad()
 
 
-def validate(state: TrainState, validation: Dataset, compute: Compute) -> tuple[Scores, int]:
-    """Return the scores of the module that trains, and how many of its predictions differ."""
+def validate(state: TrainState, validation: Dataset, compute: Compute) -> Scores:
+    """Score the module that trains, as it is used for inference."""
     if isinstance(state.module, Classifier):
         inference_model = prepare_for_inference(state.module, compute, keep=True)
     else:
@@ -177,4 +177,4 @@ def validate(state: TrainState, validation: Dataset, compute: Compute) -> tuple[
             f"the validation loss is {scores.loss}; lower --encoder-lr and --head-lr, or use "
             "--precision fp32"
         )
-    return scores, len(set(state.task.predict(logits)))
+    return scores

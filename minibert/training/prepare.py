@@ -81,4 +81,5 @@ def best_weights(model: Classifier, *, keep: bool) -> Iterator[Callable[[], None
     finally:
         if best:
             model.load_state_dict(best)
+        model.head.fold_unit()
         model.eval()

@@ -64,11 +64,12 @@ class ProgressBar(Callback):
         """Print an epoch's figures, and advice if they show that the run does not learn."""
         record = state.history[-1]
         best = "; best so far" if state.best_epoch == record.epoch else ""
-        shown = dict.fromkeys([state.task.selects(state.options.select), state.task.figures[0]])
-        figures = [show_figure(name, record.validation[name]) for name in shown if name != "loss"]
+        names = ["loss", state.task.selects(state.options.select), state.task.figures[0]]
+        shown = [x for x in dict.fromkeys(names) if x in record.validation]
+        figures = ", ".join(show_figure(name, record.validation[name]) for name in shown)
         print(
             f"epoch {record.epoch}/{state.options.epochs}: loss {record.train_loss:.4f}; "
-            f"validation loss {record.validation['loss']:.4f}, {', '.join(figures)}{best}"
+            f"validation {figures}{best}"
         )
         for line in advice(state):
             print(line)

@@ -82,7 +82,7 @@ class TrainState:
         self.seconds += now - self._clock
         self._clock = now
 
-    def end_epoch(self, scores: Scores, distinct_predictions: int) -> bool:
+    def end_epoch(self, scores: Scores) -> bool:
         """Record an epoch and its validation; return whether it is the best so far."""
         loss_sum, weight_sum = self.sums.tolist()
         gradient_norm, clipped_steps = clipping(self.norms, self.options.clip)
@@ -95,7 +95,7 @@ class TrainState:
                 validation=figures_of(scores, self.task.figures),
                 seconds=round(self.epoch_seconds, 3),
                 texts_per_second=round(self.texts / self.epoch_seconds, 1),
-                distinct_predictions=distinct_predictions,
+                predicted_classes=getattr(scores, "predicted_classes", None),
                 gradient_norm=gradient_norm,
                 clipped_steps=clipped_steps,
             )
