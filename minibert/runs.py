@@ -11,24 +11,21 @@ test_predictions.jsonl
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from minibert.data.columns import Columns
 from minibert.errors import InputError
 from minibert.files import (
-    is_same_file,
     json_text,
-    lock,
-    open_without_links,
     read_json,
     write_json,
     write_text,
 )
+from minibert.locks import LOCK, locked
 from minibert.training.state import (
     TrainState,
     drop_states,
@@ -39,7 +36,6 @@ from minibert.training.state import (
 )
 
 RUNS = Path("runs")
-LOCK = "run.lock"
 
 
 @dataclass(frozen=True)
@@ -185,41 +181,6 @@ class RunFolder:
         return InputError(
             f"--resume {self.path}: the saved state is damaged ({reason}); start a new run"
         )
-
-
-@contextmanager
-def locked(folder: Path, flag: str) -> Iterator[None]:
-    """Hold a run's lock. Raises InputError with the process that holds it.
-
-    The kernel frees a dead process's lock, so the file that it left is no obstacle.
-    """
-    try:
-        stream, holder = _open_lock(folder / LOCK)
-    except OSError as error:
-        raise InputError(f"{flag} {folder}: cannot be written ({error.strerror})") from None
-    with stream:
-        if holder is not None:
-            raise InputError(
-                f"{flag} {folder}: process {holder} is training in it; wait for it or stop it"
-            )
-        stream.truncate(0)
-        print(os.getpid(), file=stream, flush=True)
-        try:
-            yield
-        finally:
-            (folder / LOCK).unlink(missing_ok=True)
-
-
-def _open_lock(file: Path) -> tuple[IO[str], str | None]:
-    """Open and lock a file; if another process has locked it, return what that process wrote."""
-    while True:
-        stream = open(file, "a+", encoding="utf-8", opener=open_without_links)  # noqa: SIM115
-        if not lock(stream):
-            stream.seek(0)
-            return stream, stream.read().strip()
-        if is_same_file(stream, file):
-            return stream, None
-        stream.close()  # its holder removed this very file after it was opened here
 
 
 def check_new(path: Path) -> None:

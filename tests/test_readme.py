@@ -1,4 +1,4 @@
-"""What README.md and the files in docs/ name exists, and what README.md shows runs.
+"""What README.md and docs/ name exists, and what README.md shows runs.
 
 Run: pytest tests/test_readme.py
 """
@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
+from benchmarks.__main__ import read_flags
 from minibert.checkpoint.families import FAMILIES
 from minibert.commands.arguments import parse_evaluate, parse_predict, parse_train
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FIGURES = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
-DOCUMENTS = ["README.md", "docs/figures.md", "docs/families.md", "SECURITY.md"]
+GPU = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
+DOCUMENTS = ["README.md", "SECURITY.md", *(f"docs/{file.name}" for file in ROOT.glob("docs/*.md"))]
 PARSERS = {"train.py": parse_train, "eval.py": parse_evaluate, "predict.py": parse_predict}
 
 
@@ -37,6 +39,12 @@ def test_each_command_line_is_parsed(line: str) -> None:
     if argv in (["TEXT"], []) and script == "predict.py":
         argv = ["a text"]
     PARSERS[script](argv)
+
+
+@pytest.mark.parametrize("line", re.findall(r"^python -m benchmarks ([^>\n]*)", GPU, re.MULTILINE))
+def test_each_line_of_the_benchmark_is_parsed(line: str) -> None:
+    flags = read_flags(shlex.split(line))
+    assert flags.device == "cuda" and flags.data and flags.json
 
 
 @pytest.mark.parametrize("options", re.findall(r"\| `(--data [^`]*)` \|", FIGURES))
@@ -63,7 +71,8 @@ def test_each_file_that_is_named_exists(document: str) -> None:
     named = re.findall(r"`((?:minibert|benchmarks|tests|examples|docs)/[\w./]*)`", text)
     links = re.findall(r"\]\(([^)#]+)\)", text)
     missing = [name for name in named if not (ROOT / name).exists()]
-    missing += [name for name in links if not (ROOT / document).parent.joinpath(name).exists()]
+    here = (ROOT / document).parent
+    missing += [x for x in links if not x.startswith("https:") and not (here / x).exists()]
     assert missing == []
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import a_task, strict_json
+from helpers import BASELINE, a_task, strict_json
 from torch import nn
 
 from minibert import runs
@@ -19,7 +19,8 @@ from minibert.commands.options import Settings
 from minibert.data.columns import Columns
 from minibert.device import Compute
 from minibert.errors import InputError
-from minibert.runs import LOCK, Metadata, RunFolder, check_new, locked, newest_run
+from minibert.locks import LOCK, locked
+from minibert.runs import Metadata, RunFolder, check_new, newest_run
 from minibert.training.options import TrainingOptions
 from minibert.training.state import EpochRecord, TrainState, state_files
 
@@ -48,7 +49,7 @@ def new_state(step: int = 0) -> TrainState:
     module = nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(module.parameters())
     state = TrainState(
-        module, optimizer, CPU.scaler(), CPU.device, a_task(), TrainingOptions(), 24, 8
+        module, optimizer, CPU.scaler(), CPU.device, a_task(), TrainingOptions(), 24, 8, BASELINE
     )
     module(torch.randn(5, 3)).sum().backward()
     optimizer.step()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import a_task
+from helpers import BASELINE, a_task
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -56,7 +56,7 @@ def new_state(seed: int = 1, *, steps: int = 1, fp16: bool = False, **values: ob
         module[2](module[0](torch.randn(5, 3))).pow(3).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
-    state = TrainState(module, optimizer, scaler, CPU, a_task(), TrainingOptions(), 24, 8)
+    state = TrainState(module, optimizer, scaler, CPU, a_task(), TrainingOptions(), 24, 8, BASELINE)
     for name, value in values.items():
         setattr(state, name, value)
     return state
@@ -268,11 +268,11 @@ def test_a_damaged_state_names_the_one_before_it(tmp_path):
 
 def test_an_epoch_s_record_has_its_loss_and_speed():
     state = new_state(step=0)
-    state.count_step(torch.tensor(0.5), torch.tensor(3.0), texts=4, lr=0.02)
-    state.count_step(torch.tensor(1.5), torch.tensor(1.0), texts=2, lr=0.01)
+    state.count_step(torch.tensor(0.5), torch.tensor(3.0), 0.6, texts=4, lr=0.02)
+    state.count_step(torch.tensor(1.5), torch.tensor(1.0), torch.tensor(5.0), texts=2, lr=0.01)
     state.epoch_seconds = 2.0
     scores = Scores(7, 0.8, (0.0, 1.0), 0.7, 0.4, {}, {})
-    assert state.end_epoch(scores)
+    assert state.end_epoch(scores, 2)
     (record,) = state.history
     assert record.train_loss == pytest.approx((0.5 * 3 + 1.5) / 4)  # a mean over the weights
     assert (record.seconds, record.texts_per_second, record.learning_rate) == (2.0, 3.0, 0.01)
@@ -281,6 +281,6 @@ def test_an_epoch_s_record_has_its_loss_and_speed():
     assert list(record.to_row())[3:6] == [
         *("validation_accuracy", "validation_macro_f1", "validation_loss"),
     ]
-    state.count_step(torch.tensor(0.5), torch.tensor(3.0), texts=4, lr=0.02)
-    assert not state.end_epoch(scores)  # as good is not better
+    state.count_step(torch.tensor(0.5), torch.tensor(3.0), 0.6, texts=4, lr=0.02)
+    assert not state.end_epoch(scores, 2)  # as good is not better
     assert state.best_epoch == 1

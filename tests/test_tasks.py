@@ -519,3 +519,11 @@ def test_labels_of_several_kinds_are_given_to_dataset(tmp_path):
         assert several.dataset(["good", "bad"], labels).labels.tolist() == [[1, 0, 1], [0, 0, 0]]
     with pytest.raises(InputError, match=r"labels\[0\]: the label 'd' is none of the model's 3"):
         several.dataset("good", [["d"]])
+
+
+def test_the_report_of_classes_that_are_numbers_has_their_mean_distance():
+    logits = torch.eye(3)[[0, 2, 1, 0]]
+    labels = torch.tensor([0, 0, 1, 1])
+    line = "mean distance from the true class, in classes: 0.750"
+    assert line in a_task("1", "2", "10").report(logits, labels)
+    assert "distance" not in a_task("1", "2", "ten").report(logits, labels)

@@ -100,6 +100,22 @@ def test_tricky_texts_and_pairs_have_the_ids_of_transformers(both: tuple[Tokeniz
     assert ids_and_types(tokenizer, texts, texts[::-1]) == expected
 
 
+def test_each_kind_has_its_own_ids(tmp_path: Path) -> None:
+    """Without this, the comparison above could pass with a map of characters that is ignored."""
+
+    tokenizers = {
+        name: read(write(tmp_path / name), family) for name, (family, write) in SOURCES.items()
+    }
+
+    def ids(name: str, text: str) -> list[int]:
+        return tokenizers[name].encode([text])[0].ids.tolist()
+
+    assert ids("xlm-roberta", "Hello\tHello") == ids("xlm-roberta", "hello hello")
+    assert ids("roberta", "hello") != ids("roberta", " hello")
+    prefixed = "roberta, a space before each text"
+    assert ids(prefixed, "hello") == ids(prefixed, " hello") == ids("roberta", " hello")
+
+
 @settings(max_examples=40, deadline=None)
 @given(first=TEXTS, second=TEXTS)
 def test_any_text_has_the_ids_of_transformers(

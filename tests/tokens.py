@@ -77,7 +77,10 @@ def byte_level_bpe(folder: Path, settings: dict[str, Any] | None = None) -> Path
     backend.train_from_iterator(
         SENTENCES,
         trainers.BpeTrainer(
-            vocab_size=330, special_tokens=[*ROBERTA_SPECIAL, "<mask>"], initial_alphabet=alphabet
+            vocab_size=330,
+            special_tokens=[*ROBERTA_SPECIAL, "<mask>"],
+            initial_alphabet=alphabet,
+            show_progress=False,
         ),
     )
     folder.mkdir(parents=True)
@@ -108,7 +111,10 @@ def unigram(folder: Path, family: str, class_name: str) -> Path:
     backend.train_from_iterator(
         SENTENCES,
         trainers.UnigramTrainer(
-            vocab_size=60, special_tokens=[*ROBERTA_SPECIAL, "<mask>"], unk_token="<unk>"
+            vocab_size=60,
+            special_tokens=[*ROBERTA_SPECIAL, "<mask>"],
+            unk_token="<unk>",
+            show_progress=False,
         ),
     )
     ids = [(token, backend.token_to_id(token)) for token in ("<s>", "</s>")]

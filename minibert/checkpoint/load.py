@@ -54,9 +54,7 @@ def load_classifier(folder: Path, requested: HeadConfig | None = None) -> Checkp
     notes = [f"encoder: {len(known)} tensors from {file.name}"]
 
     stored = read_head_config(folder)
-    # Neither the length nor thresholds are in the weights.
-    changes: dict[str, Any] = {"max_length": head.max_length, "thresholds": head.thresholds}
-    is_stored = stored is not None and replace(stored, **changes) == head
+    is_stored = stored is not None and same_head(stored, head)
     with torch.device("meta" if is_stored else "cpu"):
         head_module = Head(config, head)
     origin = "new (its weights are random)"
@@ -69,6 +67,12 @@ def load_classifier(folder: Path, requested: HeadConfig | None = None) -> Checkp
     notes += notes_on_ignored(tensors.keys() - known, file)
     model = Classifier(encoder, head_module, pooling=head.pooling)
     return Checkpoint(model.eval(), config, head, tuple(notes))
+
+
+def same_head(stored: HeadConfig, requested: HeadConfig) -> bool:
+    """Return whether the weights of a stored head are those of the requested one."""
+    length, thresholds = requested.max_length, requested.thresholds
+    return replace(stored, max_length=length, thresholds=thresholds) == requested
 
 
 def outputs(head: HeadConfig) -> str:

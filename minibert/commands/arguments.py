@@ -39,9 +39,9 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
     parser = Parser(
         prog="train.py",
         usage="%(prog)s [options]",
-        description="Train a text classifier: a pretrained BERT or one of its relatives and "
-        "labelled texts in; a run folder out, with the model, its settings, history.csv, "
-        "metrics.json and the test split's predictions.",
+        description="Train a text classifier: a pretrained BERT or a relative of it and labelled "
+        "texts in; a run folder out, with the model, its settings, history.csv, metrics.json and "
+        "the test split's predictions.",
     )
     add = parser.add_argument_group("run folder").add_argument
     add("--out", type=Path, metavar="DIR", help="new folder (default: under runs/, by time)")

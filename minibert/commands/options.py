@@ -15,9 +15,6 @@ from minibert.options import check_options, flag_name, length, option
 from minibert.training.options import TrainingOptions
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-METAVARS: dict[Any, str] = {
-    **{int: "N", float: "X", length: "N", ratios: "A:B:C", column_names: "NAME,NAME"},
-}
 WIDEST = 50  # characters of a flag's choices before its help; more are in the help
 
 
@@ -33,6 +30,12 @@ def threshold(text: str) -> str:
                 f"{text!r} is neither tuned nor shared nor a number between 0 and 1"
             )
     return text
+
+
+METAVARS: dict[Any, str] = {
+    **{int: "N", float: "X", length: "N", ratios: "A:B:C", column_names: "NAME,NAME"},
+    threshold: "P",
+}
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,8 @@ class RunOptions:
     )
     thresholds: str = option(
         "tuned",
-        "lowest probability of a class, for several labels: tuned on validation for each class, "
-        "shared: tuned, one for all, or a number",
+        "probability from which a class is predicted, for several labels: tuned (for each class, "
+        "on validation), shared (tuned, one for all) or a number",
         parse=threshold,
     )
     device: str = option("auto", "cpu, cuda, cuda:1 or mps; auto: a GPU if there is one")

@@ -20,8 +20,9 @@ from minibert.data.splits import Splits
 from minibert.device import choose_compute
 from minibert.errors import InputError, Interrupted, printable
 from minibert.inference.text_classifier import TextClassifier
+from minibert.locks import locked
 from minibert.model.classifier import Classifier
-from minibert.runs import Metadata, RunFolder, check_new, locked
+from minibert.runs import Metadata, RunFolder, check_new
 from minibert.training.progress import ProgressBar
 from minibert.training.state import TrainState
 

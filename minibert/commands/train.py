@@ -25,8 +25,7 @@ from minibert.hub import find_model
 from minibert.inference.batched import InferenceModel, prepare_for_inference
 from minibert.inference.text_classifier import TextClassifier
 from minibert.model.config import EncoderConfig, HeadConfig
-from minibert.tasks.choice import task_of
-from minibert.tasks.multi_label import MultiLabel, with_thresholds
+from minibert.tasks.multi_label import MultiLabel
 from minibert.tasks.task import Task, check_finite
 from minibert.training.frozen import check_layers
 from minibert.training.loop import fit
@@ -54,8 +53,8 @@ def main(arguments: TrainArguments) -> None:
     # The classifier, and the datasets for its classes
     torch.manual_seed(settings.training.seed)
     head = choose_head(folder, config, splits.train, settings.run, tokenized.max_length)
-    check_options(task_of(head), settings)
     classifier = TextClassifier(load_classifier(folder, head), tokenizer)
+    check_options(classifier.task, settings)
     datasets = build_datasets(tokenized, splits, classifier.task.targets, config)
     print(*session.notes(classifier), compute, sep="\n")
 
@@ -63,12 +62,13 @@ def main(arguments: TrainArguments) -> None:
         tokenizer.save(run.folder.path, wordpiece_class=FAMILIES[config.family].wordpiece_class)
         write_config(run.folder.path, config, head)
         training = train(classifier, datasets, settings.training, compute, run)
-        best = load_classifier(run.folder.path).model
-        ready = prepare_for_inference(best, compute)
+        best = TextClassifier(load_classifier(run.folder.path), tokenizer)
         if head.task == "multi-label":
-            head = tune_thresholds(ready, datasets["validation"], head, settings)
-            write_config(run.folder.path, config, head)
-        figures, predictions = evaluate(ready, datasets, splits, task_of(head), settings.training)
+            how = settings.run.thresholds
+            best = best.tune_thresholds(datasets["validation"], how=how, compute=compute)
+            write_config(run.folder.path, config, best.checkpoint.head)
+        ready = prepare_for_inference(best.model, compute)
+        figures, predictions = evaluate(ready, datasets, splits, best.task, settings.training)
         run.folder.finish({**figures, "training": training}, predictions)
 
 
@@ -149,18 +149,6 @@ def smaller_batches(train: TextDataset, options: TrainingOptions, compute: Compu
         f"training on {size} texts per batch, the longest of {longest} tokens; start a new run "
         f"with {' or '.join(advice or ['fewer texts'])}"
     )
-
-
-def tune_thresholds(
-    model: InferenceModel, validation: TextDataset, head: HeadConfig, settings: Settings
-) -> HeadConfig:
-    """Return the head with the thresholds that the options ask for."""
-    logits = model.logits(validation, batch_size=settings.training.batch_size)
-    head = with_thresholds(head, logits, validation.labels, how=settings.run.thresholds)
-    shown = ", ".join(f"{x:.3f}" for x in head.thresholds[:8])
-    more = ", ..." if len(head.thresholds) > 8 else ""
-    print(f"thresholds ({settings.run.thresholds}): {shown}{more}")
-    return head
 
 
 def evaluate(

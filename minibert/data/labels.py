@@ -34,7 +34,7 @@ def label_cells(row: Row, columns: Columns) -> Any:
 
 
 def choose_task(cells: Sequence[Any], columns: Columns, form: LabelFormat) -> tuple[str, str]:
-    """Return the task that the labels of all rows suggest, and the reason."""
+    """Return the task that the labels of all rows suggest, and the reason if it needs one."""
     if form.task != "auto":
         return form.task, "as requested"
     if columns.labels:
@@ -58,7 +58,7 @@ def choose_task(cells: Sequence[Any], columns: Columns, form: LabelFormat) -> tu
             return "regression", f"the column {columns.label} has numbers with fractions"
         if len(set(numbers)) > 2:
             return "single-label", "whole numbers are classes; --task regression predicts them"
-    return "single-label", "each row has one class"
+    return "single-label", ""
 
 
 def read_label(cells: Any, task: str, columns: Columns, separator: str | None) -> Label:

@@ -155,7 +155,7 @@ def describe_splits(splits: Splits) -> str:
             f"  one text per row; for {printable(other, 40)!r} as second text give "
             f"--text-column {_quoted(splits.train.columns.text)} --pair-column {_quoted(other)}"
         )
-    if splits.train.task != "single-label" or "--task" in splits.train.task_reason:
+    if splits.train.task_reason:
         lines.append(f"task: {splits.train.task} ({splits.train.task_reason})")
     if similar := _differ_in_case(_classes(splits.train)):
         lines.append(

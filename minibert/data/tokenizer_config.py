@@ -64,19 +64,17 @@ def disagreement(
         values["add_prefix_space"] = (prefix_space, config.get("add_prefix_space", False))
     if normalizer.get("type") == "BertNormalizer":
         requested = normalizer_switches(config)
-        used, stated = _effective(normalizer), _effective(requested)
+        effective = _effective(normalizer), _effective(requested)
         for name, theirs, _ in SWITCHES:
             follows = normalizer[theirs] is None and requested[theirs] is None  # do_lower_case
-            values |= {} if follows else {name: (used[theirs], stated[theirs])}
-    return (
-        "; ".join(
-            f"{name}: {used} in tokenizer.json, {stated} "
-            f"{'' if name in config else 'by default '}in tokenizer_config.json"
-            for name, (used, stated) in values.items()
-            if used != stated
-        )
-        or None
-    )
+            if not follows:
+                values[name] = (effective[0][theirs], effective[1][theirs])
+    different = []
+    for name, (used, stated) in values.items():
+        if used != stated:
+            source = f"{'' if name in config else 'by default '}in tokenizer_config.json"
+            different.append(f"{name}: {used} in tokenizer.json, {stated} {source}")
+    return "; ".join(different) or None
 
 
 def transformers_config(

@@ -47,10 +47,9 @@ def prediction_record(
     record |= dict.fromkeys(task.keys) if prediction is None else prediction
     if prediction is None:
         record["error"] = as_json(error)
-    taken = {*KEYS, *task.keys, *task.columns()}
     for column, value in fields.items():
         name = as_json(column)
-        while name in taken or name in record:
+        while name in KEYS or name in task.fields or name in record:
             name = f"input_{name}"
         record[name] = as_json(value)
     return record
@@ -151,9 +150,9 @@ def flatten(record: Record, task: Task) -> Record:
     row: Record = {key: record[key] for key in ("text", "pair") if key in record}
     for key in task.keys:
         value = record[key]
-        if key == task.keys[-1] and task.columns():
+        if key == task.keys[-1] and task.columns:
             values = value or {}
-            row |= {x: values.get(y) for x, y in zip(task.columns(), task.names, strict=True)}
+            row |= {x: values.get(y) for x, y in zip(task.columns, task.names, strict=True)}
         else:
             row[key] = SEPARATOR.join(value) if isinstance(value, list) else value
     row["error"] = record.get("error")

@@ -1,7 +1,7 @@
 """A classifier with its tokenizer: from a checkpoint, to datasets, into a folder."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,19 @@ from minibert.checkpoint.families import FAMILIES
 from minibert.checkpoint.load import Checkpoint, load_classifier
 from minibert.checkpoint.load import load_encoder as load_encoder_folder
 from minibert.checkpoint.save import save_weights
-from minibert.data.batches import TextDataset, TokenIds
-from minibert.data.columns import Columns
+from minibert.data.batches import Dataset, TextDataset, TokenIds
 from minibert.data.examples import Examples
-from minibert.data.labels import Label, read_label
-from minibert.data.limits import SURROGATE
 from minibert.data.tokenizer import Tokenizer
-from minibert.errors import InputError, printable
+from minibert.device import Compute, choose_compute
+from minibert.errors import InputError
 from minibert.hub import find_model
+from minibert.inference.as_lists import as_labels, as_names, as_texts, check_lengths, shown
+from minibert.inference.batched import prepare_for_inference
 from minibert.model.classifier import Classifier
 from minibert.model.config import HEADS, POOLINGS, TASKS, HeadConfig
 from minibert.model.encoder import Encoder
 from minibert.tasks.choice import task_of
+from minibert.tasks.multi_label import with_thresholds
 from minibert.tasks.task import Task
 
 
@@ -83,7 +84,7 @@ class TextClassifier:
         names = as_names(classes, "classes")
         least = 2 if task == "single-label" else 1
         if len(set(names)) < max(least, len(names)):
-            raise InputError(f"classes is {_shown(classes)}; give {least} or more different names")
+            raise InputError(f"classes is {shown(classes)}; give {least} or more different names")
         choice = (("task", task, TASKS), ("head", head, HEADS), ("pooling", pooling, POOLINGS))
         for option, value, choices in choice:
             if value is not None and value not in choices:
@@ -136,7 +137,7 @@ class TextClassifier:
         texts = as_texts(texts, "texts")
         targets = None
         if labels is not None:
-            values = as_labels(labels, self.checkpoint.head.task)
+            values = as_labels(labels, self.checkpoint.head)
             check_lengths(texts, values, "labels")
             places = [f"labels[{number}]" for number in range(len(texts))]
             examples = Examples("labels", texts, labels=list(values), places=places)
@@ -166,6 +167,19 @@ class TextClassifier:
             rows, labels, pad_token_id=config.pad_token_id, token_types=config.token_types > 1
         )
 
+    def tune_thresholds(
+        self, validation: Dataset, *, how: str = "tuned", compute: Compute | None = None
+    ) -> "TextClassifier":
+        """Return the classifier with the thresholds that have the best F1 on these texts.
+
+        For a model of several labels. `how` is "tuned", one threshold for each class, "shared", one
+        for all, or a number, the threshold itself.
+        """
+        model = prepare_for_inference(self.model, compute or choose_compute(), keep=True)
+        logits = model.logits(validation, batch_size=32)
+        head = with_thresholds(self.checkpoint.head, logits, validation.labels, how=how)
+        return replace(self, checkpoint=replace(self.checkpoint, head=head))
+
     def save(self, folder: Path | str) -> None:
         """Write a Hugging Face folder: config.json, model.safetensors, the tokenizer's files."""
         folder = Path(folder)
@@ -177,64 +191,3 @@ class TextClassifier:
         self.tokenizer.save(folder, wordpiece_class=family.wordpiece_class)
         write_config(folder, self.checkpoint.encoder, self.checkpoint.head)
         save_weights(folder, self.model, self.checkpoint.encoder, self.checkpoint.head)
-
-
-def as_texts(values: str | Iterable[str], name: str) -> list[str]:
-    """Return texts as a list. Raises InputError, with the argument's name, for other values."""
-    texts = as_list(values, name)
-    for number, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InputError(f"{name}[{number}] is {_shown(text)}, not a string")
-        if SURROGATE.search(text):
-            raise InputError(f"{name}[{number}] has half of a surrogate pair: {_shown(text)}")
-    return [str(text) for text in texts]  # numpy has a string type of its own
-
-
-def as_names(values: str | Iterable[Any], name: str) -> list[str]:
-    """Return class names or numbers as strings. Raises InputError for other values."""
-    names = []
-    for number, value in enumerate(as_list(values, name)):
-        label = value.item() if getattr(value, "ndim", None) == 0 else value  # of numpy or torch
-        if isinstance(label, float) and label.is_integer():
-            label = int(label)
-        if not isinstance(label, str | int):
-            raise InputError(f"{name}[{number}] is {_shown(value)}, not a class name or number")
-        names.append(str(label))
-    return names
-
-
-def as_labels(values: Iterable[Any], task: str) -> Sequence[Label]:
-    """Return labels as `labels.Label`. Raises InputError, with the place, for other values."""
-    if task == "single-label":
-        return as_names(values, "labels")
-    found: list[Label] = []
-    for number, value in enumerate(as_list(values, "labels")):
-        cell = value.tolist() if hasattr(value, "tolist") else value  # of numpy or torch
-        cell = list(cell) if isinstance(cell, tuple | set) else cell
-        try:
-            found.append(read_label(cell, task, Columns("", label="labels"), None))
-        except ValueError as error:
-            raise InputError(f"labels[{number}]: {error}") from None
-    return found
-
-
-def as_list(values: Any, name: str) -> list[Any]:
-    """Return a column as a list; a single string is a column of one."""
-    if isinstance(values, str):
-        return [values]
-    try:
-        if isinstance(values, bytes | dict | set):
-            raise TypeError
-        return list(values)
-    except TypeError:
-        raise InputError(f"{name} is {_shown(values)}; give a string or a list") from None
-
-
-def check_lengths(texts: Sequence[str], others: Sequence[Any], name: str) -> None:
-    """Raise InputError unless there is one of the others for each text."""
-    if len(texts) != len(others):
-        raise InputError(f"{len(texts)} texts have {len(others)} {name}; give one for each text")
-
-
-def _shown(value: Any) -> str:
-    return printable(repr(value), 80)

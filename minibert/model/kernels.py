@@ -8,7 +8,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -32,17 +32,19 @@ def use_stepwise_attention(q: Tensor, dropout_p: float) -> bool:
     return dropout_p > 0 or (half and q.shape[2] <= 128)
 
 
-@contextmanager
-def attention_kernels(device: torch.device) -> Iterator[None]:
-    """Keep scaled_dot_product_attention from cuDNN on a GPU; flash, efficient and math remain.
+def attention_kernels(device: torch.device) -> AbstractContextManager:
+    """Return a context for scaled_dot_product_attention: on a GPU without cuDNN.
 
-    PyTorch prefers cuDNN on some GPUs (2.11 and later: on H100). cuDNN plans each shape of its
-    inputs when it first sees it, which can take longer than a training step, and the lengths of
-    texts make many shapes. The setting belongs to the process; it is restored.
+    Flash, efficient and math attention remain. PyTorch prefers cuDNN's on some GPUs (2.11 and
+    later: on H100). It plans each shape of its inputs when it first sees it, which can take longer
+    than a training step, and the lengths of texts make many shapes.
     """
-    if device.type != "cuda":
-        yield
-        return
+    return without_cudnn_attention() if device.type == "cuda" else nullcontext()
+
+
+@contextmanager
+def without_cudnn_attention() -> Iterator[None]:
+    """Turn cuDNN's attention off, for the whole process, and restore the setting."""
     cudnn = torch.backends.cuda.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(False)
     try:

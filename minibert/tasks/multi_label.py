@@ -30,6 +30,7 @@ class MultiLabel(Task):
 
     # Average precision needs no threshold; thresholds are tuned after training.
     figures = ("map", "micro-f1", "macro-f1", "loss")
+    prior = "the class frequencies"
     keys = ("labels", "probabilities")
 
     def __init__(self, head: HeadConfig) -> None:
@@ -66,6 +67,12 @@ class MultiLabel(Task):
     def total_weight(self, targets: Tensor, weights: Tensor) -> Tensor:
         """Return N x C, as PyTorch's mean divides by."""
         return torch.tensor(float(targets.numel()), device=targets.device)
+
+    def constant(self, targets: Tensor, weights: Tensor, options: LossOptions) -> Tensor:
+        """Return the log-odds of the classes' frequencies, weighted and smoothed as the loss."""
+        smoothing = options.label_smoothing
+        positive = targets.mean(dim=0) * (1 - smoothing) + smoothing / 2
+        return torch.logit(positive, eps=1e-6) + weights.log()
 
     def score(self, logits: Tensor, targets: Tensor) -> MultiLabelScores:
         """Return F1, average precision and more, at this head's thresholds."""

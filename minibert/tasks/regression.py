@@ -24,6 +24,7 @@ class Regression(Task):
     """Targets are numbers in the data's unit, float32 (N, K)."""
 
     figures = ("rmse", "mae", "pearson", "spearman", "r2", "loss")
+    prior = "the mean"
 
     def __init__(self, head: HeadConfig) -> None:
         super().__init__(head)
@@ -63,9 +64,14 @@ class Regression(Task):
         """Return N x K, as PyTorch's mean divides by."""
         return torch.tensor(float(targets.numel()), device=targets.device)
 
+    def constant(self, targets: Tensor, weights: Tensor, options: LossOptions) -> Tensor:
+        """Return the means; of squared errors their loss is 1."""
+        return targets.mean(dim=0)
+
     def score(self, logits: Tensor, targets: Tensor) -> RegressionScores:
-        """Return errors and correlations; the loss is the mean squared error."""
-        loss = float(F.mse_loss(logits.double(), targets.double()))
+        """Return errors and correlations; the loss is the squared error of standardized numbers."""
+        weights = 1 / _deviations(targets.double())
+        loss = float(F.mse_loss(logits.double() * weights, targets.double() * weights))
         return score_regression(logits, targets, self.names, loss=loss)
 
     def report(self, logits: Tensor, targets: Tensor) -> str:

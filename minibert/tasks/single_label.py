@@ -1,5 +1,6 @@
 """One class per text: softmax and cross-entropy."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 from minibert.data.classes import class_ids
 from minibert.data.examples import Examples
 from minibert.errors import InputError
-from minibert.evaluation.metrics import Scores, report, score
+from minibert.evaluation.metrics import Scores, mean_class_distance, report, score
 from minibert.tasks.task import LossOptions, Task
 
 
@@ -18,6 +19,7 @@ class SingleLabel(Task):
     """Targets are class numbers, int64 (N,)."""
 
     figures = ("accuracy", "macro-f1", "loss")
+    prior = "the class frequencies"
     keys = ("label", "probability", "probabilities")
 
     def targets(self, examples: Examples, *, numbers: bool = False) -> np.ndarray:
@@ -50,13 +52,26 @@ class SingleLabel(Task):
         """Return the sum of the labels' weights, as PyTorch's mean divides by."""
         return weights[targets].sum()
 
+    def constant(self, targets: Tensor, weights: Tensor, options: LossOptions) -> Tensor:
+        """Return the logarithms of the classes' frequencies, weighted and smoothed as the loss."""
+        counts, smoothing = torch.bincount(targets, minlength=len(weights)), options.label_smoothing
+        smoothed = counts * (1 - smoothing) + len(targets) * smoothing / len(weights)
+        return (smoothed * weights).clamp(min=1e-6).log()  # a class may have no text
+
     def score(self, logits: Tensor, targets: Tensor) -> Scores:
         """Return accuracy, F1 and loss."""
         return score(logits, targets, self.names)
 
     def report(self, logits: Tensor, targets: Tensor) -> str:
-        """Return scikit-learn's classification report and the confusion matrix."""
-        return report(logits, targets, self.names)
+        """Return scikit-learn's classification report and the confusion matrix.
+
+        Classes that are whole numbers have an order, so their mean distance is reported too.
+        """
+        text = report(logits, targets, self.names)
+        if all(re.fullmatch(r"-?\d+", name) for name in self.names):
+            distance = mean_class_distance(logits.argmax(dim=1), targets)
+            text += f"mean distance from the true class, in classes: {distance:.3f}\n"
+        return text
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return probabilities (N, C) that sum to 1."""

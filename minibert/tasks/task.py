@@ -6,6 +6,7 @@ Training, evaluation, prediction and saving call these methods and know nothing 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -56,6 +57,7 @@ class Task(ABC):
     """
 
     figures: ClassVar[tuple[str, ...]]  # names for --select, the default first
+    prior: ClassVar[str]  # what the best constant prediction knows
     keys: tuple[str, ...]  # of a prediction's record; the last may have a value for each name
 
     def __init__(self, head: HeadConfig) -> None:
@@ -97,6 +99,10 @@ class Task(ABC):
         """Return what the summed loss is divided by to be a mean."""
 
     @abstractmethod
+    def constant(self, targets: Tensor, weights: Tensor, options: LossOptions) -> Tensor:
+        """Return the logits (C,) that have the least loss if all texts get the same."""
+
+    @abstractmethod
     def score(self, logits: Tensor, targets: Tensor) -> Scores:
         """Return the figures of logits (N, C)."""
 
@@ -120,10 +126,16 @@ class Task(ABC):
     def records(self, logits: Tensor) -> list[dict[str, Any]]:
         """Return each row's prediction under `keys`, rounded, for JSON."""
 
+    @cached_property
     def columns(self) -> tuple[str, ...]:
-        """Return a table's columns for the last key: one for each name."""
+        """A table's columns for the last key: one for each name."""
         one = {"probabilities": "probability", "values": "value"}.get(self.keys[-1])
         return tuple(f"{one}_{name}" for name in self.names) if one else ()
+
+    @cached_property
+    def fields(self) -> frozenset[str]:
+        """The names that a prediction has in records and tables."""
+        return frozenset((*self.keys, *self.columns))
 
     def selects(self, name: str | None) -> str:
         """Return the figure that selects the best epoch. Raises InputError for another task's."""
@@ -151,15 +163,12 @@ def check_finite(scores: Scores) -> None:
 
 def show_figure(name: str, value: float | None) -> str:
     """Return a figure and its name for a person."""
-    title = name.replace("f1", "F1").replace("map", "mAP")
+    titles = {"map": "mAP", "mae": "MAE", "rmse": "RMSE", "r2": "R2"}
+    title = titles.get(name, name.replace("f1", "F1"))
     if value is None:
         return f"{title} undefined"
-    return f"{title} {100 * value:.1f}%" if is_ratio(name) else f"{title} {value:.4g}"
-
-
-def is_ratio(name: str) -> bool:
-    """Return whether a figure is shown in percent."""
-    return name in ("accuracy", "map") or name.endswith("f1")
+    in_percent = name in ("accuracy", "map") or name.endswith("f1")
+    return f"{title} {100 * value:.1f}%" if in_percent else f"{title} {value:.4g}"
 
 
 def check_shape(targets: Tensor, columns: int, what: str) -> None:

@@ -14,7 +14,7 @@ from minibert.device import Compute, choose_compute
 from minibert.errors import InputError
 from minibert.inference.batched import head_for_inference, prepare_for_inference
 from minibert.model.classifier import Classifier, Head
-from minibert.tasks.choice import task_of
+from minibert.tasks.baseline import baseline_of
 from minibert.tasks.task import Scores, Task
 from minibert.training.callback import Callback
 from minibert.training.finite import FiniteCheck
@@ -51,10 +51,8 @@ def fit(
     """
     options, callback = options or TrainingOptions(), callback or Callback()
     compute = compute or choose_compute()
-    task = task_of(model.head.config)
-    module, train, validation, encoding = prepare(
-        model, train, validation, options, compute, callback
-    )
+    prepared = prepare(model, train, validation, options, compute, callback)
+    module, task, train, validation, weights, encoding = prepared
     finite = FiniteCheck(train, options, compute)
     with (
         frozen_layers(model, options),
@@ -63,8 +61,7 @@ def fit(
         closing(callback),
     ):
         optimizer = make_optimizer(model, options)
-        state = first_state(module, optimizer, task, options, compute, len(train))
-        weights = task.weights(train.labels, options).to(compute.device)
+        state = first_state(module, optimizer, task, options, compute, train, validation)
         callback.on_start(state)
         while not finished(state):
             module.train()
@@ -75,14 +72,14 @@ def fit(
                 norm = clip(state)
                 finite.check(state.step, loss, norm)
                 update_weights(state)
-                state.count_step(loss, weight, texts=sum(map(len, rows)), lr=lr)
+                state.count_step(loss, weight, norm, texts=sum(map(len, rows)), lr=lr)
                 callback.on_step(state, loss, lr)
             finite.raise_if_found()
             state.count_time()
             table = whole_table()
             with callback.validating(state), table:
-                scores = validate(module, validation, task, options, compute)
-            if state.end_epoch(scores):
+                scores, distinct = validate(state, validation, compute)
+            if state.end_epoch(scores, distinct):
                 with whole_table():
                     keep_weights()
                     callback.on_best(model)
@@ -97,12 +94,15 @@ def first_state(
     task: Task,
     options: TrainingOptions,
     compute: Compute,
-    texts: int,
+    train: Dataset,
+    validation: Dataset,
 ) -> TrainState:
     """Return the state before the first step."""
+    texts = len(train)
     steps = optimizer_steps(texts, options)
+    baseline = baseline_of(task, train.labels, validation.labels, options)
     scaler, device = compute.scaler(), compute.device
-    return TrainState(module, optimizer, scaler, device, task, options, texts, steps)
+    return TrainState(module, optimizer, scaler, device, task, options, texts, steps, baseline)
 
 
 def finished(state: TrainState) -> bool:
@@ -163,24 +163,18 @@ def update_weights(state: TrainState) -> None:
     state.optimizer.zero_grad()
 
 
-def validate(
-    module: nn.Module,
-    validation: Dataset,
-    task: Task,
-    options: TrainingOptions,
-    compute: Compute,
-) -> Scores:
-    """Score the module that trains, as it is used for inference."""
-    if isinstance(module, Classifier):
-        inference_model = prepare_for_inference(module, compute, keep=True)
+def validate(state: TrainState, validation: Dataset, compute: Compute) -> tuple[Scores, int]:
+    """Return the scores of the module that trains, and how many of its predictions differ."""
+    if isinstance(state.module, Classifier):
+        inference_model = prepare_for_inference(state.module, compute, keep=True)
     else:
-        assert isinstance(module, Head)
-        inference_model = head_for_inference(module, compute)
-    logits = inference_model.logits(validation, batch_size=options.batch_size)
-    scores = task.score(logits, validation.labels)
+        assert isinstance(state.module, Head)
+        inference_model = head_for_inference(state.module, compute)
+    logits = inference_model.logits(validation, batch_size=state.options.batch_size)
+    scores = state.task.score(logits, validation.labels)
     if not math.isfinite(scores.loss):
         raise InputError(
             f"the validation loss is {scores.loss}; lower --encoder-lr and --head-lr, or use "
             "--precision fp32"
         )
-    return scores
+    return scores, len(set(state.task.predict(logits)))

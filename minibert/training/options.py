@@ -47,7 +47,7 @@ class TrainingOptions:
     freeze: bool = option(False, "train the head alone, on features computed once")
     freeze_layers: int = option(
         0,
-        "lowest encoder layers that are not trained, nor the embeddings; computed once",
+        "lowest layers to freeze, with the embeddings; their output is computed once",
         parse=int,
         bounds=(0, None),
     )

@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minibert.tasks.task import show_figure
+from minibert.training.advice import advice
 from minibert.training.callback import Callback
 from minibert.training.frozen import Encoding
 from minibert.training.state import TrainState
@@ -60,7 +61,7 @@ class ProgressBar(Callback):
         return super().validating(state)
 
     def on_epoch(self, state: TrainState) -> None:
-        """Print an epoch's figures."""
+        """Print an epoch's figures, and advice if they show that the run does not learn."""
         record = state.history[-1]
         best = "; best so far" if state.best_epoch == record.epoch else ""
         shown = dict.fromkeys([state.task.selects(state.options.select), state.task.figures[0]])
@@ -69,6 +70,8 @@ class ProgressBar(Callback):
             f"epoch {record.epoch}/{state.options.epochs}: loss {record.train_loss:.4f}; "
             f"validation loss {record.validation['loss']:.4f}, {', '.join(figures)}{best}"
         )
+        for line in advice(state):
+            print(line)
 
     def close(self) -> None:
         """Remove the bar. The next step opens another."""
