@@ -25,6 +25,7 @@ from minibert.hub import find_model
 from minibert.inference.batched import InferenceModel, prepare_for_inference
 from minibert.inference.text_classifier import TextClassifier
 from minibert.model.config import EncoderConfig, HeadConfig
+from minibert.tasks.choice import task_of
 from minibert.tasks.multi_label import MultiLabel
 from minibert.tasks.task import Task, check_finite
 from minibert.training.frozen import check_layers
@@ -53,8 +54,8 @@ def main(arguments: TrainArguments) -> None:
     # The classifier, and the datasets for its classes
     torch.manual_seed(settings.training.seed)
     head = choose_head(folder, config, splits.train, settings.run, tokenized.max_length)
+    check_options(task_of(head), settings)
     classifier = TextClassifier(load_classifier(folder, head), tokenizer)
-    check_options(classifier.task, settings)
     datasets = build_datasets(tokenized, splits, classifier.task.targets, config)
     print(*session.notes(classifier), compute, sep="\n")
 
