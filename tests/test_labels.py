@@ -160,13 +160,13 @@ def test_a_bad_cell_does_not_make_classes_numbers(empty):
 def test_numbers_with_fractions_are_numbers_also_if_a_cell_is_bad():
     expected = ("regression", "the column label has numbers with fractions")
     assert chosen("1", "2.5", "4") == chosen("1", "2.5", "four") == expected
-    assert chosen("good", "bad", "2.5") == ("single-label", "each row has one class")
+    assert chosen("good", "bad", "2.5") == ("single-label", "")
 
 
 def test_whole_numbers_are_classes_unless_the_model_predicts_numbers():
     reason = "whole numbers are classes; --task regression predicts them"
     assert chosen("1.0", 2, "3.0") == ("single-label", reason)
-    assert chosen(0, 1) == ("single-label", "each row has one class")
+    assert chosen(0, 1) == ("single-label", "")
     assert chosen(0, 1, model_task="multi-label")[0] == "single-label"
     expected = ("regression", "the model predicts numbers")
     assert chosen(0, 1, model_task="regression") == expected

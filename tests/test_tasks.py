@@ -28,6 +28,7 @@ from minibert.inference.predictor import load
 from minibert.inference.text_classifier import TextClassifier
 from minibert.model.classifier import Head
 from minibert.model.config import HeadConfig
+from minibert.tasks.baseline import baseline_of
 from minibert.tasks.multi_label import MultiLabel, with_thresholds
 from minibert.tasks.task import Task, check_finite, check_shape, figures_of, show_figure
 from minibert.training.loop import fit, forward_backward
@@ -152,8 +153,10 @@ def test_gradients_of_several_batches_equal_those_of_one(task):
 
     def step(*rows: list[int]) -> tuple[float, list[Tensor]]:
         one = copy.deepcopy(model)
+        optimizer = make_optimizer(one, balanced)
+        baseline = baseline_of(task, dataset.labels, dataset.labels, balanced)
         state = TrainState(
-            *(one, make_optimizer(one, balanced), CPU.scaler(), CPU.device, task, balanced, 7, 1)
+            *(one, optimizer, CPU.scaler(), CPU.device, task, balanced, 7, 1, baseline)
         )
         loss, _ = forward_backward(state, dataset, [np.array(x) for x in rows], weights, CPU)
         return float(loss), [p.grad for p in one.parameters() if p.grad is not None]
@@ -183,7 +186,8 @@ def test_the_figures_are_those_of_scikit_learn():
     found = figures_of(NUMBER.score(values, truth), NUMBER.figures)
     assert found["mae"] == pytest.approx(metrics.mean_absolute_error(truth, values))
     assert found["r2"] == pytest.approx(metrics.r2_score(truth, values))
-    assert found["loss"] == pytest.approx(metrics.mean_squared_error(truth, values))
+    # Of standardized numbers, where R2 is one minus the squared error.
+    assert found["loss"] == pytest.approx(1 - metrics.r2_score(truth, values))
     assert found["rmse"] == pytest.approx(metrics.mean_squared_error(truth, values) ** 0.5)
 
     truth, logits = targets_of(SINGLE, 30), logits_of(SINGLE, 30)
@@ -218,7 +222,7 @@ def test_an_undefined_figure_is_no_best_one_and_is_shown_as_undefined():
     assert figures_of(scores, ["pearson"]) == {"pearson": None}
     assert show_figure("pearson", None) == "pearson undefined"
     assert show_figure("macro-f1", 0.5) == "macro-F1 50.0%"
-    assert show_figure("rmse", 1234.56) == "rmse 1235"
+    assert show_figure("rmse", 1234.56) == "RMSE 1235"
 
 
 @TASKS
@@ -294,8 +298,8 @@ def test_the_records_of_each_task():
 
 
 def test_the_columns_of_a_table_are_one_for_each_output():
-    assert SINGLE.columns() == MULTI.columns() == tuple(f"probability_{x}" for x in NAMES)
-    assert NUMBERS.columns() == ("value_a", "value_b", "value_c") and NUMBER.columns() == ()
+    assert SINGLE.columns == MULTI.columns == tuple(f"probability_{x}" for x in NAMES)
+    assert NUMBERS.columns == ("value_a", "value_b", "value_c") and NUMBER.columns == ()
 
 
 def test_numbers_have_no_probabilities():
