@@ -178,7 +178,7 @@ def test_one_prediction_of_a_model_that_learns_is_about_rare_classes(advice):
     assert epoch == 2
     assert line == (
         "all validation texts get the same prediction, but they have 2 different labels (accuracy "
-        "98.0%); likely some classes are rare; try more epochs, or --class-weights balanced"
+        "98.0%); likely it needs more epochs, or, if a class is rare, --class-weights balanced"
     )
 
 
@@ -267,7 +267,7 @@ def test_a_loss_that_rises_with_the_accuracy_is_about_probabilities():
     assert overfitting(state, state.history) == (
         "since epoch 2 the training loss fell from 0.1400 to 0.0200 and the validation loss rose "
         "from 0.6200 to 0.9100; likely the model learns the training texts by heart; accuracy was "
-        "best after epoch 4; try --select loss if probabilities matter more than accuracy"
+        "best after epoch 4; try --select loss if it matters more than accuracy"
     )
 
 

@@ -88,7 +88,8 @@ def test_out_of_memory_says_what_to_lower(threads):
     def function(ids: Tensor, *_: Tensor | None) -> Tensor:
         return torch.empty(2**50)
 
-    with pytest.raises(InputError, match=r"out of memory, with 3 texts of up to \d+ tokens"):
+    advice = r"with 3 texts of up to \d+ tokens per batch; lower --batch-size or --max-length$"
+    with pytest.raises(InputError, match=f"out of memory, {advice}"):
         InferenceModel(function, CPU).logits(numbered_texts(40), batch_size=3)
     assert torch.get_num_threads() == threads
 

@@ -22,6 +22,14 @@ def examples(labels: list[Any], task: str = "multi-label", **values: Any) -> Exa
     return Examples("some.csv", texts, labels=labels, task=task, places=places, **values)
 
 
+def test_label_columns_of_numbers_are_matched_by_name():
+    columns = Columns("text", labels=("b", "a"))
+    numbers = examples([(1.0, 2.0), (3.0, 4.0)], "regression", columns=columns)
+    assert number_rows(numbers, ("a", "b")).tolist() == [[2, 1], [4, 3]]
+    with pytest.raises(InputError, match=r"the columns b, a are not the model's numbers \(a, c\)"):
+        number_rows(numbers, ("a", "c"))
+
+
 # --- the names of the outputs
 
 

@@ -18,7 +18,7 @@ from minibert.device import Compute
 from minibert.errors import InputError
 from minibert.inference.batched import prepare_for_inference
 from minibert.training.callback import Callback
-from minibert.training.frozen import Encoding, encode, frozen_layers
+from minibert.training.frozen import Encoding, HiddenStates, encode, frozen_layers
 from minibert.training.loop import fit
 from minibert.training.options import TrainingOptions
 
@@ -99,6 +99,11 @@ def test_validation_of_what_is_above_equals_that_of_the_whole_model():
     logits = prepare_for_inference(model, CPU).logits(validation, batch_size=4)
     loss = float(F.cross_entropy(logits, validation.labels))
     assert history[-1].validation["loss"] == pytest.approx(loss, rel=1e-4)
+
+
+def test_hidden_states_stay_on_the_device_of_their_dataset():
+    states = HiddenStates()
+    assert states(torch.zeros(1, 2, 3, device="meta")).device.type == "meta"
 
 
 class Folder(Callback):

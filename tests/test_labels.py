@@ -173,6 +173,19 @@ def test_whole_numbers_are_classes_unless_the_model_predicts_numbers():
     assert chosen("a", "b", model_task="regression")[0] == "single-label"
 
 
+def test_combined_classes_in_one_cell_get_a_hint():
+    assert chosen("a", "a|b", "b") == (
+        "single-label",
+        "'a|b' is one class; --label-separator '|' makes several of it",
+    )
+    assert chosen("a|b", "c") == ("single-label", "")
+
+
+def test_flags_in_a_list_are_refused():
+    with pytest.raises(ValueError, match="holds .* which repeats a class; for a column of 0 and 1"):
+        read([0, 1, 0], "multi-label")
+
+
 # --- in a file
 
 

@@ -144,7 +144,7 @@ def test_epoch_lines_of_large_numbers_fit_in_80_columns(capsys):
         step=100,
     )
     ProgressBar().on_epoch(state)  # type: ignore[arg-type]
-    line, _advice = capsys.readouterr().out.splitlines()
+    (line,) = capsys.readouterr().out.splitlines()
     assert line == (
         "epoch 100/100: loss 2.3456; validation loss 2.3456, accuracy 100.0%; best so far"
     )

@@ -182,7 +182,7 @@ def test_the_figures_can_be_written_as_json_and_read_by_a_person():
     assert data["per_output"]["stars"]["rmse"] == pytest.approx(math.sqrt(0.5))
     assert str(found) == (
         "Pearson 0.894 (95% interval -0.475 to 0.998), Spearman 0.894, MAE 0.5, RMSE 0.7071, "
-        "R2 0.500, loss 0.2500, 4 texts"
+        "R2 0.500, 4 texts"
     )
     two = score_regression(*random_case(11, 9), loss=0.25)
     assert two.mean.pearson_95 is None and str(two).endswith(" 9 texts (means of 2 outputs)")

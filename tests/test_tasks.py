@@ -186,8 +186,6 @@ def test_the_figures_are_those_of_scikit_learn():
     found = figures_of(NUMBER.score(values, truth), NUMBER.figures)
     assert found["mae"] == pytest.approx(metrics.mean_absolute_error(truth, values))
     assert found["r2"] == pytest.approx(metrics.r2_score(truth, values))
-    # Of standardized numbers, where R2 is one minus the squared error.
-    assert found["loss"] == pytest.approx(1 - metrics.r2_score(truth, values))
     assert found["rmse"] == pytest.approx(metrics.mean_squared_error(truth, values) ** 0.5)
 
     truth, logits = targets_of(SINGLE, 30), logits_of(SINGLE, 30)
@@ -227,7 +225,8 @@ def test_an_undefined_figure_is_no_best_one_and_is_shown_as_undefined():
 
 @TASKS
 def test_the_first_figure_selects_the_best_epoch_and_those_of_another_task_are_refused(task):
-    assert task.selects(None) == task.figures[0] and task.selects("loss") == "loss"
+    assert task.selects(None) == task.figures[0]
+    assert all(task.selects(name) == name for name in task.figures)
     other = "pearson" if task is not NUMBERS else "accuracy"
     with pytest.raises(InputError, match=f"--select {other} is not a figure of this task; it has"):
         task.selects(other)
@@ -418,9 +417,7 @@ def test_a_model_can_be_trained_twice_also_on_another_unit():
     assert again.history[0].validation["rmse"] == pytest.approx(best, rel=1e-4)
     other = trained(model, lambda y: 2 * y)
     assert other.history[-1].validation["rmse"] < 2 * other.history[0].validation["rmse"]
-    assert model.head.unit.deviation == pytest.approx(
-        float(numbers_dataset(30, lambda y: 2 * y).labels.std(correction=0)), rel=1e-5
-    )
+    assert model.head.unit.deviation == 1  # folded into the output layer
 
 
 def test_a_dataset_of_another_task_is_refused_before_training():
@@ -523,11 +520,37 @@ def test_labels_of_several_kinds_are_given_to_dataset(tmp_path):
         assert several.dataset(["good", "bad"], labels).labels.tolist() == [[1, 0, 1], [0, 0, 0]]
     with pytest.raises(InputError, match=r"labels\[0\]: the label 'd' is none of the model's 3"):
         several.dataset("good", [["d"]])
+    flags = [[1, 0, 1], [0, 0, 0]]
+    for table in (np.array(flags), torch.tensor(flags, dtype=torch.float32)):
+        assert several.dataset(["good", "bad"], table).labels.tolist() == flags
+    for rows in (flags, [np.array(row) for row in flags]):  # numbers of classes, or flags?
+        with pytest.raises(InputError, match=r"give names, or an array of 0 and 1 \(N, C\)"):
+            several.dataset(["good", "bad"], rows)
+
+
+def test_thresholds_are_for_several_labels(tmp_path):
+    numbers = TextClassifier.from_folder(
+        saved(tmp_path / "n", new_number_model(), "bert", new_number_model().head.config)
+    )
+    with pytest.raises(InputError, match="a regression model has no thresholds"):
+        numbers.tune_thresholds(numbers.dataset(["good"], [1]))
+    head = HeadConfig("linear", "cls", NAMES, 40, "multi-label")
+    several = TextClassifier.from_folder(saved(tmp_path / "m", a_model(MULTI), "bert", head))
+    several.tune_thresholds(several.dataset(["good", "bad"], [["a"], ["b"]]), how="0.25")
+    assert several.task.thresholds == several.model.head.config.thresholds == (0.25,) * 3
+
+
+def test_weights_after_training_are_in_the_data_s_unit():
+    model, other = new_number_model(), new_number_model()
+    trained(model)
+    other.load_state_dict(model.state_dict())
+    batch = numbers_dataset(9).batch(range(9))
+    torch.testing.assert_close(other.eval()(*batch.inputs), model(*batch.inputs))
 
 
 def test_the_report_of_classes_that_are_numbers_has_their_mean_distance():
     logits = torch.eye(3)[[0, 2, 1, 0]]
     labels = torch.tensor([0, 0, 1, 1])
-    line = "mean distance from the true number: 2.750"  # 0, 9, 0 and 2... in any order of classes
+    line = "mean distance from the true number: 2.750"  # (0 + 9 + 0 + 2) / 4
     assert line in a_task("1", "3", "10").report(logits, labels)
     assert "distance" not in a_task("1", "2", "ten").report(logits, labels)

@@ -114,12 +114,13 @@ def _several_classes(value: Any, separator: str) -> tuple[str, ...]:
     if value is None:
         raise ValueError("has no label; an empty list or cell is a row without any class")
     names = [one_class(name) for name in (value if isinstance(value, list) else [value])]
-    if repeated := [name for name in names if names.count(name) > 1]:
+    found = tuple(dict.fromkeys(names))
+    if len(found) < len(names) and None not in map(_flag, names):
         raise ValueError(
-            f"holds {_shown(value)}, with the class {_shown(repeated[0])} twice; columns of 0 and "
-            "1 go with --label-columns"
+            f"holds {_shown(value)}, which repeats a class; for a column of 0 and 1 for each class "
+            "give --label-columns"
         )
-    return tuple(names)
+    return found
 
 
 def _numbers(value: Any) -> tuple[float, ...]:

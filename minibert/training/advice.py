@@ -57,7 +57,7 @@ def one_prediction(state: TrainState, history: Sequence[EpochRecord]) -> str | N
 def no_progress(state: TrainState, history: Sequence[EpochRecord]) -> str | None:
     """Check that the training loss is below that of a model that ignores the texts."""
     record, baseline = history[-1], state.baseline.train_loss
-    if _is_early(state, record) or record.train_loss < baseline or _beats_baseline(state, record):
+    if _is_early(state, record) or record.train_loss < baseline or _learns(state, record):
         return None
     return (
         f"the training loss is {record.train_loss:.4f}, but knowing only {state.task.prior} gives "
@@ -125,13 +125,13 @@ def overfitting(state: TrainState, history: Sequence[EpochRecord]) -> str | None
     )
 
 
-def _beats_baseline(state: TrainState, record: EpochRecord) -> bool:
-    """Return whether the first figure of the validation is better than without the texts."""
+def _learns(state: TrainState, record: EpochRecord) -> bool:
+    """Return whether the validation's first figure is half of the way from the baseline to best."""
     name = state.task.figures[0]
     value, baseline = record.validation[name], state.baseline.validation[name]
     if value is None or baseline is None:
         return False
-    return value < baseline if name in LOWER_IS_BETTER else value > baseline
+    return value < baseline / 2 if name in LOWER_IS_BETTER else value > (1 + baseline) / 2
 
 
 def _is_early(state: TrainState, record: EpochRecord) -> bool:
