@@ -140,6 +140,12 @@ class RunFolder:
         except (AttributeError, TypeError):
             raise InputError(f"{file}: the entry columns is damaged") from None
 
+    def label_separator(self) -> str | None:
+        """Return what separates the classes of a row in the run's data, if that was given."""
+        file = self.settings_file
+        separator = read_json(file).get("label_separator") if file.is_file() else None
+        return separator if isinstance(separator, str) else None
+
     def saved_settings(self) -> dict[str, Any]:
         """Return the options that the newest state was saved with; none without a state."""
         files = state_files(self.path)

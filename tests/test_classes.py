@@ -30,6 +30,19 @@ def test_label_columns_of_numbers_are_matched_by_name():
         number_rows(numbers, ("a", "c"))
 
 
+def test_numbers_that_float32_cannot_tell_apart_are_refused():
+    labels = [(1.7e9 + 0.5 * i,) for i in range(9)]
+    with pytest.raises(InputError, match=r"float32 has too few digits .* subtract a constant"):
+        number_rows(examples(labels, "regression"), ("stars",))
+    assert number_rows(examples([(2.5,)] * 3, "regression"), ("stars",)).tolist() == [[2.5]] * 3
+
+
+def test_a_class_without_a_label_column_is_refused():
+    columns = Columns("text", labels=("fun",))
+    with pytest.raises(InputError, match="--label-columns has no column for sad"):
+        class_set(examples([("fun",)], columns=columns), ("fun", "sad"))
+
+
 # --- the names of the outputs
 
 

@@ -140,7 +140,12 @@ def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
     add_options(data, DataOptions, DATA_FLAGS)
     add = parser.add_argument_group("output").add_argument
     add("--json", type=Path, metavar="FILE", help="write the figures here too")
-    add("--plot", type=Path, metavar="FILE", help="draw the confusion matrix (extra: plots)")
+    add(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw the confusion matrix of single labels (extra: plots)",
+    )
     values = vars(parser.parse_args(argv))
     reading = {name: values.pop(name) for name in DATA_FLAGS if name in values}
     arguments = EvaluateArguments(take_model_arguments(values), **values, reading=reading)

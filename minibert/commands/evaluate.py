@@ -73,7 +73,7 @@ def read_examples(
     examples = load_examples(
         getattr(files, split),
         options.columns(),
-        LabelFormat(task, options.label_separator),
+        LabelFormat(task, options.label_separator or run.label_separator()),
         default=run.columns(),
         encoding=options.encoding,
         bad_rows=options.bad_rows,

@@ -72,6 +72,11 @@ class Session:
         metadata = current_metadata(splits, model_folder)
         if self.resumed and self.saved:
             check_unchanged(self.resumed, self.saved.digests, metadata.digests, self.settings)
+            if self.saved.columns != metadata.columns:
+                raise InputError(
+                    f"--resume {self.resumed.path}: the entry columns of settings.json is not what "
+                    "the run reads; undo the change"
+                )
             run = self.resumed
         else:
             values = self.settings.to_dict()

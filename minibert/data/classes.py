@@ -70,6 +70,10 @@ def class_set(examples: Examples, classes: Sequence[str], *, numbers: bool = Fal
 
     Labels match as in `class_ids`.
     """
+    columns = examples.columns.labels
+    if missing := [name for name in classes if columns and name not in columns]:
+        listed = ", ".join(printable(name, 40) for name in missing[:10])
+        raise InputError(f"{examples.source}: --label-columns has no column for {listed}")
     find = class_finder(examples, classes, numbers=numbers)
     targets = np.zeros((len(examples), len(classes)), dtype=np.float32)
     for row, labels in enumerate(examples.labels):
@@ -96,7 +100,13 @@ def number_rows(examples: Examples, names: Sequence[str]) -> np.ndarray:
                 f"{examples.places[row]}: {found}; the model predicts {len(names)} "
                 f"({', '.join(printable(name, 40) for name in names[:10])})"
             )
-    rows = np.array(examples.labels, dtype=np.float32).reshape(len(examples), len(names))
+    exact = np.array(examples.labels, dtype=np.float64).reshape(len(examples), len(names))
+    rows = exact.astype(np.float32)
+    if (np.abs(rows - exact).max(axis=0) > 0.01 * exact.std(axis=0)).any():
+        raise InputError(
+            f"{examples.source}: float32 has too few digits for the numbers, up to "
+            f"{np.abs(exact).max():.9g}, to differ as they do; subtract a constant from all"
+        )
     return rows[:, [columns.index(name) for name in names]] if len(columns) > 1 else rows
 
 

@@ -17,6 +17,7 @@ LABEL_NAMES = (
     *("label", "labels", "category", "class", "sentiment", "target", "intent", "topic"),
     *("emotion", "gold_label", "tag", "y"),
 )
+NUMBER_NAMES = ("score", "rating", "stars", "similarity")  # if no column is in LABEL_NAMES
 # Only names that mean a pair: a title and a text are one text or two, which the user must say.
 PAIR_NAMES = (
     *(("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2")),
@@ -79,7 +80,12 @@ def choose_columns(
     if missing := [name for name in labels if name not in names]:
         raise InputError(f"{where}: no column {missing[0]!r} for --label-columns; {listing}")
     if not (label or labels) and labelled and default:
-        labels = default.labels if set(default.labels) <= set(names) else ()
+        if missing := [name for name in default.labels if name not in names]:
+            raise InputError(
+                f"{where}: no column {missing[0]!r}, a label column of the run; {listing}; give "
+                "--label-columns"
+            )
+        labels = default.labels
         label = default.label if default.label in names else None
     if text is None and pair is None:
         if default and default.texts() <= set(names):
@@ -95,7 +101,8 @@ def choose_columns(
     if default and default.pair and pair is None:
         raise InputError(f"{where}: the model reads two texts; {listing}; give --pair-column")
     if not (label or labels) and labelled:
-        found = _named(LABEL_NAMES, names, taken=(text, pair))
+        taken = (text, pair)
+        found = _named(LABEL_NAMES, names, taken=taken) or _named(NUMBER_NAMES, names, taken=taken)
         if len(found) != 1:
             problem = "more than one column may be the label" if found else "no label column found"
             raise InputError(f"{where}: {problem}; {listing}; choose with --label-column")

@@ -39,15 +39,19 @@ def choose_task(cells: Sequence[Any], columns: Columns, form: LabelFormat) -> tu
         return form.task, "as requested"
     if columns.labels:
         values = [x for cell in cells for x in cell.values()]
-        if any(_flag(x) is None and _number(x) is not None for x in values):
+        others = sum(_flag(x) is None and _number(x) is not None for x in values)
+        if 10 * others > len(values):  # fewer are errors in columns of 0 and 1
             return "regression", "--label-columns names columns of numbers"
         return "multi-label", "--label-columns names one column of 0 and 1 for each class"
     if form.separator:
         return "multi-label", "--label-separator is given"
+    if form.model_task == "multi-label" and all(isinstance(cell, str) for cell in cells):
+        return "multi-label", "the model predicts several labels"
     lists = [cell for cell in cells if isinstance(cell, list)]
     if lists:
         values = [x for cell in lists for x in cell]
-        if any(isinstance(x, float) for x in values) and None not in map(_number, values):
+        fractions = (isinstance(x, float) and not x.is_integer() for x in values)
+        if any(fractions) and None not in map(_number, values):
             return "regression", f"the column {columns.label} has lists of numbers"
         return "multi-label", f"the column {columns.label} has lists"
     numbers = [number for number in map(_number, cells) if number is not None]

@@ -95,10 +95,18 @@ def _rows_of_splits(examples: Examples, ratios: Sequence[int], *, seed: int) -> 
     """Return the row numbers of each split."""
     if examples.task == "multi-label":
         targets = class_set(examples, output_names(examples))
-        return stratified_multi_label(targets, ratios, seed=seed)
+        return _with_all_classes(stratified_multi_label(targets, ratios, seed=seed), targets)
     if examples.task == "regression":
         return _random_rows(len(examples), ratios, seed=seed)
     return _stratified_rows(examples, ratios, seed=seed)
+
+
+def _with_all_classes(splits: list[np.ndarray], targets: np.ndarray) -> list[np.ndarray]:
+    """Move rows into the first split, the training's, whose classes it would not have."""
+    absent = targets[splits[0]].sum(axis=0) == 0
+    moved = [rows[targets[rows][:, absent].any(axis=1)] for rows in splits[1:]]
+    kept = [np.setdiff1d(rows, gone) for rows, gone in zip(splits[1:], moved, strict=True)]
+    return [np.sort(np.concatenate([splits[0], *moved])), *kept]
 
 
 def _random_rows(count: int, ratios: Sequence[int], *, seed: int) -> list[np.ndarray]:
@@ -187,7 +195,8 @@ def _describe_labels(split: Examples) -> str:
     classes = ", ".join(f"{printable(label, 60)} {count:,}" for label, count in counts[:8])
     without = sum(label == () for label in split.labels)
     more = ", ..." if len(counts) > 8 else ""
-    return f"{classes}{more}" + (f"; {without:,} without a class" if without else "")
+    parts = [f"{classes}{more}", f"{without:,} without a class" if without else ""]
+    return "; ".join(part for part in parts if part)
 
 
 def _classes(split: Examples) -> list[str]:

@@ -44,6 +44,9 @@ def as_labels(values: Iterable[Any], head: HeadConfig) -> Sequence[Label]:
     found: list[Label] = []
     columns = Columns("", label="labels")
     is_table = head.task == "multi-label" and getattr(values, "ndim", 1) == 2
+    if is_table and values.shape[1] != len(head.labels):  # type: ignore[attr-defined]
+        shape = tuple(values.shape)  # type: ignore[attr-defined]
+        raise InputError(f"labels has the shape {shape}; the model has {len(head.labels)} classes")
     for number, value in enumerate(as_list(values, "labels")):
         cell = value.tolist() if hasattr(value, "tolist") else value  # of numpy or torch
         cell = list(cell) if isinstance(cell, tuple | set) else cell

@@ -145,7 +145,7 @@ def is_formula(cell: str) -> bool:
 def flatten(record: Record, task: Task) -> Record:
     """Return a record as a table's row: a column per class, and always one for the error.
 
-    Several classes are one cell, as the readers take it.
+    Several classes are one cell, as the readers take it; a JSON list if a name has the separator.
     """
     row: Record = {key: record[key] for key in ("text", "pair") if key in record}
     for key in task.keys:
@@ -154,7 +154,8 @@ def flatten(record: Record, task: Task) -> Record:
             values = value or {}
             row |= {x: values.get(y) for x, y in zip(task.columns, task.names, strict=True)}
         else:
-            row[key] = SEPARATOR.join(value) if isinstance(value, list) else value
+            joined = isinstance(value, list) and not any(SEPARATOR in name for name in value)
+            row[key] = SEPARATOR.join(value) if joined else value
     row["error"] = record.get("error")
     taken = (*KEYS, *task.keys)
     return row | {name: value for name, value in record.items() if name not in taken}

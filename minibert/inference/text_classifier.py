@@ -177,6 +177,8 @@ class TextClassifier:
         """
         if self.checkpoint.head.task != "multi-label":
             raise InputError(f"a {self.checkpoint.head.task} model has no thresholds")
+        if not (len(validation) and validation.has_labels):
+            raise InputError("thresholds need texts with labels; give both to dataset()")
         model = prepare_for_inference(self.model, compute or choose_compute(), keep=True)
         logits = model.logits(validation, batch_size=32)
         head = with_thresholds(self.checkpoint.head, logits, validation.labels, how=how)

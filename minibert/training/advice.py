@@ -75,7 +75,8 @@ def worse_than_baseline(state: TrainState, history: Sequence[EpochRecord]) -> st
         return None
     rare_classes = state.options.class_weights == "balanced" or state.options.select == "macro-f1"
     worse = value > baseline if name in LOWER_IS_BETTER else value < baseline
-    if not worse or (rare_classes and name == "accuracy"):
+    same = show_figure(name, value) == show_figure(name, baseline)
+    if not worse or same or (rare_classes and name == "accuracy"):
         return None
     cause = _cause(state)
     if record.train_loss < state.baseline.train_loss:
