@@ -448,7 +448,7 @@ MISTAKES = [
         "eval --model numbers --data number.csv",
         [
             "number.csv: no column 'stars', a label column of the run",
-            "the model predicts 2 (stars, length)",
+            "give --label-columns",
         ],
     ),
     ("eval --model number --data separated.csv", ["line 2: column label: holds 'sad; odd', no"]),
