@@ -20,6 +20,7 @@ from helpers import (
     start_script,
     strict_json,
     tiny_classifier,
+    tiny_config,
     write_checkpoint,
 )
 from safetensors.torch import load_file
@@ -29,6 +30,7 @@ from minibert.commands.arguments import parse_train
 from minibert.commands.train import main, smaller_batches
 from minibert.device import Compute, memory_advice
 from minibert.errors import InputError
+from minibert.model.classifier import Head
 from minibert.model.config import HeadConfig
 from minibert.training.loop import fit
 from minibert.training.options import TrainingOptions
@@ -285,12 +287,12 @@ def test_a_rate_too_high_is_one_line_with_files_and_lines(place):
 # Out of memory
 
 
-class Hungry(torch.nn.Module):
+class Hungry(Head):
     """A head that runs out of memory, as a CPU's allocator, Python or a GPU says it."""
 
-    def __init__(self, config: HeadConfig, error: Exception | None) -> None:
-        super().__init__()
-        self.config, self.out, self.error = config, torch.nn.Linear(12, 3), error
+    def __init__(self, head: HeadConfig, error: Exception | None) -> None:
+        super().__init__(tiny_config("bert"), head)
+        self.error = error
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         if self.error is None:
