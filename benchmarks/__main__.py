@@ -10,6 +10,7 @@ import torch
 
 from benchmarks import parts
 from benchmarks.growth import growth
+from benchmarks.task import BATCH
 from benchmarks.tricks import tricks
 from benchmarks.workload import SIZES, read_corpus
 from minibert.commands.options import Parser
@@ -47,12 +48,13 @@ def main(argv: Sequence[str]) -> None:
             repeats=flags.repeats or (3 if small else 5),
             small=small,
             best=choose_compute(flags.device, "auto").precision,
+            batch=flags.batch,
         )
         for part in chosen:
             sections.append(PARTS[part](setup))
             print(sections[-1], flush=True)
-    if flags.json:
-        write_json(flags.json, [section.to_json() for section in sections])
+            if flags.json:
+                write_json(flags.json, [section.to_json() for section in sections])
     if any(section.problems for section in sections):
         sys.exit(1)
 
@@ -67,14 +69,15 @@ def read_flags(argv: Sequence[str]) -> Namespace:
     add("--data", type=Path, metavar="FILE", help="labelled texts (default: SST-2 or the reviews)")
     add("--threads", type=int, default=torch.get_num_threads(), metavar="N", help="of everyone")
     add("--repeats", type=int, metavar="N", help="rounds (default: 5, quick 3)")
+    add("--batch", type=int, default=BATCH, metavar="N", help=f"texts (default: {BATCH})")
     add("--json", type=Path, metavar="FILE", help="write all that was measured")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="(default: cpu)")
     flags = parser.parse_args(argv)
     strange = [part for part in flags.parts if part not in known]
     if strange or ("quick" in flags.parts and len(flags.parts) > 1):
         raise InputError(f"the parts are {', '.join(PARTS)}, or quick alone")
-    if flags.threads < 1 or (flags.repeats is not None and flags.repeats < 1):
-        raise InputError("--threads and --repeats must be 1 or more")
+    if min(flags.threads, flags.batch, 1 if flags.repeats is None else flags.repeats) < 1:
+        raise InputError("--threads, --batch and --repeats must be 1 or more")
     return flags
 
 

@@ -23,9 +23,9 @@ from minibert.data.splits import Splits, read_splits
 from minibert.data.tokenizer import Tokenizer
 from minibert.device import choose_compute
 from minibert.errors import InputError
-from minibert.evaluation.metrics import score
 from minibert.hub import find_model
 from minibert.inference.batched import prepare_for_inference
+from minibert.tasks.choice import task_of
 from minibert.training.loop import fit
 from minibert.training.options import TrainingOptions
 
@@ -87,7 +87,7 @@ def main(argv: Sequence[str]) -> None:
         splits,
         Tokenizer.from_folder(folder, config),
         max_length=settings.data.max_length,
-        positions=config.positions,
+        positions=config.max_tokens,
     )
     accuracies: dict[str, list[float]] = {"minibert": [], "transformers": []}
     for seed in range(seeds):
@@ -111,13 +111,13 @@ def test_accuracy(
     config = read_encoder_config(folder)
     head = choose_head(folder, config, splits.train, settings.run, tokenized.max_length)
     model: Any = load_classifier(folder, head).model
-    datasets = build_datasets(tokenized, splits, head.labels, config)
+    datasets = build_datasets(tokenized, splits, task_of(head).targets, config)
     if encoder == "transformers":
         model.encoder = TransformersEncoder(folder)
     fit(model, datasets["train"], datasets["validation"], settings.training, compute=compute)
     ready = prepare_for_inference(model, compute)
     logits = ready.logits(datasets["test"], batch_size=settings.training.batch_size)
-    return score(logits, datasets["test"].labels, head.labels).accuracy
+    return task_of(head).score(logits, datasets["test"].labels).figure("accuracy")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,11 @@ from benchmarks.task import Repetition, Task, answer_all, answer_each, peak_memo
 
 def serve(task: Task, turns: Iterator[int], report: Callable[[Repetition], None]) -> None:
     """Load a peer; in each turn it does one repetition over the first texts of the task."""
+    if task.tuned and task.device == "cuda":
+        import torch
+
+        # minibert.model.kernels.attention_kernels says why; minibert chooses for itself.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     peer = importlib.import_module(f"benchmarks.{task.peer}")
     if hasattr(peer, f"serve_{task.part}"):  # it has a loop of its own
         getattr(peer, f"serve_{task.part}")(task, turns, report)
@@ -42,7 +47,7 @@ def main(argv: Sequence[str]) -> None:
 
     def report(repetition: Repetition) -> None:
         nonlocal first
-        repetition.memory = repetition.memory or peak_memory()
+        repetition.memory = repetition.memory or peak_memory(task.device)
         if not first:
             repetition.answers = []
         first = False

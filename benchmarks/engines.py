@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from benchmarks.task import BATCH, Answerer, Task
+from benchmarks.task import Answerer, Task
 
 Feed = dict[str, np.ndarray]
 
@@ -20,7 +20,7 @@ def engine_answerer(task: Task, run: Callable[[list[Feed]], list[np.ndarray]]) -
     def answer(texts: Sequence[str]) -> np.ndarray:
         rows = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)
-        batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+        batches = [order[i : i + task.batch] for i in range(0, len(order), task.batch)]
         logits = np.concatenate(run([padded([rows[i] for i in batch]) for batch in batches]))
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         answers = np.empty_like(shares)

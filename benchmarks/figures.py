@@ -40,8 +40,11 @@ def forward_operations(config: EncoderConfig, lengths: Sequence[int]) -> float:
 def agreement(
     ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]
 ) -> tuple[float, float]:
-    """Return the share of equal labels and the largest difference of two probabilities."""
-    pairs = list(zip(ours, theirs, strict=True))
+    """Return the share of equal labels and the largest difference of two probabilities.
+
+    One may have answered only the first of the texts.
+    """
+    pairs = list(zip(ours, theirs, strict=False))
     same = sum(_best(a) == _best(b) for a, b in pairs) / len(pairs)
     difference = max(abs(p - q) for a, b in pairs for p, q in zip(a, b, strict=True))
     return same, difference

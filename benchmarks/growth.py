@@ -6,7 +6,6 @@ from benchmarks.figures import spread
 from benchmarks.parts import Peer, Setup, entry
 from benchmarks.rounds import Outcome, race
 from benchmarks.tables import Section
-from benchmarks.task import BATCH
 from benchmarks.workload import Labelled, checkpoint, distinct, texts_of_length
 
 SIZE = "minilm"
@@ -49,8 +48,8 @@ def growth(setup: Setup) -> Section:
     ]
     what = (
         "Each text is another one; a smaller data set has fewer rows here. "
-        f"minibert in {setup.best}, batch {BATCH}; training goes to {LONGEST_TRAINING:,} texts, "
-        "since an epoch over more is the same steps for minutes."
+        f"minibert in {setup.best}, batch {setup.batch}; training goes to {LONGEST_TRAINING:,} "
+        "texts, since an epoch over more is the same steps for minutes."
     )
     return Section("growth", setup.about(SIZE, what), header, rows, outcomes)
 

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 import minibert
-from benchmarks.task import BATCH, EPOCHS, Answerer, Repetition, Task, run_whole
+from benchmarks.task import EPOCHS, Answerer, Repetition, Task, run_whole
 from minibert.checkpoint.load import load_classifier
 from minibert.data.batches import TextDataset
 from minibert.device import choose_compute
@@ -80,7 +80,7 @@ def serve_training(task: Task, turns: Iterator[int], report: Callable[[Repetitio
         classifier.model,
         train,
         labelled_texts(classifier, task, 1),
-        TrainingOptions(epochs=MANY, batch_size=BATCH),
+        TrainingOptions(epochs=MANY, batch_size=task.batch),
         compute=choose_compute(task.device, task.precision),
         callback=EpochByEpoch(turns, report),
         keep_best=False,
@@ -95,7 +95,7 @@ def frozen(task: Task) -> Callable[[int], Repetition]:
     head = HeadConfig("relu", stored.pooling, stored.labels, stored.max_length)
     model = load_classifier(folder, head).model
     compute = choose_compute(task.device, task.precision)
-    options = TrainingOptions(epochs=EPOCHS, batch_size=BATCH, freeze=True)
+    options = TrainingOptions(epochs=EPOCHS, batch_size=task.batch, freeze=True)
     validation = labelled_texts(classifier, task, 1)
 
     def repeat(count: int) -> Repetition:
@@ -109,7 +109,9 @@ def frozen(task: Task) -> Callable[[int], Repetition]:
 
 def answerer(task: Task) -> Answerer:
     """Return what turns texts into probabilities."""
-    return minibert.load(task.folder, device=task.device, precision=task.precision).predict_proba
+    return minibert.load(
+        task.folder, device=task.device, precision=task.precision, batch_size=task.batch
+    ).predict_proba
 
 
 def start(task: Task) -> Callable[[int], Repetition]:

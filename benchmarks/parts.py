@@ -27,7 +27,8 @@ from benchmarks.workload import (
 )
 from minibert.model.config import EncoderConfig
 
-ON_GPU = ("ours", "tutorial", "trainer", "pipelines")
+ON_GPU = ("ours", "token_ids", "tutorial", "trainer", "pipelines")
+TEXTS_ON_GPU = 12_800  # of a repetition of training or answering
 LIMIT = (
     "Of the limit: the products of all layers at real tokens, over that rate; those that a "
     "contestant leaves out count as done."
@@ -58,14 +59,21 @@ class Setup:
     repeats: int
     small: bool
     best: str
+    batch: int = BATCH
+
+    @property
+    def on_gpu(self) -> bool:
+        """Say whether the parts run on a GPU."""
+        return self.device == "cuda"
 
     def about(self, size: str, what: str) -> list[str]:
         """Return the lines above a table."""
+        memory = " Memory is what PyTorch's tensors occupy on the GPU." * self.on_gpu
         return [
             f"{describe_machine(self.device, self.threads)}.",
             f"Model: {SIZES[size]}. {what}",
             f"Taken in turn, rounds after the warm-up: {self.repeats}. Median (lowest to highest); "
-            "a ratio is of one round.",
+            f"a ratio is of one round.{memory}",
         ]
 
 
@@ -85,11 +93,13 @@ def training(setup: Setup) -> Section:
             Peer("Trainer", "trainer", "fp32", share=0.25),
             Peer("tutorial", "tutorial", "fp32", share=0.05),
         ]
-    texts = repeated(setup.corpus.train, 640 if setup.small else 3200)
+    count = TEXTS_ON_GPU if setup.on_gpu else 640 if setup.small else 3200
+    texts = repeated(setup.corpus.train, count)
     outcomes = compete(setup, "training", peers, texts)
     config, limits = config_and_limits(setup)
     header, rows = rate_table(outcomes, texts.lengths, config, limits, passes=TRAINING)
-    what = f"Training on {describe(texts, setup.corpus.source)}, batch {BATCH}; {limits}. {LIMIT}"
+    work = f"Training on {describe(texts, setup.corpus.source)}, batch {setup.batch}"
+    what = f"{work}; {limits}. {LIMIT}"
     return Section("training", setup.about(setup.size, what), header, rows, outcomes)
 
 
@@ -107,8 +117,8 @@ def frozen(setup: Setup) -> Section:
     header, rows = seconds_table(outcomes, EPOCHS * len(texts.texts), "seconds")
     what = (
         f"A head on a frozen encoder, {EPOCHS} epochs over "
-        f"{describe(texts, setup.corpus.source)}, batch {BATCH}. The tutorial's figure is scaled "
-        "from one epoch over a tenth of the texts; its batches all take the same time."
+        f"{describe(texts, setup.corpus.source)}, batch {setup.batch}. The tutorial's figure is "
+        "scaled from one epoch over a tenth of the texts; its batches all take the same time."
     )
     return Section("frozen", setup.about(setup.size, what), header, rows, outcomes)
 
@@ -119,11 +129,14 @@ def answering(setup: Setup) -> Section:
     if not setup.small:
         peers.append(Peer("pipeline() tuned", "pipelines", setup.best, tuned=True))
     texts = distinct(setup.corpus.test, 480 if setup.small else len(setup.corpus.test.texts))
+    if setup.on_gpu:
+        peers.append(Peer(f"minibert {setup.best}, from token ids", "token_ids", setup.best))
+        texts = distinct(setup.corpus.train, TEXTS_ON_GPU)
     outcomes = compete(setup, "answering", peers, texts, warm_up=len(texts.texts))
     config, limits = config_and_limits(setup)
     header, rows = rate_table(outcomes, texts.lengths, config, limits, passes=FORWARD)
     what = (
-        f"Strings to probabilities, {describe(texts, setup.corpus.source)}, batch {BATCH} in "
+        f"Strings to probabilities, {describe(texts, setup.corpus.source)}, batch {setup.batch} in "
         f"length order, but pipeline(), which is called as it comes; {limits}. {LIMIT}"
     )
     section = Section("answering", setup.about(setup.size, what), header, rows, outcomes)
@@ -170,7 +183,7 @@ def answering_peers(setup: Setup) -> list[Peer]:
     if not setup.small:
         peers += [
             Peer("ONNX Runtime fp32", "onnx_runtime", "fp32"),
-            Peer("pipeline()", "pipelines", "fp32"),
+            Peer("pipeline()", "pipelines", "fp32", share=0.1 if setup.on_gpu else 1.0),
         ]
     return peers
 
@@ -180,11 +193,10 @@ def compete(
 ) -> list[Outcome]:
     """Take the peers that run on this device in turn, all on the same texts and checkpoint."""
     folder, _ = checkpoint(setup.place, setup.size, setup.corpus.classes)
-    on_cpu = setup.device == "cpu"
     entries = [
         entry(setup, part, peer, folder, texts, warm_up)
         for peer in peers
-        if on_cpu or (peer.file in ON_GPU and peer.precision != "int8")
+        if not setup.on_gpu or (peer.file in ON_GPU and peer.precision != "int8")
     ]
     return race(entries, repeats=setup.repeats, folder=setup.place)
 
@@ -212,8 +224,9 @@ def entry(
         labels=texts.labels[:count],
         # minibert trains the word rows in use: as many as in an epoch over all of the data.
         corpus=setup.corpus.train.texts if (part, peer.file) == ("training", "ours") else [],
+        batch=setup.batch,
     )
-    return Entry(peer.name, task, warm_up or -(-count // 5), count)
+    return Entry(peer.name, task, min(count, warm_up or -(-count // 5)), count)
 
 
 def compare_answers(section: Section) -> None:

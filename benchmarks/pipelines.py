@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks.task import BATCH, Answerer, Repetition, Task, run_whole
+from benchmarks.task import Answerer, Repetition, Task, run_whole
 
 SCRIPT = """import sys
 from transformers import pipeline
@@ -19,7 +19,7 @@ def answerer(task: Task) -> Answerer:
 
     options: dict[str, Any] = {}
     if task.tuned:
-        options = {"dtype": torch.bfloat16, "batch_size": BATCH}
+        options = {"dtype": torch.bfloat16, "batch_size": task.batch}
     pipe: Any = pipeline("text-classification", model=task.folder, device=task.device, **options)
     config = pipe.model.config
     names = [config.id2label[number] for number in range(config.num_labels)]

@@ -72,7 +72,7 @@ def rate_table(
         count = outcome.entry.texts
         middle = median(rates(outcome)) / count  # repetitions a second
         work = passes * forward_operations(config, lengths[:count])
-        limit = limits.operations.get(outcome.entry.task.precision)
+        limit = limits.operations(outcome.entry.task.precision)
         share = f"{100 * work * middle / limit:.0f}%" if limit else "-"
         tokens = short(sum(lengths[:count]) * middle)
         precision = outcome.entry.task.precision

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BATCH = 32
+BATCH = 32  # unless --batch says otherwise
 EPOCHS = 10  # with a frozen encoder
 LONGEST = 128  # tokens; longer texts are left out of the work, so that nobody has to cut one
 
@@ -33,6 +33,7 @@ class Task:
     texts: list[str]
     labels: list[int]
     corpus: list[str] = field(default_factory=list)  # the texts' whole data set, where it matters
+    batch: int = BATCH
 
 
 @dataclass
@@ -75,8 +76,12 @@ def run_whole(command: Sequence[str]) -> Repetition:
     return Repetition(seconds, 1, memory=_bytes(resource.getrusage(resource.RUSAGE_CHILDREN)))
 
 
-def peak_memory() -> int:
-    """Return the most memory that this process had resident, in bytes."""
+def peak_memory(device: str) -> int:
+    """Return the most bytes that this process had resident, or its tensors occupied on the GPU."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
     # On Linux getrusage starts from the peak of the process that this one was started by.
     status = Path("/proc/self/status")
     if status.exists():

@@ -14,7 +14,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from benchmarks.task import BATCH, Repetition, Task
+from benchmarks.task import Repetition, Task
 
 
 class Clock(TrainerCallback):
@@ -76,10 +76,12 @@ def arguments(task: Task) -> TrainingArguments:
             "logging_strategy": "no",
             "logging_nan_inf_filter": False,
             "disable_tqdm": True,
+            # A GPU must not wait for batches; on a CPU these processes would take its cores.
+            "dataloader_num_workers": 2 if task.device == "cuda" else 0,
         }
     return TrainingArguments(
         output_dir=f"{task.folder}/trainer",
-        per_device_train_batch_size=BATCH,
+        per_device_train_batch_size=task.batch,
         num_train_epochs=1,
         save_strategy="no",
         report_to="none",

@@ -13,7 +13,7 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
-from benchmarks.task import BATCH, EPOCHS, LONGEST, Repetition, Task
+from benchmarks.task import EPOCHS, LONGEST, Repetition, Task
 
 
 def training(task: Task) -> Callable[[int], Repetition]:
@@ -78,7 +78,7 @@ def frozen(task: Task) -> Callable[[int], Repetition]:
         parts = [(first_vectors(*inputs), labels) for *inputs, labels in batches]
         data = TensorDataset(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
         for _ in range(EPOCHS):
-            train_head(DataLoader(data, batch_size=BATCH, shuffle=True))
+            train_head(DataLoader(data, batch_size=task.batch, shuffle=True))
         wait(task.device)
         return Repetition(time.perf_counter() - started, EPOCHS * count)
 
@@ -97,7 +97,7 @@ def padded_batches(task: Task, count: int) -> DataLoader:
     )
     labels = torch.tensor(task.labels[:count])
     data = TensorDataset(encoded["input_ids"], encoded["attention_mask"], labels)
-    return DataLoader(data, batch_size=BATCH, shuffle=True)
+    return DataLoader(data, batch_size=task.batch, shuffle=True)
 
 
 def sorted_batches(task: Task, count: int) -> list[Sequence[Tensor]]:
@@ -106,8 +106,8 @@ def sorted_batches(task: Task, count: int) -> list[Sequence[Tensor]]:
     ids = tokenizer(task.texts[:count], truncation=True, max_length=LONGEST)["input_ids"]
     order = sorted(range(count), key=lambda i: len(ids[i]), reverse=True)
     batches = []
-    for start in range(0, count, BATCH):
-        rows = order[start : start + BATCH]
+    for start in range(0, count, task.batch):
+        rows = order[start : start + task.batch]
         padded = tokenizer.pad({"input_ids": [ids[i] for i in rows]}, return_tensors="pt")
         labels = torch.tensor([task.labels[i] for i in rows])
         batches.append((padded["input_ids"], padded["attention_mask"], labels))

@@ -12,7 +12,8 @@ from minibert.checkpoint.config_file import read_encoder_config, write_config
 from minibert.checkpoint.families import FAMILIES
 from minibert.checkpoint.load import load_classifier
 from minibert.checkpoint.save import save_weights
-from minibert.data.examples import class_ids, class_names, load_examples
+from minibert.data.classes import class_ids, class_names
+from minibert.data.examples import load_examples
 from minibert.data.tokenizer import Tokenizer
 from minibert.errors import InputError
 from minibert.hub import MINILM, find_model
@@ -31,8 +32,7 @@ DISTILBERT = EncoderConfig(
     layers=6,
     heads=12,
     feed_forward=3072,
-    token_types=0,
-    classifier_dropout=0.2,
+    **FAMILIES["distilbert"].config_defaults,
 )
 SIZES = {
     "distilbert": "DistilBERT-base's sizes, random weights (time does not depend on their values)",
@@ -76,7 +76,7 @@ def checkpoint(place: Path, size: str, classes: tuple[str, ...]) -> tuple[Path, 
         return folder, config
     folder.mkdir()
     torch.manual_seed(0)
-    head = HeadConfig("native", FAMILIES[config.family].native_pooling, classes, config.positions)
+    head = HeadConfig("native", FAMILIES[config.family].native_pooling, classes, config.max_tokens)
     if size == "minilm":
         model = load_classifier(minilm, head).model
     else:

@@ -1,4 +1,4 @@
-"""minibert: BERT and DistilBERT classifiers from official checkpoints, in plain PyTorch.
+"""minibert: text classifiers from BERT, RoBERTa and ELECTRA checkpoints, in plain PyTorch.
 
 The public names are loaded when they are used, so that importing minibert is cheap.
 

@@ -28,7 +28,10 @@ WEIGHT_FILES = (
     ("pytorch_model.bin",),
     ("pytorch_model.bin.index.json", "pytorch_model-*.bin"),
 )
-SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
+SMALL_FILES = (
+    *("config.json", "tokenizer.json", "tokenizer_config.json"),
+    *("vocab.txt", "vocab.json", "merges.txt"),
+)
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:

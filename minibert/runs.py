@@ -11,24 +11,21 @@ test_predictions.jsonl
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from minibert.data.columns import Columns
 from minibert.errors import InputError
 from minibert.files import (
-    is_same_file,
     json_text,
-    lock,
-    open_without_links,
     read_json,
     write_json,
     write_text,
 )
+from minibert.locks import LOCK, locked
 from minibert.training.state import (
     TrainState,
     drop_states,
@@ -39,7 +36,6 @@ from minibert.training.state import (
 )
 
 RUNS = Path("runs")
-LOCK = "run.lock"
 
 
 @dataclass(frozen=True)
@@ -122,7 +118,7 @@ class RunFolder:
                 _strings(data.pop("digests")),
                 _strings(data.pop("environment")),
             )
-        except (KeyError, TypeError):
+        except (AttributeError, KeyError, TypeError):
             raise InputError(
                 f"{file}: columns, digests or environment is not as this version of minibert "
                 "writes it; undo the change, or start a new run"
@@ -141,8 +137,14 @@ class RunFolder:
         columns = read_json(file).get("columns") if file.is_file() else None
         try:
             return None if columns is None else _columns(columns)
-        except TypeError:
+        except (AttributeError, TypeError):
             raise InputError(f"{file}: the entry columns is damaged") from None
+
+    def label_separator(self) -> str | None:
+        """Return what separates the classes of a row in the run's data, if that was given."""
+        file = self.settings_file
+        separator = read_json(file).get("label_separator") if file.is_file() else None
+        return separator if isinstance(separator, str) else None
 
     def saved_settings(self) -> dict[str, Any]:
         """Return the options that the newest state was saved with; none without a state."""
@@ -176,49 +178,15 @@ class RunFolder:
 
     def _write_history(self, state: TrainState) -> None:
         if state.history:
-            rows = [asdict(record) for record in state.history]
-            lines = [list(rows[0]), *(list(row.values()) for row in rows)]  # names, then numbers
-            write_text(self.history_file, "".join(",".join(map(str, x)) + "\n" for x in lines))
+            rows = [record.to_row() for record in state.history]
+            lines: list[list[Any]] = [list(rows[0]), *(list(row.values()) for row in rows)]
+            cells = [["" if x is None else str(x) for x in line] for line in lines]
+            write_text(self.history_file, "".join(",".join(line) + "\n" for line in cells))
 
     def _damaged(self, reason: str) -> InputError:
         return InputError(
             f"--resume {self.path}: the saved state is damaged ({reason}); start a new run"
         )
-
-
-@contextmanager
-def locked(folder: Path, flag: str) -> Iterator[None]:
-    """Hold a run's lock. Raises InputError with the process that holds it.
-
-    The kernel frees a dead process's lock, so the file that it left is no obstacle.
-    """
-    try:
-        stream, holder = _open_lock(folder / LOCK)
-    except OSError as error:
-        raise InputError(f"{flag} {folder}: cannot be written ({error.strerror})") from None
-    with stream:
-        if holder is not None:
-            raise InputError(
-                f"{flag} {folder}: process {holder} is training in it; wait for it or stop it"
-            )
-        stream.truncate(0)
-        print(os.getpid(), file=stream, flush=True)
-        try:
-            yield
-        finally:
-            (folder / LOCK).unlink(missing_ok=True)
-
-
-def _open_lock(file: Path) -> tuple[IO[str], str | None]:
-    """Open and lock a file; if another process has locked it, return what that process wrote."""
-    while True:
-        stream = open(file, "a+", encoding="utf-8", opener=open_without_links)  # noqa: SIM115
-        if not lock(stream):
-            stream.seek(0)
-            return stream, stream.read().strip()
-        if is_same_file(stream, file):
-            return stream, None
-        stream.close()  # its holder removed this very file after it was opened here
 
 
 def check_new(path: Path) -> None:
@@ -263,8 +231,9 @@ def _new_folder(settings: Mapping[str, Any]) -> Path:
 
 
 def _columns(value: Any) -> Columns:
-    columns = Columns(**value)
-    if not all(x is None or isinstance(x, str) for x in asdict(columns).values()):
+    columns = Columns(**{**value, "labels": tuple(value.get("labels", ()))})
+    names = [getattr(columns, x) for x in ("text", "pair", "label", "label_name")]
+    if not all(x is None or isinstance(x, str) for x in (*names, *columns.labels)):
         raise TypeError("not the names of columns")
     return columns
 

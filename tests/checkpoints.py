@@ -17,23 +17,33 @@ from minibert.model.config import HeadConfig
 
 LINEAR = HeadConfig("linear", "cls", ("a", "b"), 40)
 NATIVE = {
-    "bert": HeadConfig("native", "pooler", ("bad", "fine", "good"), 40),
-    "distilbert": HeadConfig("native", "cls", ("bad", "fine", "good"), 40),
+    family: HeadConfig("native", pooling, ("bad", "fine", "good"), 40)
+    for family, pooling in [
+        ("bert", "pooler"),
+        ("distilbert", "cls"),
+        ("roberta", "cls"),
+        ("xlm-roberta", "cls"),
+        ("camembert", "cls"),
+        ("electra", "cls"),
+    ]
 }
 Tensors = dict[str, Tensor]
 
 # The published names, spelled out: a mistake in the table of families must not repeat here.
+BERT_LAYER = {
+    "attention.self.query": "DD",
+    "attention.self.key": "DD",
+    "attention.self.value": "DD",
+    "attention.output.dense": "DD",
+    "attention.output.LayerNorm": "D",
+    "intermediate.dense": "FD",
+    "output.dense": "DF",
+    "output.LayerNorm": "D",
+}
 LAYER = {
-    "bert": {
-        "attention.self.query": "DD",
-        "attention.self.key": "DD",
-        "attention.self.value": "DD",
-        "attention.output.dense": "DD",
-        "attention.output.LayerNorm": "D",
-        "intermediate.dense": "FD",
-        "output.dense": "DF",
-        "output.LayerNorm": "D",
-    },
+    "bert": BERT_LAYER,
+    "roberta": BERT_LAYER,
+    "electra": BERT_LAYER,
     "distilbert": {
         "attention.q_lin": "DD",
         "attention.k_lin": "DD",
@@ -44,6 +54,21 @@ LAYER = {
         "ffn.lin2": "DF",
         "output_layer_norm": "D",
     },
+}
+CLASS_PREFIX = {
+    "bert": "Bert",
+    "distilbert": "DistilBert",
+    "roberta": "Roberta",
+    "xlm-roberta": "XLMRoberta",
+    "camembert": "Camembert",
+    "electra": "Electra",
+}
+# The dense layer of a native head, and its output layer.
+NATIVE_LAYERS = {
+    "bert": ("classifier",),
+    "distilbert": ("pre_classifier", "classifier"),
+    "roberta": ("classifier.dense", "classifier.out_proj"),
+    "electra": ("classifier.dense", "classifier.out_proj"),
 }
 AXES = {"D": SIZES["width"], "F": SIZES["feed_forward"], "V": len(VOCABULARY)}
 
@@ -57,15 +82,20 @@ def published(family: str, prefix: str | None = None) -> Tensors:
     def add(name: str, *shape: int) -> None:
         tensors[prefix + name] = torch.randn(shape, generator=random)
 
-    add("embeddings.word_embeddings.weight", AXES["V"], AXES["D"])
-    add("embeddings.position_embeddings.weight", SIZES["positions"], AXES["D"])
-    if family == "bert":
-        add("embeddings.token_type_embeddings.weight", 2, AXES["D"])
+    width = 5 if family == "electra" else AXES["D"]
+    add("embeddings.word_embeddings.weight", AXES["V"], width)
+    add("embeddings.position_embeddings.weight", 41 if family == "roberta" else 40, width)
+    if family != "distilbert":
+        add("embeddings.token_type_embeddings.weight", 1 if family == "roberta" else 2, width)
+    if family in ("bert", "roberta"):
         add("pooler.dense.weight", AXES["D"], AXES["D"])
         add("pooler.dense.bias", AXES["D"])
-    add("embeddings.LayerNorm.weight", AXES["D"])
-    add("embeddings.LayerNorm.bias", AXES["D"])
-    layers = "encoder.layer" if family == "bert" else "transformer.layer"
+    if family == "electra":
+        add("embeddings_project.weight", AXES["D"], width)
+        add("embeddings_project.bias", AXES["D"])
+    add("embeddings.LayerNorm.weight", width)
+    add("embeddings.LayerNorm.bias", width)
+    layers = "transformer.layer" if family == "distilbert" else "encoder.layer"
     for number in range(SIZES["layers"]):
         for name, axes in LAYER[family].items():
             add(f"{layers}.{number}.{name}.weight", *(AXES[axis] for axis in axes))
@@ -103,14 +133,12 @@ def classified(
     """
     tensors = published(family)
     random = torch.Generator().manual_seed(8)
-    if family == "distilbert":
-        tensors["pre_classifier.weight"] = torch.randn(12, 12, generator=random)
-        tensors["pre_classifier.bias"] = torch.randn(12, generator=random)
-    tensors["classifier.weight"] = torch.randn(classes, 12, generator=random)
-    tensors["classifier.bias"] = torch.randn(classes, generator=random)
-    name = "Bert" if family == "bert" else "DistilBert"
+    *dense, out = NATIVE_LAYERS[family]
+    for name, rows in [*((name, 12) for name in dense), (out, classes)]:
+        tensors[f"{name}.weight"] = torch.randn(rows, 12, generator=random)
+        tensors[f"{name}.bias"] = torch.randn(rows, generator=random)
     native = {
-        "architectures": [f"{name}ForSequenceClassification"],
+        "architectures": [f"{CLASS_PREFIX[family]}ForSequenceClassification"],
         "id2label": {"0": "bad", "1": "fine", "2": "good"},
     }
     return folder_with(folder, family, tensors, **(native | entries)), tensors

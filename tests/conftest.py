@@ -16,7 +16,7 @@ if "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(params=["bert", "distilbert"])
+@pytest.fixture(params=["bert", "distilbert", "roberta", "electra"])
 def family(request: pytest.FixtureRequest) -> str:
     """Each family in turn."""
     return str(request.param)

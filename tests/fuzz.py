@@ -28,7 +28,8 @@ with atheris.instrument_imports(include=["minibert"]) if atheris else contextlib
     from minibert.checkpoint.config_file import parse_head, read_encoder_config
     from minibert.checkpoint.load import load_classifier
     from minibert.data.columns import choose_columns, field_names
-    from minibert.data.examples import label_of, text_of
+    from minibert.data.examples import text_of
+    from minibert.data.labels import read_label
     from minibert.data.readers import FORMATS, read_stream
     from minibert.data.tokenizer import Tokenizer
     from minibert.errors import InputError, printable
@@ -85,7 +86,7 @@ def tables(data: bytes, place: Place) -> None:
         with contextlib.suppress(ValueError):
             text_of(row, columns.text)
         with contextlib.suppress(ValueError):
-            label_of(row, columns.label or columns.text)
+            read_label(row.fields.get(columns.label or columns.text), "single-label", columns, None)
 
 
 def config(data: bytes, place: Place) -> None:

@@ -17,13 +17,18 @@ import torch
 from forks import ForkedScript, ForkServer, read_once
 
 from minibert.checkpoint.config_file import write_config
+from minibert.checkpoint.families import FAMILIES
 from minibert.checkpoint.save import save_weights
 from minibert.data.batches import TextDataset
 from minibert.data.tokenizer import TokenIds
 from minibert.model.classifier import Classifier, Head
 from minibert.model.config import EncoderConfig, HeadConfig
 from minibert.model.encoder import Encoder, initialize
+from minibert.tasks.baseline import Baseline
+from minibert.tasks.choice import task_of
+from minibert.tasks.task import Task
 
+BASELINE = Baseline(train_loss=1.1, validation={"accuracy": 0.4}, distinct_targets=3)
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 ONE_THREAD_NO_HUB = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -48,10 +53,13 @@ VOCABULARY = (
 
 
 def tiny_config(family: str, **changes: Any) -> EncoderConfig:
-    """A small configuration; DistilBERT without token types, as its checkpoints are."""
-    values: dict[str, Any] = {"vocab_size": len(VOCABULARY), **SIZES}
-    values["token_types"] = 0 if family == "distilbert" else 2
-    values["classifier_dropout"] = 0.2 if family == "distilbert" else None
+    """A small configuration for 40 tokens, with the token types of the family's checkpoints."""
+    values = {**FAMILIES[family].config_defaults, "vocab_size": len(VOCABULARY), **SIZES}
+    values["pad_token_id"] = 0
+    if values.get("positions_after_padding"):
+        values |= {"positions": SIZES["positions"] + 1, "token_types": 1}
+    if family == "electra":
+        values["embedding_width"] = 5
     return EncoderConfig(family=family, **{**values, **changes})
 
 
@@ -65,8 +73,8 @@ def write_checkpoint(
     """Write a random tiny checkpoint with a vocab.txt; without a head it is a bare encoder."""
     torch.manual_seed(seed)
     config = tiny_config(family, **changes)
-    given = head or HeadConfig("linear", "cls", ("a", "b"), config.positions)
-    encoder = Encoder(config, pooler=family == "bert")
+    given = head or HeadConfig("linear", "cls", ("a", "b"), config.max_tokens)
+    encoder = Encoder(config, pooler="pooler" in FAMILIES[family].encoder_names)
     initialize(encoder, 0.2)
     module = Head(config, given)
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,6 +89,16 @@ def write_checkpoint(
     return folder
 
 
+def a_task(*names: str, kind: str = "single-label") -> Task:
+    """The task of a head with these outputs (default: the classes a, b and c)."""
+    return task_of(HeadConfig("linear", "cls", names or ("a", "b", "c"), 8, kind))
+
+
+def record_of(task: Task, probabilities: list[float]) -> dict[str, Any]:
+    """The record of a prediction with these probabilities."""
+    return task.records(torch.tensor([probabilities]).log())[0]
+
+
 def tiny_classifier(
     family: str = "bert",
     *,
@@ -90,12 +108,12 @@ def tiny_classifier(
     seed: int = 0,
     **changes: Any,
 ) -> Classifier:
-    """A random tiny classifier; a BERT has a pooler, which only the pooling `pooler` uses."""
+    """A random tiny classifier; a pooler, if the family has one, only serves its own pooling."""
     torch.manual_seed(seed)
     config = tiny_config(family, **changes)
-    encoder = Encoder(config, pooler=family == "bert")
+    encoder = Encoder(config, pooler="pooler" in FAMILIES[family].encoder_names)
     initialize(encoder, 0.2)
-    given = HeadConfig(head, pooling, classes, config.positions)
+    given = HeadConfig(head, pooling, classes, config.max_tokens)
     return Classifier(encoder, Head(config, given), pooling=pooling)
 
 

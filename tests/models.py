@@ -36,13 +36,13 @@ def original(family: str, folder: Path, **changes: Any) -> tuple[nn.Module, Chec
 def make_batch(
     family: str, lengths: tuple[int, ...] = (9, 1, 6, 4), seed: int = 2
 ) -> dict[str, Tensor]:
-    """Return random texts of these lengths, padded with 0; BERT's with a second segment."""
+    """Return random texts of these lengths, padded with 0, with two segments if there are types."""
     random = torch.Generator().manual_seed(seed)
     columns = torch.arange(max(lengths))
     mask = columns < torch.tensor(lengths)[:, None]
     ids = torch.randint(1, 50, mask.shape, generator=random) * mask
     batch = {"input_ids": ids, "attention_mask": mask.long()}
-    if family == "bert":
+    if tiny_config(family).token_types > 1:
         batch["token_type_ids"] = ((columns >= 3) & mask).long()
     return batch
 

@@ -30,6 +30,7 @@ EXAMPLES = {
     "revision": ("main", "main"),
     "head": ("native", "native"),
     "pooling": ("mean", "mean"),
+    "thresholds": ("0.25", "0.25"),
     "max_length": ("auto", None),
     "data": ("a.csv", "a.csv"),
     "validation": ("b.csv", "b.csv"),
@@ -37,6 +38,9 @@ EXAMPLES = {
     "text_column": ("body", "body"),
     "pair_column": ("title", "title"),
     "label_column": ("topic", "topic"),
+    "label_columns": ("topic, mood", ("topic", "mood")),
+    "label_separator": (";", ";"),
+    "task": ("regression", "regression"),
     "encoding": ("cp1252", "cp1252"),
     "bad_rows": ("drop", "drop"),
     "split": ("8:1:1", (8, 1, 1)),
@@ -52,6 +56,7 @@ EXAMPLES = {
     "clip": ("0", 0.0),
     "label_smoothing": ("0.1", 0.1),
     "class_weights": ("balanced", "balanced"),
+    "regression_loss": ("huber", "huber"),
     "freeze": (None, True),
     "freeze_layers": ("2", 2),
     "freeze_embeddings": (None, True),
@@ -223,9 +228,9 @@ FILE = Path("run/settings.json")
 
 
 def test_settings_come_back_from_json():
-    """All options but --freeze, which excludes two others, and the same as tuples."""
+    """All options but --freeze and --label-column, which exclude others, and the same as tuples."""
     values: dict[str, Any] = {name: value for name, (_, value) in EXAMPLES.items()}
-    settings = Settings.from_dict({**values, "freeze": False})
+    settings = Settings.from_dict({**values, "freeze": False, "label_column": None})
     data = json.loads(json.dumps(settings.to_dict()))
     assert Settings.from_json(data, FILE) == settings
 
@@ -237,6 +242,9 @@ def test_settings_come_back_from_json():
         ({"split": None}, "split"),
         ({"split": [1, "a", 2]}, "split"),
         ({"split": "1:2:3"}, "split"),
+        ({"label_columns": "a,b"}, "label_columns"),
+        ({"label_columns": [1, 2]}, "label_columns"),
+        ({"thresholds": 0.5}, "thresholds"),
         ({"epochs": "3"}, "epochs"),
         ({"batch_size": 2.5}, "batch_size"),
         ({"batch_size": True}, "batch_size"),

@@ -16,7 +16,8 @@ from torch import Tensor
 from minibert.data.batches import TextDataset, TokenIds
 from minibert.device import Compute
 from minibert.errors import InputError
-from minibert.inference.batched import InferenceModel, prepare_for_inference
+from minibert.inference import batched
+from minibert.inference.batched import InferenceModel, has_bf16_weights, prepare_for_inference
 from minibert.inference.cpu import int8_levels
 
 pytestmark = pytest.mark.machine  # results depend on the processor's instructions
@@ -87,7 +88,8 @@ def test_out_of_memory_says_what_to_lower(threads):
     def function(ids: Tensor, *_: Tensor | None) -> Tensor:
         return torch.empty(2**50)
 
-    with pytest.raises(InputError, match=r"out of memory, with 3 texts of up to \d+ tokens"):
+    advice = r"with 3 texts of up to \d+ tokens per batch; lower --batch-size or --max-length$"
+    with pytest.raises(InputError, match=f"out of memory, {advice}"):
         InferenceModel(function, CPU).logits(numbered_texts(40), batch_size=3)
     assert torch.get_num_threads() == threads
 
@@ -143,3 +145,36 @@ def test_features_are_what_the_head_reads():
     with torch.no_grad():
         logits = model.head(features.values)
     torch.testing.assert_close(logits, ready.logits(dataset, batch_size=4))
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "expected"),
+    [
+        ("cuda", "bf16", True),
+        ("cuda:1", "bf16", True),
+        ("cuda", "fp16", False),
+        ("cuda", "fp32", False),
+        ("cpu", "bf16", False),
+        ("mps", "bf16", False),
+    ],
+)
+def test_weights_are_bf16_only_for_bf16_on_a_gpu(device, precision, expected):
+    assert has_bf16_weights(Compute(torch.device(device), precision)) == expected
+
+
+@pytest.mark.parametrize("pooling", ["pooler", "mean"])
+def test_with_bf16_weights_only_pooler_and_head_are_float32(monkeypatch, pooling):
+    """What a GPU computes, tried on a CPU."""
+    model, dataset = tiny_classifier("bert", pooling=pooling), numbered_texts(11)
+    expected = prepare_for_inference(model, Compute(CPU), keep=True)
+    expected = expected.logits(dataset, batch_size=4)
+    monkeypatch.setattr(batched, "prepack", lambda *_: False)
+    monkeypatch.setattr(batched, "has_bf16_weights", lambda _: True)
+    ready = prepare_for_inference(model, Compute(CPU, "bf16"), keep=True)
+    for name, parameter in ready.module.named_parameters():
+        is_low = name.startswith(("encoder.embeddings.", "encoder.blocks."))
+        assert parameter.dtype == (torch.bfloat16 if is_low else torch.float32), name
+    found = ready.logits(dataset, batch_size=4)
+    assert found.dtype == torch.float32
+    assert (found - expected).abs().max() < 0.05 * expected.std()
+    assert all(x.dtype == torch.float32 for x in model.parameters())

@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers import start_script, write_checkpoint
 
-from benchmarks import accuracy, rounding, rounds, tricks
+from benchmarks import accuracy, machine, rounding, rounds, tricks
 from benchmarks.__main__ import read_flags
 from benchmarks.figures import (
     agreement,
@@ -24,11 +24,11 @@ from benchmarks.figures import (
     short,
     spread,
 )
-from benchmarks.machine import Limits
+from benchmarks.machine import Limits, fastest, measure_limits
 from benchmarks.parts import Peer, Setup, compare_answers, entry
 from benchmarks.rounds import Entry, Outcome, race
 from benchmarks.tables import Section, latency_table, rate_table, seconds_table
-from benchmarks.task import LONGEST, Repetition, Task
+from benchmarks.task import LONGEST, Repetition, Task, peak_memory
 from benchmarks.workload import Corpus, Labelled, distinct, read_corpus, repeated, texts_of_length
 from minibert.errors import InputError
 from minibert.inference.cpu import int8_levels
@@ -100,11 +100,60 @@ def test_a_table_is_markdown() -> None:
 def test_a_table_has_rates_and_ratios() -> None:
     ours, theirs = outcome("minibert", [1.0, 2.0], peer="ours"), outcome("peer", [2.0, 4.0])
     lengths = TEXTS.lengths
-    limits = Limits("shape", {"fp32": forward_operations(CONFIG, lengths)}, 1.0)
+    limits = Limits({"shape": {"fp32": forward_operations(CONFIG, lengths)}}, 1.0)
     header, rows = rate_table([ours, theirs], lengths, CONFIG, limits, passes=1)
     assert header[-1] == "minibert / it"
     assert rows[0] == ["minibert", "fp32", "3.00 (2.00 to 4.00)", "13.5", "75%", "2", ""]
     assert rows[1] == ["peer", "fp32", "1.50 (1.00 to 2.00)", "6.75", "38%", "2", "2.00"]
+
+
+def test_the_limit_is_the_highest_rate_of_all_shapes() -> None:
+    limits = Limits({"2x3x4": {"fp32": 2e9, "bf16": 3e9}, "8x8x8": {"bf16": 5e9}}, 7e9)
+    assert [limits.operations(name) for name in ("fp32", "bf16", "int8")] == [2e9, 5e9, None]
+    assert str(limits) == (
+        "matrix product 2x3x4: 2 in fp32, 3 in bf16 GFLOP/s; "
+        "matrix product 8x8x8: 5 in bf16 GFLOP/s; copy: 7.0 GB/s read and written"
+    )
+
+
+def test_a_cpu_is_measured_at_the_layers_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "SECONDS", 0.0)
+    monkeypatch.setattr(machine, "COPIED", 800)
+    limits = measure_limits.__wrapped__(CONFIG, "cpu")
+    assert {shape: sorted(rates) for shape, rates in limits.products.items()} == {
+        "416x4x5": ["bf16", "fp32"]
+    }
+    assert limits.operations("fp32") > 0 and limits.copied > 0
+
+
+def test_on_a_gpu_many_calls_are_timed_between_two_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    class Event:
+        def __init__(self, *, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            done.append("record")
+
+        def synchronize(self) -> None:
+            done.append("wait")
+
+        def elapsed_time(self, end: "Event") -> float:
+            return 100.0  # milliseconds
+
+    monkeypatch.setattr(machine, "SECONDS", 0.0)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    seconds = fastest(lambda: done.append("call") or torch.empty(0), "cuda")
+    assert seconds == pytest.approx(0.1 / machine.CALLS)
+    once = ["record", *["call"] * machine.CALLS, "record", "wait"]
+    assert done == once * 2  # the warm-up, and one measurement
+
+
+def test_memory_is_that_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 7)
+    assert peak_memory("cuda") == 7
+    assert peak_memory("cpu") > 2**24
 
 
 def test_a_smaller_work_is_scaled_up() -> None:
@@ -158,6 +207,24 @@ def test_every_part_of_minibert_runs_in_turn(setup: Setup, native: Path, tmp_pat
     assert len(by_part["latency"].repetitions[0].calls) == 4
     for found in outcomes:
         assert all(r.seconds > 0 and r.memory > 2**24 for r in found.repetitions)
+
+
+@pytest.mark.usefixtures("forked_contestants")
+def test_from_token_ids_the_answers_are_the_same(setup: Setup, native: Path) -> None:
+    entries = [
+        entry(setup, "answering", Peer(file, file, "fp32"), native, TEXTS, warm_up=4)
+        for file in ("ours", "token_ids")
+    ]
+    ours, ids = race(entries, repeats=1, folder=setup.place)
+    assert (ours.failed, ids.failed) == ("", "")
+    assert agreement(ours.answers, ids.answers) == (1.0, pytest.approx(0, abs=1e-6))
+    assert [r.texts for r in ids.repetitions] == [4]
+
+
+def test_the_batch_size_and_a_part_of_the_texts_reach_the_task(setup: Setup, native: Path) -> None:
+    setup = replace(setup, batch=3)
+    found = entry(setup, "answering", Peer("half", "ours", "fp32", share=0.5), native, TEXTS, 4)
+    assert (found.task.batch, found.warm_up, found.texts, len(found.task.texts)) == (3, 2, 2, 2)
 
 
 def test_one_that_fails_is_named_and_the_others_continue(
@@ -217,7 +284,9 @@ def test_rounding_compares_int8_with_fp32_and_with_itself(
     assert len(others) == 5 and max(figures[1:]) < 1e-3
 
 
-@pytest.mark.parametrize("argv", [["speed"], ["quick", "start"], ["--threads", "0"]])
+@pytest.mark.parametrize(
+    "argv", [["speed"], ["quick", "start"], ["--threads", "0"], ["--batch", "0"]]
+)
 def test_mistakes_of_the_command_line(argv: list[str]) -> None:
     with pytest.raises(InputError):
         read_flags(argv)

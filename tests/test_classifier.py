@@ -38,6 +38,9 @@ MODELS = {
         ("bert", "mean"),
         ("distilbert", "cls"),
         ("distilbert", "mean"),
+        ("roberta", "cls"),
+        ("roberta", "mean"),
+        ("electra", "cls"),
     ]
 }
 
@@ -111,16 +114,20 @@ def test_classifier_dropout_of_none_is_the_hidden_dropout() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "hidden", "activation", "dropout"),
+    ("kind", "hidden", "activation", "dropouts"),
     [
-        ("mlp", 6, F.gelu, 0.3),
-        ("relu", 512, F.relu, 0.2),
-        ("linear", None, None, 0.0),
-        ("native bert", None, None, 0.17),
-        ("native distilbert", 12, F.relu, 0.17),
+        ("mlp", 6, F.gelu, (0.0, 0.3)),
+        ("relu", 512, F.relu, (0.0, 0.2)),
+        ("linear", None, None, (0.0, 0.0)),
+        ("native bert", None, None, (0.0, 0.17)),
+        ("native distilbert", 12, F.relu, (0.0, 0.17)),
+        ("native roberta", 12, torch.tanh, (0.17, 0.17)),
+        ("native electra", 12, F.gelu, (0.17, 0.17)),
     ],
 )
-def test_heads(kind: str, hidden: int | None, activation: Any, dropout: float) -> None:
+def test_heads(
+    kind: str, hidden: int | None, activation: Any, dropouts: tuple[float, float]
+) -> None:
     kind, _, family = kind.partition(" ")
     config = tiny_config(family or "bert", classifier_dropout=0.17)
     head = Head(config, HeadConfig(kind, FAMILIES[config.family].native_pooling, LABELS, 40)).eval()
@@ -130,7 +137,7 @@ def test_heads(kind: str, hidden: int | None, activation: Any, dropout: float) -
     if hidden:
         expected |= {"dense.weight": (hidden, 12), "dense.bias": (hidden,)}
     assert shapes == expected
-    assert head.dropout.p == dropout
+    assert (head.input_dropout.p, head.dropout.p) == dropouts
 
     x = torch.randn(5, 12, generator=torch.Generator().manual_seed(3))
     logits = x

@@ -74,7 +74,7 @@ def test_requested_columns_take_precedence_over_names(header, flags, found):
         ("text review label", "more than one column may be the text", "--text-column"),
         ("writing label", "no text column found", "--text-column"),
         ("text label category", "more than one column may be the label", "--label-column"),
-        ("text stars", "no label column found", "--label-column"),
+        ("text marks", "no label column found", "--label-column"),
     ],
 )
 def test_an_ambiguous_choice_raises_with_the_columns_and_the_flag(header, problem, flag):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkpoints import CLASS_PREFIX
 from helpers import SHARED, tiny_config
 
 from minibert.checkpoint.config_file import (
@@ -18,10 +19,11 @@ from minibert.checkpoint.config_file import (
     read_head_config,
     write_config,
 )
+from minibert.checkpoint.families import FAMILIES
 from minibert.errors import InputError
 from minibert.model.config import EncoderConfig, HeadConfig
 
-# The keys of both families. No two sizes are equal.
+# The keys of each family. No two sizes are equal.
 CONFIGS: dict[str, dict[str, Any]] = {
     "bert": {
         "model_type": "bert",
@@ -56,7 +58,64 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "pad_token_id": 4,
     },
 }
+CONFIGS["roberta"] = CONFIGS["bert"] | {"model_type": "roberta"}
+CONFIGS["electra"] = CONFIGS["bert"] | {"model_type": "electra", "embedding_size": 7}
 TINY = tiny_config("bert")
+
+# From the config.json of published encoders: what their users load, and of which family they are.
+SMALL = {"hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536}
+BASE = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
+ROBERTA = {
+    **{"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5},
+    **{"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2},
+}
+ELECTRA = {
+    **{"summary_type": "first", "summary_use_proj": True, "summary_activation": "gelu"},
+    **{"vocab_size": 30522, "num_hidden_layers": 12, "type_vocab_size": 2, "pad_token_id": 0},
+}
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "intfloat/e5-small-v2": {
+        **{"model_type": "bert", "vocab_size": 30522, "num_hidden_layers": 12, **SMALL},
+        **{"tokenizer_class": "BertTokenizer", "position_embedding_type": "absolute"},
+    },
+    "intfloat/multilingual-e5-small": {
+        **{"model_type": "bert", "vocab_size": 250037, "num_hidden_layers": 12, **SMALL},
+        **{"tokenizer_class": "XLMRobertaTokenizer", "pad_token_id": 0},
+    },
+    "BAAI/bge-small-en-v1.5": {
+        **{"model_type": "bert", "vocab_size": 30522, "num_hidden_layers": 12, **SMALL},
+        **{"architectures": ["BertModel"], "id2label": {"0": "LABEL_0"}},
+    },
+    "thenlper/gte-base": {
+        **{"model_type": "bert", "vocab_size": 30522, "num_hidden_layers": 12, **BASE},
+    },
+    "Snowflake/snowflake-arctic-embed-xs": {
+        **{"model_type": "bert", "vocab_size": 30522, "num_hidden_layers": 6, **SMALL},
+    },
+    "FacebookAI/roberta-base": {
+        **{"model_type": "roberta", "vocab_size": 50265, "num_hidden_layers": 12, **BASE},
+        **ROBERTA,
+    },
+    "distilbert/distilroberta-base": {
+        **{"model_type": "roberta", "vocab_size": 50265, "num_hidden_layers": 6, **BASE},
+        **ROBERTA,
+    },
+    "FacebookAI/xlm-roberta-base": {
+        **{"model_type": "xlm-roberta", "vocab_size": 250002, "num_hidden_layers": 12, **BASE},
+        **ROBERTA,
+    },
+    "almanach/camembert-base": {
+        **{"model_type": "camembert", "vocab_size": 32005, "num_hidden_layers": 12, **BASE},
+        **ROBERTA,
+    },
+    "google/electra-small-discriminator": {
+        **{"model_type": "electra", "hidden_size": 256, "num_attention_heads": 4, **ELECTRA},
+        **{"intermediate_size": 1024, "embedding_size": 128},
+    },
+    "google/electra-base-discriminator": {
+        **{"model_type": "electra", "embedding_size": 768, **BASE, **ELECTRA},
+    },
+}
 
 
 def published(name: str) -> dict[str, Any]:
@@ -76,7 +135,12 @@ def read(data: dict[str, Any]) -> EncoderConfig:
 
 def test_every_key_reaches_its_field(family: str) -> None:
     rates = {"dropout": 0.11, "attention_dropout": 0.13, "classifier_dropout": 0.17}
-    others = {"token_types": 5, "layer_norm_eps": 1e-7} if family == "bert" else {"token_types": 0}
+    others: dict[str, Any] = {"token_types": 5, "layer_norm_eps": 1e-7}
+    if family == "distilbert":
+        others = {"token_types": 0, "layer_norm_eps": 1e-12}
+    if family == "electra":
+        others["embedding_width"] = 7
+    traits = {**FAMILIES[family].config_defaults, **rates, **others, "pad_token_id": 4}
     assert read(CONFIGS[family]) == EncoderConfig(
         family=family,
         vocab_size=31,
@@ -87,9 +151,7 @@ def test_every_key_reaches_its_field(family: str) -> None:
         positions=40,
         activation="gelu_new",
         initializer_range=0.03,
-        pad_token_id=4,
-        **rates,
-        **others,
+        **traits,
     )
 
 
@@ -110,9 +172,24 @@ def test_published_bert(name: str, vocab_size: int) -> None:
 @pytest.mark.parametrize("name", ["config", "config.sst-2-english"])
 def test_published_distilbert(name: str) -> None:
     found = read(published(f"distilbert-base-uncased/{name}.TRANSCRIBED.json"))
-    assert found == EncoderConfig(
-        "distilbert", 30522, 768, 6, 12, 3072, token_types=0, classifier_dropout=0.2
-    )
+    traits = FAMILIES["distilbert"].config_defaults
+    assert found == EncoderConfig("distilbert", 30522, 768, 6, 12, 3072, **traits)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_encoders_of_each_family_take_512_tokens(name: str) -> None:
+    found = read(PUBLISHED[name])
+    assert (found.family, found.max_tokens) == (PUBLISHED[name]["model_type"], 512)
+    assert found.token_types == PUBLISHED[name].get("type_vocab_size", 2)
+    assert found.embedding_width == PUBLISHED[name].get("embedding_size", 0)
+    assert parse_head(PUBLISHED[name], found, where="config.json") is None
+
+
+def test_the_first_token_of_roberta_has_the_position_after_the_padding_s() -> None:
+    found = read(CONFIGS["roberta"] | {"max_position_embeddings": 7, "pad_token_id": 4})
+    assert found.max_tokens == 2  # rows 5 and 6
+    with pytest.raises(InputError, match=r"max_position_embeddings is 5; .* position is 5$"):
+        read(CONFIGS["roberta"] | {"max_position_embeddings": 5, "pad_token_id": 4})
 
 
 def test_old_google_config_without_model_type_is_bert() -> None:
@@ -123,13 +200,16 @@ def test_old_google_config_without_model_type_is_bert() -> None:
 
 def test_a_missing_optional_key_has_the_default_of_the_family(family: str) -> None:
     sizes = {key: value for key, value in CONFIGS[family].items() if type(value) is not float}
-    for key in ("max_position_embeddings", "type_vocab_size", "pad_token_id"):
+    optional = ("max_position_embeddings", "type_vocab_size", "pad_token_id", "embedding_size")
+    for key in optional:
         sizes.pop(key, None)
     found = read(sizes)
-    assert (found.positions, found.pad_token_id, found.layer_norm_eps) == (512, 0, 1e-12)
+    assert (found.positions, found.layer_norm_eps) == (512, 1e-12)
+    assert found.pad_token_id == (1 if family == "roberta" else 0)
     assert (found.dropout, found.attention_dropout) == (0.1, 0.1)
-    assert found.token_types == (2 if family == "bert" else 0)
-    assert found.classifier_dropout == (None if family == "bert" else 0.2)
+    assert found.token_types == (0 if family == "distilbert" else 2)
+    assert found.classifier_dropout == (0.2 if family == "distilbert" else None)
+    assert found.embedding_width == (128 if family == "electra" else 0)
 
 
 def test_null_is_the_same_as_a_missing_key() -> None:
@@ -160,13 +240,35 @@ def test_encoder_and_head_are_read_as_they_were_written(
     assert read_head_config(tmp_path) == head
 
 
+@pytest.mark.parametrize(
+    ("task", "labels", "thresholds"),
+    [
+        ("multi-label", ("a", "b"), (0.25, 0.75)),
+        ("multi-label", ("a",), ()),
+        ("regression", ("stars",), ()),
+        ("regression", ("stars", "length"), ()),
+    ],
+)
+def test_the_task_and_its_thresholds_are_read_as_they_were_written(
+    task: str, labels: tuple[str, ...], thresholds: tuple[float, ...], tmp_path: Path
+) -> None:
+    head = HeadConfig("mlp", "cls", labels, 17, task, thresholds)
+    write_config(tmp_path, TINY, head)
+    assert read_head_config(tmp_path) == head
+
+
 # Refusals: the message names the file and the key
 
 
-@pytest.mark.parametrize("model_type", ["roberta", "albert", "", None, ["bert"]])
-def test_another_family_is_refused(model_type: Any) -> None:
-    with pytest.raises(InputError, match=r"^config\.json: model_type .*bert and distilbert"):
+@pytest.mark.parametrize(
+    "model_type", ["mpnet", "modernbert", "deberta-v2", "albert", "new", "", None, ["bert"]]
+)
+def test_another_family_is_refused_by_name_with_those_that_work(model_type: Any) -> None:
+    works = "bert, distilbert, roberta, xlm-roberta, camembert, electra"
+    with pytest.raises(InputError) as caught:
         read(CONFIGS["bert"] | {"model_type": model_type})
+    said = f"config.json: model_type is {model_type!r}; minibert reads {works}"
+    assert str(caught.value) == said
 
 
 def test_a_config_that_names_no_family_is_refused() -> None:
@@ -179,14 +281,15 @@ def test_a_config_that_names_no_family_is_refused() -> None:
     [
         ("position_embedding_type", "relative_key"),
         ("position_embedding_type", "relative_key_query"),
+        ("position_embedding_type", "alibi"),  # jina-embeddings-v2, whose model_type is bert
         ("is_decoder", True),
         ("add_cross_attention", True),
         ("is_encoder_decoder", True),
     ],
 )
-def test_another_computation_is_refused(key: str, value: Any) -> None:
+def test_another_computation_is_refused(family: str, key: str, value: Any) -> None:
     with pytest.raises(InputError, match=rf"^config\.json: {key} "):
-        read(CONFIGS["bert"] | {key: value})
+        read(CONFIGS[family] | {key: value})
 
 
 @pytest.mark.parametrize(
@@ -266,10 +369,10 @@ def test_no_head(architectures: Any) -> None:
 
 def test_native_head_of_each_family(family: str) -> None:
     config = tiny_config(family)
-    name = {"bert": "Bert", "distilbert": "DistilBert"}[family] + "ForSequenceClassification"
+    name = CLASS_PREFIX[family] + "ForSequenceClassification"
     found = head_of(config, architectures=[name], id2label={"1": "b", "0": "a", "2": "c"})
     pooling = "pooler" if family == "bert" else "cls"
-    assert found == HeadConfig("native", pooling, ("a", "b", "c"), config.positions)
+    assert found == HeadConfig("native", pooling, ("a", "b", "c"), 40)
 
 
 def test_native_head_without_names_has_two_classes_as_in_transformers() -> None:
@@ -307,7 +410,6 @@ def test_classes_are_ordered_by_their_numbers_not_by_the_text_of_the_numbers() -
         {"0": "a", "2": "b"},  # a gap
         {"zero": "a", "one": "b"},
         ["a", "b"],
-        {"0": "a"},  # one class
         {"0": "a", "1": None},
         {"0": "a", "1": ["b"]},
         {"0": "a", "1": "a"},
@@ -322,13 +424,43 @@ def test_bad_id2label_is_refused(id2label: Any) -> None:
         head_of(minibert=minibert_entry(), id2label=id2label)
 
 
-@pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
-def test_another_problem_type_is_refused(problem: str) -> None:
-    with pytest.raises(InputError, match=rf"problem_type is '{problem}'"):
+@pytest.mark.parametrize(
+    ("problem", "task"),
+    [
+        ("single_label_classification", "single-label"),
+        ("multi_label_classification", "multi-label"),
+        ("regression", "regression"),
+        (None, "single-label"),
+    ],
+)
+def test_the_problem_type_is_the_task(problem: str | None, task: str) -> None:
+    found = head_of(architectures=["BertForSequenceClassification"], problem_type=problem)
+    assert found is not None and (found.task, len(found.labels)) == (task, 2)
+
+
+def test_one_output_without_a_problem_type_is_a_number_as_in_transformers() -> None:
+    found = head_of(architectures=["BertForSequenceClassification"], id2label={"0": "LABEL_0"})
+    assert found == HeadConfig("native", "pooler", ("LABEL_0",), 40, "regression")
+    counted = head_of(architectures=["BertForSequenceClassification"], num_labels=1)
+    assert counted == found
+
+
+def test_one_class_is_none_to_choose_from() -> None:
+    with pytest.raises(InputError, match=r"^config\.json: one class is none to choose from"):
+        head_of(
+            architectures=["BertForSequenceClassification"],
+            problem_type="single_label_classification",
+            num_labels=1,
+        )
+
+
+@pytest.mark.parametrize("problem", ["classification", "", 2, ["regression"]])
+def test_an_unknown_problem_type_is_refused(problem: Any) -> None:
+    with pytest.raises(InputError, match=r"^config\.json: problem_type is .*, not one of single"):
         head_of(architectures=["BertForSequenceClassification"], problem_type=problem)
 
 
-@pytest.mark.parametrize("count", [1, 0, -2, 2.0, "2", 10**6])
+@pytest.mark.parametrize("count", [0, -2, 2.0, "2", 10**6])
 def test_another_number_of_labels_is_refused(count: Any) -> None:
     with pytest.raises(InputError, match=r"^config\.json: num_labels is "):
         head_of(architectures=["BertForSequenceClassification"], num_labels=count)
@@ -352,6 +484,10 @@ def test_architectures_must_be_a_list(architectures: Any) -> None:
         minibert_entry(max_length="17"),
         minibert_entry(max_length=2),
         minibert_entry(max_length=TINY.positions + 1),
+        minibert_entry(thresholds=[0.5]),  # of two classes
+        minibert_entry(thresholds=[0.5, 1.5]),
+        minibert_entry(thresholds=[0.5, "0.5"]),
+        minibert_entry(thresholds=0.5),
     ],
 )
 def test_a_damaged_minibert_entry_is_refused(entry: Any) -> None:

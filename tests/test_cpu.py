@@ -51,7 +51,12 @@ SHAPES = [
     {"width": 15, "heads": 3, "layers": 1, "feed_forward": 7, "activation": "gelu_new"},
     {"width": 7, "heads": 7, "layers": 2, "feed_forward": 33, "activation": "relu"},
 ]
-POOLINGS = {"bert": ("cls", "pooler", "mean"), "distilbert": ("cls", "mean")}
+POOLINGS = {
+    "bert": ("cls", "pooler", "mean"),
+    "distilbert": ("cls", "mean"),
+    "roberta": ("cls", "pooler", "mean"),
+    "electra": ("cls", "mean"),
+}
 BF16 = 2.0**-8  # half the distance between two neighbours, relative: the error of one rounding
 # The distance between two weights, relative to the largest.
 INT8 = 1 / (LEVELS.weights if LEVELS else 1)

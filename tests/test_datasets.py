@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import WORDS, tiny_config, write_checkpoint
+from helpers import WORDS, a_task, tiny_config, write_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -87,10 +87,10 @@ def test_a_length_over_the_model_s_positions_raises(tokenizer):
 def test_datasets_have_the_ids_labels_and_places_of_their_split(tokenizer):
     splits = long_and_short()
     tokenized = tokenize_splits(splits, tokenizer, max_length=8, positions=40)
-    found = build_datasets(tokenized, splits, ("a", "b"), tiny_config("distilbert"))
+    found = build_datasets(tokenized, splits, a_task("a", "b").targets, tiny_config("distilbert"))
     assert set(found) == {"train", "validation"}
     assert found["validation"].labels.tolist() == [1, 0, 1]
     assert found["validation"].lengths.tolist() == [4, 7, 8]
     assert found["validation"].places == splits.validation.places
     with pytest.raises(InputError, match="the label 'b' is none of the model's 2 classes"):
-        build_datasets(tokenized, splits, ("a", "c"), tiny_config("distilbert"))
+        build_datasets(tokenized, splits, a_task("a", "c").targets, tiny_config("distilbert"))

@@ -73,7 +73,9 @@ def assert_same_figures(figures: dict, expected: dict) -> None:
     """Every figure to 1e-6; what eval.py adds (model, data) may be there too."""
     assert expected.keys() <= figures.keys()
     for name, value in expected.items():
-        if name == "per_class":
+        if name == "confusion":
+            assert figures[name] == value
+        elif name == "per_class":
             assert list(figures[name]) == list(value)
             for label, numbers in value.items():
                 assert figures[name][label] == pytest.approx(numbers, abs=1e-6)
@@ -105,6 +107,17 @@ def test_the_report_and_the_confusion_matrix_count_the_predictions(place, test_s
         assert re.search(rf"^ +{label}( +\d\.\d+){{3}} +{len(true)}$", output, re.MULTILINE)
         counts = [sum(r["prediction"] == p for r in true) for p in ("negative", "positive")]
         assert re.search(rf"^ +{label} +{counts[0]} +{counts[1]}$", output, re.MULTILINE)
+
+
+def test_a_picture_of_too_many_classes_has_those_of_the_largest_mistakes(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate_command, "PLOTTED", 2)
+    cells = [(0, 0, 9), (4, 1, 3), (2, 3, 1)]
+    classes = ("ant", "bee", "cat", "dog", "eel")
+    evaluate_command.plot_confusion(tmp_path / "many.svg", cells, classes)
+    texts = re.findall("<!-- (.+) -->", (tmp_path / "many.svg").read_text())
+    assert "2 of 5 classes, with the largest mistakes" in texts
+    assert [name for name in classes if name in texts] == ["bee", "eel"]
+    assert texts.count("3") == 1 and "0" not in texts  # the other cells are empty
 
 
 def test_a_file_with_numbers_for_labels_gives_the_same_figures(place, test_split):

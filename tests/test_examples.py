@@ -13,7 +13,8 @@ from helpers import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minibert.data.examples import Examples, class_ids, class_names, load_examples
+from minibert.data.classes import class_ids, class_names
+from minibert.data.examples import Examples, load_examples
 from minibert.errors import InputError
 
 
@@ -45,7 +46,7 @@ def write(path: Path, *lines: str) -> Path:
         ({"text": "x", "label": None}, "column label: has no label"),
         ({"text": "x", "label": " "}, "column label: has no label"),
         ({"text": "x", "label": float("nan")}, "column label: has no label"),
-        ({"text": "x", "label": ["a"]}, "column label: holds ['a'], not a label"),
+        ({"text": "x", "label": {"a": 1}}, "column label: holds {'a': 1}, not a label"),
         ({"text": "x", "label": "a\x1b[2J"}, r"column label: holds 'a\x1b[2J', not a label"),
         ({"text": "x", "label": "a\x9b"}, r"column label: holds 'a\x9b', not a label"),
     ],
@@ -262,8 +263,22 @@ def test_real_files_are_read_completely_without_flags(name, count, columns, clas
 
 
 def test_whole_numbers_that_pandas_wrote_as_floats_become_whole_numbers(tmp_path):
-    file = write(tmp_path / "floats.csv", "text,label", "x,1.0", "y,2.0", "z,2.5")
-    assert load_examples([file]).labels == ["1", "2", "2.5"]
+    file = write(tmp_path / "floats.csv", "text,label", "x,1.0", "y,2.0", "z,10.00")
+    assert load_examples([file]).labels == ["1", "2", "10"]
+    rows = [json.dumps({"text": "x", "label": value}) for value in (2.0, 1, 10.0)]
+    assert load_examples([write(tmp_path / "floats.jsonl", *rows)]).labels == ["2", "1", "10"]
+    file = write(tmp_path / "gap.csv", "text,label", "x,1.0", "y,", "z,2.0")
+    assert load_examples([file], bad_rows="drop").labels == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [("y,,good", "column label: has no label"), ("y,1,", "column label_text: has no label")],
+)
+def test_a_missing_label_or_name_beside_label_text_says_its_column(tmp_path, row, problem):
+    file = write(tmp_path / "setfit.csv", "text,label,label_text", "x,0,bad", row)
+    with pytest.raises(InputError, match=f"setfit.csv, line 3: {problem}; fix it"):
+        load_examples([file])
 
 
 def test_numbers_do_not_match_classes_whose_names_have_digits():

@@ -22,6 +22,8 @@ import pytest
 import torch
 from helpers import write_checkpoint
 from safetensors.torch import load_file, save_file
+from tokenizers import normalizers
+from tokens import charsmap
 from torch import Tensor
 
 from minibert.checkpoint.config_file import read_encoder_config
@@ -397,9 +399,13 @@ def tokenizer_json(folder: Path, edit: Callable[[dict[str, Any]], object]) -> No
             },
             "makes up to 1,000,000,000 characters of one",
         ),
+        (
+            json.loads(normalizers.Precompiled(charsmap({"a": "b" * 10**6})).__getstate__()),
+            "makes up to 1,000,000 characters of one",
+        ),
         ({"type": "Replace", "pattern": {"Regex": "((("}, "content": ""}, "is not a tokenizer"),
     ],
-    ids=["prepend", "a billion laughs", "no regex"],
+    ids=["prepend", "a billion laughs", "a map of characters", "no regex"],
 )
 def test_a_normalizer_that_multiplies_a_text(
     folder: Path, normalizer: dict[str, Any], pattern: str

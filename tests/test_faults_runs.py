@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import ROOT, WORDS, start_script, write_checkpoint
+from helpers import BASELINE, ROOT, WORDS, a_task, start_script, write_checkpoint
 from safetensors.torch import load, load_file
 
 from minibert.commands.options import Settings
@@ -28,7 +28,8 @@ from minibert.data.columns import Columns
 from minibert.device import Compute
 from minibert.errors import InputError
 from minibert.files import write_json
-from minibert.runs import Metadata, RunFolder, locked
+from minibert.locks import locked
+from minibert.runs import Metadata, RunFolder
 from minibert.training.options import TrainingOptions
 from minibert.training.state import TrainState, state_files
 
@@ -380,7 +381,17 @@ def as_nobody(folder: Path, work: Callable[[], object]) -> str:
 def test_a_read_only_folder_is_one_error_and_stays_as_it_was(no_rights):
     module, compute = torch.nn.Linear(2, 2), Compute(torch.device("cpu"))
     optimizer = torch.optim.AdamW(module.parameters())
-    state = TrainState(module, optimizer, compute.scaler(), compute.device, TrainingOptions(), 8, 2)
+    state = TrainState(
+        module,
+        optimizer,
+        compute.scaler(),
+        compute.device,
+        a_task(),
+        TrainingOptions(),
+        8,
+        2,
+        BASELINE,
+    )
     metadata = Metadata(Columns("text"), {}, {})
     run = RunFolder.create(no_rights, Settings.from_dict({}).to_dict(), metadata)
     write_json(run.path / "other.json", {"a": 1})

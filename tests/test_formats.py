@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from helpers import read_table, strict_json
+from helpers import a_task, read_table, record_of, strict_json
 
 from minibert.data.columns import Columns
 from minibert.data.readers import Row
@@ -21,20 +21,18 @@ from minibert.inference.formats import (
     terminal_json_lines,
 )
 
-CLASSES = ("bad", "good", "so, so")
+TASK = a_task("bad", "good", "so, so")
 
 
 def record(error: str | None = None, **fields: object) -> dict:
     """The record of a row with these fields, the text among them."""
-    probabilities = None if error else [0.25, 0.625, 0.125]
-    return prediction_record(
-        Row(1, fields), Columns("text"), CLASSES, probabilities=probabilities, error=error
-    )
+    prediction = None if error else record_of(TASK, [0.25, 0.625, 0.125])
+    return prediction_record(Row(1, fields), Columns("text"), TASK, prediction, error=error)
 
 
 def as_table(file: Path, records: list[dict], *, safe: bool = False) -> list[dict[str, str]]:
     """Write records as a table of the file's format and read it back."""
-    text = TableFormatter(file.suffix, CLASSES, safe=safe)(records)
+    text = TableFormatter(file.suffix, TASK, safe=safe)(records)
     file.write_bytes(text.encode())
     return read_table(file)
 
@@ -68,9 +66,9 @@ def test_a_row_that_cannot_be_used_has_its_error_and_no_label():
 
 def test_no_column_of_the_input_replaces_a_predictions():
     fields = {"text": "t", "label": "old", "input_label": "older", "probability_a": "0.1", "id": 7}
-    found = prediction_record(
-        Row(1, fields), Columns("text"), ("a", "b"), probabilities=[0.75, 0.25]
-    )
+    task = a_task("a", "b")
+    prediction = record_of(task, [0.75, 0.25])
+    found = prediction_record(Row(1, fields), Columns("text"), task, prediction)
     assert found["label"] == "a" and found["probabilities"] == {"a": 0.75, "b": 0.25}
     assert found["input_label"] == "old" and found["input_input_label"] == "older"
     assert found["input_probability_a"] == "0.1" and found["id"] == 7
@@ -106,8 +104,8 @@ def test_a_text_that_is_no_text_is_json_too():
     found = prediction_record(
         Row(1, {"text": NAN, "pair": [INFINITY]}),
         Columns("text", "pair"),
-        CLASSES,
-        probabilities=None,
+        TASK,
+        None,
         error="column text\udce9: holds nan",
     )
     assert (found["text"], found["pair"]) == (None, [None])
@@ -172,13 +170,13 @@ def test_tsv_has_spaces_for_tabs_and_line_ends(tmp_path):
 
 def test_columns_that_differ_by_a_tab_are_both_in_a_tsv():
     fields = {"text": "good", "a\tb": "1", "a b": "2"}
-    text = TableFormatter(".tsv", CLASSES, safe=False)([record(**fields)])
+    text = TableFormatter(".tsv", TASK, safe=False)([record(**fields)])
     header, row = (line.split("\t") for line in text.splitlines())
     assert header[-2:] == ["a b", "a b"] and row[-2:] == ["1", "2"]
 
 
 def test_the_header_comes_once_and_a_late_column_is_refused():
-    formatter = TableFormatter(".csv", CLASSES, safe=False)
+    formatter = TableFormatter(".csv", TASK, safe=False)
     first, second = formatter([record(text="a", id=1)]), formatter([record(text="b")])
     assert first.startswith("text,label,") and second.startswith("b,good,")
     assert second.endswith(",\r\n")  # the column id is empty
@@ -219,5 +217,5 @@ def test_no_name_of_a_column_is_a_formula(table):
 
 def test_a_semicolon_stays_inside_a_cell_of_a_safe_csv():
     """In some countries spreadsheets separate cells by it."""
-    text = TableFormatter(".csv", CLASSES, safe=True)([record(text="a;=1", n=5)])
+    text = TableFormatter(".csv", TASK, safe=True)([record(text="a;=1", n=5)])
     assert '"a;=1","good",0.625,0.25,' in text and text.endswith(',"",5\r\n')

@@ -81,3 +81,24 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"missing: no room .*No such file"):
         allocate(random_texts(7), 12, torch.float32, folder=Path("missing"))
     assert os.listdir(tmp_path) == []
+
+
+def test_arrays_are_on_a_gpu_if_a_quarter_of_its_free_memory_holds_them(monkeypatch):
+    """The device `meta` stands for a GPU."""
+    texts, meta = random_texts(7), torch.device("meta")
+    size = (int(texts.lengths.sum()) + 1) * 12 * 4
+    places = []
+    for free in (4 * size, 4 * size - 1):
+        monkeypatch.setattr(hidden, "free_gpu_memory", lambda _, free=free: free)
+        places.append(allocate(texts, 12, torch.float32, device=meta).device.type)
+    assert places == ["meta", "cpu"]
+
+
+def test_an_array_on_a_gpu_is_not_in_a_file(monkeypatch):
+    monkeypatch.setattr(hidden, "LARGE", 3)
+    assert hidden.in_file(torch.zeros(1))
+    assert not hidden.in_file(torch.zeros(1, device="meta"))
+
+
+def test_a_cpu_has_no_gpu_memory():
+    assert hidden.free_gpu_memory(torch.device("cpu")) == 0

@@ -187,12 +187,14 @@ def test_training_without_hub_and_cache_says_what_to_do(
 def test_a_model_is_found_online_offline_and_while_the_hub_fails(
     hub: Hub, ask: Callable[..., Answer], bert_files: dict[str, bytes]
 ) -> None:
-    hub.add("model", BERT, bert_files)
+    robertas = {"vocab.json": b"{}", "merges.txt": b"#version: 0.2"}
+    hub.add("model", BERT, {**bert_files, **robertas})
     folder = found_folder(ask(FIND_MODEL, BERT))
     assert {file.name for file in folder.iterdir()} == {
         "config.json",
         "vocab.txt",
         "model.safetensors",
+        *robertas,
     }
     assert (folder / "model.safetensors").read_bytes() == bert_files["model.safetensors"]
     assert found_folder(ask(FIND_MODEL, BERT, HF_HUB_OFFLINE="1")) == folder

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from minibert.model.kernels import (
     LEVELS,
     Dropout,
+    attention_kernels,
     dropout,
     masked_scale_works,
     plain_attention,
@@ -108,6 +109,24 @@ def test_training_on_a_cpu_is_stepwise_if_pytorchs_kernel_is_slower(
     with torch.set_grad_enabled(gradients):
         assert use_stepwise_attention(q, dropout_p) == stepwise
         assert not use_stepwise_attention(q.to("meta"), dropout_p)  # on another device, never
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_on_a_gpu_attention_does_not_use_cudnn_and_the_setting_is_restored(before: bool) -> None:
+    enabled, enable = torch.backends.cuda.cudnn_sdp_enabled, torch.backends.cuda.enable_cudnn_sdp
+    original = enabled()
+    enable(before)
+    try:
+        with pytest.raises(KeyError), attention_kernels(torch.device("cuda")):
+            assert not enabled()
+            assert torch.backends.cuda.flash_sdp_enabled()
+            assert torch.backends.cuda.mem_efficient_sdp_enabled()
+            raise KeyError
+        assert enabled() == before
+        with attention_kernels(torch.device("cpu")):
+            assert enabled() == before
+    finally:
+        enable(original)
 
 
 # Dropout

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import random_texts, tiny_classifier
+from helpers import BASELINE, a_task, random_texts, tiny_classifier
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
@@ -33,7 +33,6 @@ from minibert.training.optimizer import (
     set_learning_rates,
 )
 from minibert.training.options import TrainingOptions
-from minibert.training.prepare import class_weights
 from minibert.training.state import (
     EpochRecord,
     TrainResult,
@@ -49,6 +48,9 @@ CPU = Compute(torch.device("cpu"))
 OPTIONS = TrainingOptions(
     batch_size=4, epochs=3, encoder_lr=1e-2, head_lr=3e-2, schedule="cosine", weight_decay=0.3
 )
+
+
+BALANCED = TrainingOptions(class_weights="balanced")
 
 
 def train(
@@ -105,7 +107,15 @@ def test_gradients_of_several_batches_equal_those_of_one_big_batch(sizes, weight
     ends = np.cumsum(sizes)
     rows = [np.arange(end - n, end) for n, end in zip(sizes, ends, strict=True)]
     state = TrainState(
-        model, make_optimizer(model, options), CPU.scaler(), CPU.device, options, len(dataset), 1
+        model,
+        make_optimizer(model, options),
+        CPU.scaler(),
+        CPU.device,
+        a_task(),
+        options,
+        len(dataset),
+        1,
+        BASELINE,
     )
     mean, weight = forward_backward(state, dataset, rows, weights, CPU)
     assert weight == pytest.approx(weights[dataset.labels].sum())
@@ -174,13 +184,14 @@ def test_fp16_with_its_scaled_loss_takes_nearly_the_same_step(clip):
 @given(st.lists(st.integers(0, 3), min_size=4, max_size=50).map(lambda x: [0, 1, 2, 3, *x]))
 def test_balanced_weights_equal_those_of_scikit_learn(labels):
     expected = compute_class_weight("balanced", classes=np.arange(4), y=labels)
-    weights = class_weights(torch.tensor(labels), 4, "balanced")
+    weights = a_task("a", "b", "c", "d").weights(torch.tensor(labels), BALANCED)
     assert weights.tolist() == pytest.approx(expected.tolist())
 
 
 def test_class_weights_are_one_by_default_and_finite_for_an_absent_class():
-    assert class_weights(torch.tensor([0, 0, 1]), 3, "none").tolist() == [1, 1, 1]
-    assert class_weights(torch.tensor([0, 0, 1]), 3, "balanced").isfinite().all()
+    labels = torch.tensor([0, 0, 1])
+    assert a_task().weights(labels, OPTIONS).tolist() == [1, 1, 1]
+    assert a_task().weights(labels, BALANCED).isfinite().all()
 
 
 def test_class_weights_and_label_smoothing_change_the_training_loss():

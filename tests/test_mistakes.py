@@ -44,7 +44,7 @@ DATA = {
     "missing_text.jsonl": '{"text": "good", "label": 1}\n{"label": 0}\n',
     "number.jsonl": '{"text": "good", "label": 1}\n{"text": 5, "label": 0}\n',
     "list.jsonl": '{"text": ["good", "bad"], "label": 1}\n',
-    "list_label.jsonl": '{"text": "good", "label": [1, 2]}\n',
+    "object_label.jsonl": '{"text": "good", "label": {"a": 1}}\n',
     "broken.jsonl": '{"text": "good", "label": 1}\n{"text": "bad", \n',
     "array.json": '[{"text": "good", "label": 1}]',
     "bytes.csv": GOOD.encode() + "caf\u00e9,yes\n".encode("latin-1"),
@@ -88,7 +88,7 @@ def write_models() -> None:
         return Path(shutil.copytree(encoder, name))
 
     for name, change in {
-        "roberta": {"model_type": "roberta"},
+        "mpnet": {"model_type": "mpnet"},
         "relative": {"position_embedding_type": "relative_key"},
         "wide": {"dim": 14},
         "deep": {"n_layers": 4},
@@ -161,7 +161,7 @@ MISTAKES: list[tuple[str, list[str]]] = [
     (f"train {ENCODER} --data missing_text.jsonl", ["line 2: has no field 'text'"]),
     (f"train {ENCODER} --data number.jsonl", ["line 2: column text: holds 5, not a text"]),
     (f"train {ENCODER} --data list.jsonl", ["line 1: column text: holds ['good', 'bad']"]),
-    (f"train {ENCODER} --data list_label.jsonl", ["line 1: column label: holds [1, 2]"]),
+    (f"train {ENCODER} --data object_label.jsonl", ["line 1: column label: holds {'a': 1}"]),
     (f"train {ENCODER} --data broken.jsonl", ["broken.jsonl, line 2: is not JSON"]),
     (f"train {ENCODER} --data bytes.csv", ["line 26", "column text", "0xe9", "--encoding"]),
     (f"{TRAIN} --encoding utf-16", ["good.csv: is not utf-16", "--encoding"]),
@@ -210,7 +210,7 @@ MISTAKES: list[tuple[str, list[str]]] = [
     (f"{TRAIN} --model no_weights", ["no_weights: holds no checkpoint", "model.safetensors"]),
     (f"{TRAIN} --model no_tokenizer", ["no_tokenizer: holds no tokenizer", "vocab.txt"]),
     (f"{TRAIN} --model half_weights", ["half_weights/model.safetensors: is damaged", "again"]),
-    (f"{TRAIN} --model roberta", ["roberta/config.json", "'roberta'", "bert and distilbert"]),
+    (f"{TRAIN} --model mpnet", ["mpnet/config.json", "'mpnet'", "bert, distilbert, roberta"]),
     (f"{TRAIN} --model relative", ["position_embedding_type", "'relative_key'", "'absolute'"]),
     (f"{TRAIN} --model wide", ["wide/model.safetensors", "12]", "14]"]),
     (f"{TRAIN} --model deep", ["deep/model.safetensors", "16 tensors", "layer.3."]),

@@ -275,7 +275,7 @@ def test_every_depth_of_a_kept_column_gets_an_answer_or_an_error(place, capfd, o
     assert int(kept[4]["id"]) == 101  # the other columns of the row are kept
 
 
-def test_probabilities_that_are_not_numbers_are_an_error_of_their_row(place, predict):
+def test_logits_that_are_not_finite_are_an_error_of_their_row(place, predict):
     """Finite weights can give infinite logits, and a softmax of them is NaN."""
     head = HeadConfig("linear", "mean", CLASSES, 40)
     folder = write_checkpoint(place / "huge", "bert", head)
@@ -286,7 +286,7 @@ def test_probabilities_that_are_not_numbers_are_an_error_of_their_row(place, pre
     (record,) = predict("--model", "huge", "good film")
     assert record["label"] is record["probabilities"] is None
     assert record["error"] == (
-        "line 1: the model's probabilities are not finite; its weights may be too large"
+        "line 1: the model's logits are not finite; its weights may be too large"
     )
 
 

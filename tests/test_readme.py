@@ -1,4 +1,4 @@
-"""What README.md and docs/figures.md name exists, and what README.md shows runs.
+"""What README.md and docs/ name exists, and what README.md shows runs.
 
 Run: pytest tests/test_readme.py
 """
@@ -12,10 +12,14 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
+from benchmarks.__main__ import read_flags
+from minibert.checkpoint.families import FAMILIES
 from minibert.commands.arguments import parse_evaluate, parse_predict, parse_train
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FIGURES = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
+GPU = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
+DOCUMENTS = ["README.md", "SECURITY.md", *(f"docs/{file.name}" for file in ROOT.glob("docs/*.md"))]
 PARSERS = {"train.py": parse_train, "eval.py": parse_evaluate, "predict.py": parse_predict}
 
 
@@ -37,12 +41,18 @@ def test_each_command_line_is_parsed(line: str) -> None:
     PARSERS[script](argv)
 
 
+@pytest.mark.parametrize("line", re.findall(r"^python -m benchmarks ([^>\n]*)", GPU, re.MULTILINE))
+def test_each_line_of_the_benchmark_is_parsed(line: str) -> None:
+    flags = read_flags(shlex.split(line))
+    assert flags.device == "cuda" and flags.data and flags.json
+
+
 @pytest.mark.parametrize("options", re.findall(r"\| `(--data [^`]*)` \|", FIGURES))
 def test_each_row_of_options_is_parsed(options: str) -> None:
     parse_train(["--model", "all-MiniLM-L6-v2", *shlex.split(options)])
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/figures.md", "SECURITY.md"])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_each_flag_is_one_of_a_script(document: str, capsys: pytest.CaptureFixture[str]) -> None:
     for parse in PARSERS.values():
         with pytest.raises(SystemExit):
@@ -55,14 +65,22 @@ def test_each_flag_is_one_of_a_script(document: str, capsys: pytest.CaptureFixtu
     assert flags - known - {"--strict"} == set()
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/figures.md", "SECURITY.md"])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_each_file_that_is_named_exists(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     named = re.findall(r"`((?:minibert|benchmarks|tests|examples|docs)/[\w./]*)`", text)
     links = re.findall(r"\]\(([^)#]+)\)", text)
     missing = [name for name in named if not (ROOT / name).exists()]
-    missing += [name for name in links if not (ROOT / document).parent.joinpath(name).exists()]
+    here = (ROOT / document).parent
+    missing += [x for x in links if not x.startswith("https:") and not (here / x).exists()]
     assert missing == []
+
+
+def test_the_tables_of_families_name_each_family_once() -> None:
+    text = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| (`[^|]*) \|", text, flags=re.MULTILINE)
+    named = [name for cell in cells for name in re.findall(r"`([a-z-]+)`", cell)]
+    assert named == 2 * list(FAMILIES)
 
 
 def test_the_map_names_every_room() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import strict_json
+from helpers import BASELINE, a_task, strict_json
 from torch import nn
 
 from minibert import runs
@@ -19,7 +19,8 @@ from minibert.commands.options import Settings
 from minibert.data.columns import Columns
 from minibert.device import Compute
 from minibert.errors import InputError
-from minibert.runs import LOCK, Metadata, RunFolder, check_new, locked, newest_run
+from minibert.locks import LOCK, locked
+from minibert.runs import Metadata, RunFolder, check_new, newest_run
 from minibert.training.options import TrainingOptions
 from minibert.training.state import EpochRecord, TrainState, state_files
 
@@ -47,14 +48,16 @@ def new_state(step: int = 0) -> TrainState:
     torch.manual_seed(0)
     module = nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(module.parameters())
-    state = TrainState(module, optimizer, CPU.scaler(), CPU.device, TrainingOptions(), 24, 8)
+    state = TrainState(
+        module, optimizer, CPU.scaler(), CPU.device, a_task(), TrainingOptions(), 24, 8, BASELINE
+    )
     module(torch.randn(5, 3)).sum().backward()
     optimizer.step()
     if step:
         state.step, state.epoch = step, 2
         state.history = [
-            EpochRecord(1, 0.5, 0.01, 0.4, 0.75, 0.7, 1.5, 40.0),
-            EpochRecord(2, 0.25, 0.001, 0.3, 0.85, 0.8, 1.25, 48.0),
+            EpochRecord(1, 0.5, 0.01, {"accuracy": 0.75, "loss": 0.4}, 1.5, 40.0),
+            EpochRecord(2, 0.25, 0.001, {"accuracy": 0.85, "loss": None}, 1.25, 48.0),
         ]
     return state
 
@@ -140,6 +143,7 @@ def test_the_history_is_a_csv_file_with_a_line_per_epoch(run):
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert [row["train_loss"] for row in rows] == ["0.5", "0.25"]
     assert rows[1]["validation_accuracy"] == "0.85"
+    assert rows[1]["validation_loss"] == ""  # undefined
 
 
 def test_a_lost_history_is_written_again(run):

@@ -27,6 +27,15 @@ HEADS = [
     ("distilbert", HeadConfig("mlp", "cls", ("a", "b"), 17)),
     ("distilbert", HeadConfig("relu", "mean", ("a", "b", "c"), 9)),
     ("distilbert", HeadConfig("linear", "cls", ("ä\u200d", "b"), 40)),
+    ("roberta", NATIVE["roberta"]),
+    ("roberta", HeadConfig("mlp", "mean", ("a", "b", "c"), 17)),
+    ("roberta", HeadConfig("linear", "pooler", ("a", "b"), 40)),
+    ("xlm-roberta", NATIVE["xlm-roberta"]),
+    ("xlm-roberta", HeadConfig("relu", "cls", ("a", "b"), 9)),
+    ("camembert", NATIVE["camembert"]),
+    ("camembert", HeadConfig("linear", "mean", ("a", "b"), 40)),
+    ("electra", NATIVE["electra"]),
+    ("electra", HeadConfig("mlp", "cls", ("a", "b", "c"), 17)),
 ]
 EVERY_HEAD = pytest.mark.parametrize(
     ("family", "head"), HEADS, ids=[f"{family}-{head.kind}" for family, head in HEADS]
@@ -63,7 +72,7 @@ def test_minibert_reads_back_what_it_wrote(family: str, head: HeadConfig, tmp_pa
     assert torch.equal(after.model(**BATCH), before.model(**BATCH))
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert"])
+@pytest.mark.parametrize("family", NATIVE)
 def test_a_native_head_opens_as_transformers_classifier(family: str, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     ours = written(tmp_path, family, NATIVE[family])

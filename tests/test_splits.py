@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
+from minibert.data.classes import class_ids, class_names
 from minibert.data.columns import Columns
-from minibert.data.examples import Examples, class_ids, class_names
+from minibert.data.examples import Examples
 from minibert.data.options import DataOptions
 from minibert.data.splits import (
     Splits,
@@ -249,3 +250,18 @@ def test_labels_that_differ_only_in_case_are_described():
     ) in describe_splits(Splits(train, train, None)).splitlines()
     train.labels = ["spam", "ham"] * 2
     assert "case" not in describe_splits(Splits(train, train, None))
+
+
+def test_every_class_of_several_labels_is_in_the_training_split():
+    labels = [("common", f"rare {i}") if i % 3 == 0 else ("common",) for i in range(60)]
+    found = Examples(
+        "some.csv",
+        [f"text {i}" for i in range(60)],
+        labels=labels,
+        task="multi-label",
+        places=[""] * 60,
+        columns=Columns("text", label="labels"),
+    )
+    train, *others = split_examples(found, (70, 15, 15), seed=1)
+    assert {name for label in train.labels for name in label} == {x for y in labels for x in y}
+    assert all(len(split) for split in others) and len(train) + sum(map(len, others)) == 60

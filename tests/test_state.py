@@ -3,13 +3,13 @@
 Run: pytest tests/test_state.py
 """
 
-import dataclasses
 import json
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import BASELINE, a_task
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -31,7 +31,7 @@ from minibert.training.state import (
 )
 
 CPU = torch.device("cpu")
-RECORD = EpochRecord(1, 0.5, 0.01, 0.4, 0.75, 0.7, 1.5, 40.0)
+RECORD = EpochRecord(1, 0.5, 0.01, {"accuracy": 0.75, "loss": 0.4}, 1.5, 40.0)
 COUNTS = {
     "epoch": 2,
     "step": 17,
@@ -56,7 +56,7 @@ def new_state(seed: int = 1, *, steps: int = 1, fp16: bool = False, **values: ob
         module[2](module[0](torch.randn(5, 3))).pow(3).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
-    state = TrainState(module, optimizer, scaler, CPU, TrainingOptions(), 24, 8)
+    state = TrainState(module, optimizer, scaler, CPU, a_task(), TrainingOptions(), 24, 8, BASELINE)
     for name, value in values.items():
         setattr(state, name, value)
     return state
@@ -268,16 +268,19 @@ def test_a_damaged_state_names_the_one_before_it(tmp_path):
 
 def test_an_epoch_s_record_has_its_loss_and_speed():
     state = new_state(step=0)
-    state.count_step(torch.tensor(0.5), torch.tensor(3.0), texts=4, lr=0.02)
-    state.count_step(torch.tensor(1.5), torch.tensor(1.0), texts=2, lr=0.01)
+    state.count_step(torch.tensor(0.5), torch.tensor(3.0), 0.6, texts=4, lr=0.02)
+    state.count_step(torch.tensor(1.5), torch.tensor(1.0), torch.tensor(5.0), texts=2, lr=0.01)
     state.epoch_seconds = 2.0
-    scores = Scores(7, 0.8, (0.0, 1.0), 0.7, 0.4, {})
+    scores = Scores(7, 0.8, (0.0, 1.0), 0.7, 0.4, {}, {})
     assert state.end_epoch(scores)
     (record,) = state.history
     assert record.train_loss == pytest.approx((0.5 * 3 + 1.5) / 4)  # a mean over the weights
     assert (record.seconds, record.texts_per_second, record.learning_rate) == (2.0, 3.0, 0.01)
     assert (state.epoch, state.step, state.texts, state.epoch_seconds) == (1, 2, 0, 0.0)
-    assert dataclasses.asdict(record)["validation_macro_f1"] == 0.7
-    state.count_step(torch.tensor(0.5), torch.tensor(3.0), texts=4, lr=0.02)
+    assert record.validation == {"accuracy": 0.8, "macro-f1": 0.7, "loss": 0.4}
+    assert list(record.to_row())[3:6] == [
+        *("validation_accuracy", "validation_macro_f1", "validation_loss"),
+    ]
+    state.count_step(torch.tensor(0.5), torch.tensor(3.0), 0.6, texts=4, lr=0.02)
     assert not state.end_epoch(scores)  # as good is not better
     assert state.best_epoch == 1

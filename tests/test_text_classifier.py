@@ -46,9 +46,9 @@ def test_the_native_head_has_its_familys_pooling(folder):
 @pytest.mark.parametrize(
     ("classes", "options", "message"),
     [
-        ("good", {}, r"classes is 'good'; give two or more different names"),
-        (["good"], {}, r"classes is \['good'\]; give two or more"),
-        (["a", "b", "a"], {}, r"give two or more different names"),
+        ("good", {}, r"classes is 'good'; give 2 or more different names"),
+        (["good"], {}, r"classes is \['good'\]; give 2 or more"),
+        (["a", "b", "a"], {}, r"give 2 or more different names"),
         (["a", None], {}, r"classes\[1\] is None, not a class name or number"),
         (None, {}, r"classes is None; give a string or a list"),
         (["a", "b"], {"head": "big"}, r"head is 'big', not one of mlp, relu, linear, native"),

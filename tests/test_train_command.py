@@ -20,6 +20,7 @@ from helpers import (
     start_script,
     strict_json,
     tiny_classifier,
+    tiny_config,
     write_checkpoint,
 )
 from safetensors.torch import load_file
@@ -29,6 +30,8 @@ from minibert.commands.arguments import parse_train
 from minibert.commands.train import main, smaller_batches
 from minibert.device import Compute, memory_advice
 from minibert.errors import InputError
+from minibert.model.classifier import Head
+from minibert.model.config import HeadConfig
 from minibert.training.loop import fit
 from minibert.training.options import TrainingOptions
 
@@ -284,12 +287,12 @@ def test_a_rate_too_high_is_one_line_with_files_and_lines(place):
 # Out of memory
 
 
-class Hungry(torch.nn.Module):
+class Hungry(Head):
     """A head that runs out of memory, as a CPU's allocator, Python or a GPU says it."""
 
-    def __init__(self, error: Exception | None) -> None:
-        super().__init__()
-        self.out, self.error = torch.nn.Linear(12, 3), error
+    def __init__(self, head: HeadConfig, error: Exception | None) -> None:
+        super().__init__(tiny_config("bert"), head)
+        self.error = error
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         if self.error is None:
@@ -302,7 +305,7 @@ class Hungry(torch.nn.Module):
 )
 def test_out_of_memory_says_what_to_change(error):
     model, texts = tiny_classifier(), random_texts(7)
-    model.head = Hungry(error)
+    model.head = Hungry(model.head.config, error)
     options = TrainingOptions(batch_size=4)
     with (
         pytest.raises(InputError) as raised,
@@ -345,6 +348,8 @@ def test_memory_advice_names_only_what_helps(monkeypatch):
         assert "--max-length" not in frozen and "--precision" not in frozen
         bf16 = smaller_batches(texts, TrainingOptions(), Compute(FP32.device, "bf16"))
         assert "--precision" not in bf16
+        on_gpu = smaller_batches(texts, TrainingOptions(), Compute(torch.device("cuda"), "fp32"))
+        assert on_gpu.endswith("--precision bf16")
     one = smaller_batches(texts, TrainingOptions(batch_size=1, freeze=True), FP32)
     assert one.endswith("start a new run with fewer texts")
 

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from helpers import read_table, strict_json
+from helpers import a_task, read_table, record_of, strict_json
 
 from minibert.data.columns import Columns
 from minibert.data.readers import Row
@@ -19,7 +19,8 @@ from minibert.errors import InputError, Interrupted
 from minibert.inference.formats import WINDOW, prediction_record
 from minibert.inference.writers import PredictionWriter, open_writer, whole_windows
 
-CLASSES = ("bad", "good")
+TASK = a_task("bad", "good")
+PREDICTION = record_of(TASK, [0.25, 0.75])
 # Quotes, line ends and tabs: a line of the file is not always a prediction.
 ODD = 'a "slow\r\n, cold"\tsoup\n'
 
@@ -31,8 +32,8 @@ def window(number: int, rows: int = WINDOW, *, text: str = "good film") -> list[
         prediction_record(
             Row(i, {"text": f"{text} {i} {ODD[: i % 21]}", "id": i}),
             Columns("text"),
-            CLASSES,
-            probabilities=[0.25, 0.75],
+            TASK,
+            PREDICTION,
         )
         for i in range(start, start + rows)
     ]
@@ -50,7 +51,7 @@ def write(
 ) -> list[int]:
     """Write windows to a file; return the numbers of those that the writer needed."""
     needed = []
-    with open_writer(str(output), CLASSES, safe=safe, resume=resume) as writer:
+    with open_writer(str(output), TASK, safe=safe, resume=resume) as writer:
         for number, records in enumerate(windows):
             if writer.needs(number):
                 needed.append(number)
@@ -60,7 +61,7 @@ def write(
 
 def opened(output: Path) -> AbstractContextManager[PredictionWriter]:
     """A writer of a new file."""
-    return open_writer(str(output), CLASSES, safe=False, resume=False)
+    return open_writer(str(output), TASK, safe=False, resume=False)
 
 
 def growing(output: Path) -> Path:

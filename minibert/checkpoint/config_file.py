@@ -1,6 +1,6 @@
 """`config.json` to the numbers of an encoder and its head, and back. Bad values are errors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from reprlib import repr as shorten  # bounds length and depth
@@ -11,6 +11,12 @@ from minibert.errors import CONTROL_CHARACTERS, InputError
 from minibert.files import model_file, read_json, write_json
 from minibert.model.config import ACTIVATIONS, HEADS, POOLINGS, EncoderConfig, HeadConfig
 
+# Our tasks -> transformers' problem_type.
+PROBLEM_TYPES = {
+    "single-label": "single_label_classification",
+    "multi-label": "multi_label_classification",
+    "regression": "regression",
+}
 SIZES = ("vocab_size", "width", "layers", "heads", "feed_forward")  # required in config.json
 # Settings that change the computation -> the only value that this encoder supports.
 FIXED = {
@@ -38,8 +44,8 @@ def read_encoder_config(folder: Path) -> EncoderConfig:
 def read_head_config(folder: Path) -> HeadConfig | None:
     """Return the head that a folder stores, or None if it stores none that minibert can use.
 
-    Raises InputError only for the encoder's entries in `config.json`. A cross-encoder with one
-    output, a regression or a multi-label model can still lend its encoder to a new head.
+    Raises InputError only for the encoder's entries in `config.json`. A model whose head cannot be
+    used can still lend its encoder to a new head.
     """
     data, where = read_config(folder)
     encoder = parse_encoder(data, where=where)
@@ -57,7 +63,10 @@ def write_config(folder: Path, config: EncoderConfig, head: HeadConfig) -> None:
     data["dtype"] = "float32"
     data["id2label"] = {str(number): name for number, name in enumerate(head.labels)}
     data["label2id"] = {name: number for number, name in enumerate(head.labels)}
+    data["problem_type"] = PROBLEM_TYPES[head.task]
     data["minibert"] = {"head": head.kind, "pooling": head.pooling, "max_length": head.max_length}
+    if head.thresholds:
+        data["minibert"]["thresholds"] = list(head.thresholds)
     write_json(folder / "config.json", data)
 
 
@@ -98,13 +107,19 @@ def parse_encoder(data: Mapping[str, Any], *, where: str) -> EncoderConfig:
         )
     if config.pad_token_id >= config.vocab_size:
         raise InputError(f"{where}: pad_token_id is not below vocab_size ({config.vocab_size})")
+    if config.max_tokens < 1:
+        raise InputError(
+            f"{where}: {family.config_keys['positions']} is {config.positions}; the first token's "
+            f"position is {config.positions - config.max_tokens}"
+        )
     return config
 
 
 def parse_head(data: Mapping[str, Any], encoder: EncoderConfig, *, where: str) -> HeadConfig | None:
     """Return the head that `config.json` declares: minibert's, the family's native one, or None.
 
-    Raises InputError for a head that does not predict one class per text.
+    A native head with one output predicts a number, as in transformers. Raises InputError for a
+    head that cannot be used.
     """
     ours = data.get("minibert")
     architectures = data.get("architectures") or []
@@ -116,23 +131,41 @@ def parse_head(data: Mapping[str, Any], encoder: EncoderConfig, *, where: str) -
     )
     if ours is None and not native:
         return None
-    if data.get("problem_type") not in (None, "single_label_classification"):
-        raise InputError(
-            f"{where}: problem_type is {shorten(data['problem_type'])}; "
-            "minibert predicts one class per text"
-        )
     labels = _labels(data, where)
+    task = _task(data, labels, where)
     if ours is None:
         pooling = FAMILIES[encoder.family].native_pooling
-        return HeadConfig("native", pooling, labels, encoder.positions)
+        return HeadConfig("native", pooling, labels, encoder.max_tokens, task)
     try:
-        head = HeadConfig(ours["head"], ours["pooling"], labels, ours["max_length"])
-    except (KeyError, TypeError):
+        thresholds = tuple(ours.get("thresholds", ()))
+        head = HeadConfig(
+            ours["head"], ours["pooling"], labels, ours["max_length"], task, thresholds
+        )
+    except (AttributeError, KeyError, TypeError):
         raise InputError(f"{where}: the entry minibert lacks head, pooling or max_length") from None
-    length_fits = type(head.max_length) is int and 3 <= head.max_length <= encoder.positions
-    if head.kind not in HEADS or head.pooling not in POOLINGS or not length_fits:
+    length_fits = type(head.max_length) is int and 3 <= head.max_length <= encoder.max_tokens
+    thresholds_fit = len(thresholds) in (0, len(labels)) and all(
+        type(x) is float and 0 < x < 1 for x in thresholds
+    )
+    fits = length_fits and thresholds_fit
+    if head.kind not in HEADS or head.pooling not in POOLINGS or not fits:
         raise InputError(f"{where}: the entry minibert holds values this version does not know")
     return head
+
+
+def _task(data: Mapping[str, Any], labels: Sequence[str], where: str) -> str:
+    """Return the task of a head with these outputs."""
+    problem = data.get("problem_type")
+    if problem is None:
+        problem = "regression" if len(labels) == 1 else "single_label_classification"
+    tasks = {theirs: ours for ours, theirs in PROBLEM_TYPES.items()}
+    if not isinstance(problem, str) or problem not in tasks:
+        raise InputError(
+            f"{where}: problem_type is {shorten(problem)}, not one of {', '.join(tasks)}"
+        )
+    if tasks[problem] == "single-label" and len(labels) < 2:
+        raise InputError(f"{where}: one class is none to choose from; id2label must name two")
+    return tasks[problem]
 
 
 def _family_name(data: Mapping[str, Any], where: str) -> str:
@@ -140,7 +173,7 @@ def _family_name(data: Mapping[str, Any], where: str) -> str:
     name = data.get("model_type", "bert" if "hidden_size" in data else None)
     if not isinstance(name, str) or name not in FAMILIES:
         raise InputError(
-            f"{where}: model_type is {shorten(name)}; minibert reads {' and '.join(FAMILIES)}"
+            f"{where}: model_type is {shorten(name)}; minibert reads {', '.join(FAMILIES)}"
         )
     return name
 
@@ -168,7 +201,7 @@ def _labels(data: Mapping[str, Any], where: str) -> tuple[str, ...]:
     id2label = data.get("id2label")
     if not id2label:
         count = data.get("num_labels", 2)
-        if type(count) is not int or not 2 <= count <= 100_000:
+        if type(count) is not int or not 1 <= count <= 100_000:
             raise InputError(f"{where}: num_labels is {shorten(count)}, not a number of classes")
         return tuple(f"LABEL_{number}" for number in range(count))
     try:
@@ -176,8 +209,8 @@ def _labels(data: Mapping[str, Any], where: str) -> tuple[str, ...]:
         labels = tuple(names[number] for number in range(len(names)))
     except (AttributeError, KeyError, ValueError):
         raise InputError(f"{where}: id2label does not number the classes 0, 1, 2, ...") from None
-    if len(labels) < 2 or not all(isinstance(name, str) for name in labels):
-        raise InputError(f"{where}: id2label must name two or more classes with strings")
+    if not all(isinstance(name, str) for name in labels):
+        raise InputError(f"{where}: id2label must name the classes with strings")
     if any(map(CONTROL_CHARACTERS.search, labels)):
         raise InputError(f"{where}: id2label names a class with control characters")
     if len(set(labels)) < len(labels):

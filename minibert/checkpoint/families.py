@@ -1,11 +1,11 @@
 """What differs between families of checkpoints: config keys, tensor names, the native head.
 
-A family is one entry of FAMILIES. Names come from transformers' configuration_bert.py,
-modeling_bert.py, configuration_distilbert.py and modeling_distilbert.py.
+A family is one entry of FAMILIES. Names come from transformers' configuration_*.py and
+modeling_*.py of each family. docs/families.md tells what differs in words.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 # Our module -> the checkpoint's modules. Three names are one fused matrix here.
@@ -16,14 +16,17 @@ Names = Mapping[str, tuple[str, ...]]
 class Family:
     """One family of checkpoints, as values."""
 
-    class_prefix: str  # of transformers' class names: BertModel, BertTokenizer
+    class_prefix: str  # of transformers' class names: BertModel
     config_keys: Mapping[str, str]  # our field -> key in config.json
-    config_defaults: Mapping[str, Any]  # of our fields, if config.json does not say
+    config_defaults: Mapping[str, Any]  # of our fields, if config.json does not say or has no key
+    prefix: str  # before the encoder's names in a classifier
     encoder_names: Names
     head_names: Names  # of the native ...ForSequenceClassification head
     native_pooling: str  # what that head reads
+    wordpiece_class: str | None  # transformers' class for BERT's tokenizer; None: the generic one
 
 
+# Devlin et al. 2018. Sentence encoders such as MiniLM, e5, bge, gte and arctic-embed are BERTs.
 BERT = Family(
     class_prefix="Bert",
     config_keys={
@@ -43,6 +46,7 @@ BERT = Family(
         "pad_token_id": "pad_token_id",
     },
     config_defaults={},
+    prefix="bert.",
     encoder_names={
         "embeddings.word": ("embeddings.word_embeddings",),
         "embeddings.position": ("embeddings.position_embeddings",),
@@ -62,7 +66,9 @@ BERT = Family(
     },
     head_names={"out": ("classifier",)},
     native_pooling="pooler",
+    wordpiece_class="BertTokenizer",
 )
+# Sanh et al. 2019.
 DISTILBERT = Family(
     class_prefix="DistilBert",
     config_keys={
@@ -79,7 +85,13 @@ DISTILBERT = Family(
         "initializer_range": "initializer_range",
         "pad_token_id": "pad_token_id",
     },
-    config_defaults={"token_types": 0, "classifier_dropout": 0.2},
+    config_defaults={
+        "token_types": 0,
+        "classifier_dropout": 0.2,
+        "dropout_after_attention": False,
+        "native_activation": "relu",
+    },
+    prefix="distilbert.",
     encoder_names={
         "embeddings.word": ("embeddings.word_embeddings",),
         "embeddings.position": ("embeddings.position_embeddings",),
@@ -97,8 +109,49 @@ DISTILBERT = Family(
     },
     head_names={"dense": ("pre_classifier",), "out": ("classifier",)},
     native_pooling="cls",
+    wordpiece_class="DistilBertTokenizer",
 )
-FAMILIES = {"bert": BERT, "distilbert": DISTILBERT}
+# Liu et al. 2019. DistilRoBERTa is one too.
+ROBERTA = replace(
+    BERT,
+    class_prefix="Roberta",
+    config_defaults={
+        "pad_token_id": 1,
+        "positions_after_padding": True,
+        "native_activation": "tanh",
+        "native_input_dropout": True,
+    },
+    prefix="roberta.",
+    head_names={"dense": ("classifier.dense",), "out": ("classifier.out_proj",)},
+    native_pooling="cls",
+    wordpiece_class=None,
+)
+# Clark et al. 2020: the discriminator, which is the part that is fine-tuned.
+ELECTRA = replace(
+    BERT,
+    class_prefix="Electra",
+    config_keys={**BERT.config_keys, "embedding_width": "embedding_size"},
+    config_defaults={
+        "embedding_width": 128,
+        "native_activation": "gelu",
+        "native_input_dropout": True,
+    },
+    prefix="electra.",
+    encoder_names={
+        **{ours: theirs for ours, theirs in BERT.encoder_names.items() if ours != "pooler"},
+        "embeddings.project": ("embeddings_project",),
+    },
+    head_names=ROBERTA.head_names,
+    native_pooling="cls",
+)
+FAMILIES = {
+    "bert": BERT,
+    "distilbert": DISTILBERT,
+    "roberta": ROBERTA,
+    "xlm-roberta": replace(ROBERTA, class_prefix="XLMRoberta"),
+    "camembert": replace(ROBERTA, class_prefix="Camembert"),
+    "electra": ELECTRA,
+}
 
 # The head kinds mlp, relu and linear have the same names in every family.
 MINIBERT_HEAD_NAMES: Names = {"dense": ("minibert_head.dense",), "out": ("minibert_head.out",)}
@@ -108,6 +161,8 @@ IGNORED = {
     r"(.+\.)?embeddings\.position_ids": "a buffer",
     r"cls\..+": "pre-training heads",
     r"vocab_(transform|layer_norm|projector)\..+": "pre-training head",
+    r"lm_head\..+": "pre-training head",
+    r"(discriminator_predictions|generator_predictions|generator_lm_head)\..+": "pre-training head",
     r"(pre_classifier|classifier|qa_outputs)\..+": "another task's head",
     r"minibert_head\..+": "another run's head",
 }

@@ -30,8 +30,12 @@ class Checkpoint:
 
     model: Classifier
     encoder: EncoderConfig
-    head: HeadConfig
     notes: tuple[str, ...]
+
+    @property
+    def head(self) -> HeadConfig:
+        """The head's kind and what its outputs are."""
+        return self.model.head.config
 
 
 def load_classifier(folder: Path, requested: HeadConfig | None = None) -> Checkpoint:
@@ -54,7 +58,7 @@ def load_classifier(folder: Path, requested: HeadConfig | None = None) -> Checkp
     notes = [f"encoder: {len(known)} tensors from {file.name}"]
 
     stored = read_head_config(folder)
-    is_stored = stored is not None and replace(stored, max_length=head.max_length) == head
+    is_stored = stored is not None and same_head(stored, head)
     with torch.device("meta" if is_stored else "cpu"):
         head_module = Head(config, head)
     origin = "new (its weights are random)"
@@ -63,10 +67,24 @@ def load_classifier(folder: Path, requested: HeadConfig | None = None) -> Checkp
         fill(head_module, names, tensors, file)
         known |= {name for group in names.values() for name in group}
         origin = "from the checkpoint"
-    notes.append(f"head: {head.kind}, {len(head.labels)} classes, {origin}")
+    notes.append(f"head: {head.kind}, {outputs(head)}, {origin}")
     notes += notes_on_ignored(tensors.keys() - known, file)
     model = Classifier(encoder, head_module, pooling=head.pooling)
-    return Checkpoint(model.eval(), config, head, tuple(notes))
+    return Checkpoint(model.eval(), config, tuple(notes))
+
+
+def same_head(stored: HeadConfig, requested: HeadConfig) -> bool:
+    """Return whether the weights of a stored head are those of the requested one."""
+    length, thresholds = requested.max_length, requested.thresholds
+    return replace(stored, max_length=length, thresholds=thresholds) == requested
+
+
+def outputs(head: HeadConfig) -> str:
+    """Return the number of a head's outputs, for a person."""
+    count = len(head.labels)
+    if head.task == "regression":
+        return f"{count} number{'s' if count > 1 else ''}"
+    return f"{count} classes"
 
 
 def stored_head(
@@ -106,8 +124,8 @@ def load_encoder_tensors(
     config: EncoderConfig, tensors: Mapping[str, Tensor], file: Path
 ) -> tuple[Encoder, set[str]]:
     """Build the encoder from a checkpoint's tensors; return it and the names that it used."""
-    prefix = name_prefix(tensors, config.family, file)
     table = FAMILIES[config.family].encoder_names
+    prefix = name_prefix(tensors, FAMILIES[config.family].prefix, file)
     has_pooler = "pooler" in table and f"{prefix}pooler.dense.weight" in tensors
     with torch.device("meta"):
         encoder = Encoder(config, pooler=has_pooler)
@@ -167,13 +185,13 @@ def to_float32(name: str, tensor: Tensor, shape: tuple[int, ...], file: Path) ->
     return tensor
 
 
-def name_prefix(tensors: Mapping[str, Tensor], family: str, file: Path) -> str:
-    """Return what stands before the encoder's names: nothing, or the family as in "bert."."""
-    for prefix in ("", f"{family}."):
+def name_prefix(tensors: Mapping[str, Tensor], of_family: str, file: Path) -> str:
+    """Return what stands before the encoder's names: nothing, or the family's, such as "bert."."""
+    for prefix in ("", of_family):
         if f"{prefix}embeddings.word_embeddings.weight" in tensors:
             return prefix
     raise InputError(
-        f"{file}: has no tensor embeddings.word_embeddings.weight, with or without {family}. "
+        f"{file}: has no tensor embeddings.word_embeddings.weight, with or without {of_family} "
         "before it; it is not an encoder of this family"
     )
 

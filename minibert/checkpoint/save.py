@@ -1,5 +1,6 @@
 """A classifier to `model.safetensors` under the family's own tensor names."""
 
+import copy
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ from safetensors.torch import save_file
 from minibert.checkpoint.families import FAMILIES, head_names
 from minibert.checkpoint.load import tensor_names
 from minibert.files import write_atomic
-from minibert.model.classifier import Classifier
+from minibert.model.classifier import Classifier, Head, Unit
 from minibert.model.config import EncoderConfig, HeadConfig
 
 
@@ -16,19 +17,30 @@ def save_weights(folder: Path, model: Classifier, config: EncoderConfig, head: H
     """Write `model.safetensors` in float32. The file is complete or not there.
 
     With a native head, transformers' ...ForSequenceClassification reads it; with another head,
-    transformers reads the encoder.
+    transformers reads the encoder. The head's numbers are in the data's unit.
     """
-    prefix = f"{config.family}." if head.kind == "native" else ""
+    family, native = FAMILIES[config.family], head.kind == "native"
+    encoder = model.encoder.state_dict()
+    if native and head.pooling != "pooler":  # ...ForSequenceClassification then has no pooler
+        encoder = {name: x for name, x in encoder.items() if not name.startswith("pooler.")}
     parts = (
-        (model.encoder, FAMILIES[config.family].encoder_names, prefix),
-        (model.head, head_names(config.family, head.kind), ""),
+        (encoder, family.encoder_names, family.prefix if native else ""),
+        (in_unit(model.head).state_dict(), head_names(config.family, head.kind), ""),
     )
     tensors = {}
-    for module, table, start in parts:
-        state = module.state_dict()
+    for state, table, start in parts:
         for ours, theirs in tensor_names(state, table, start).items():
             for name, tensor in zip(theirs, state[ours].chunk(len(theirs)), strict=True):
                 # A chunk is a view, and safetensors refuses tensors that share memory.
                 tensors[name] = tensor.to("cpu", torch.float32).clone()
     path = folder / "model.safetensors"
     write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata={"format": "pt"}))
+
+
+def in_unit(head: Head) -> Head:
+    """Return a head whose output layer has the data's unit in its weights: a copy, if it trains."""
+    if not isinstance(head.unit, Unit):
+        return head
+    head = copy.deepcopy(head)
+    head.fold_unit()
+    return head

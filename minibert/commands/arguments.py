@@ -12,7 +12,10 @@ from minibert.errors import InputError
 from minibert.options import flag_name
 from minibert.training.options import TrainingOptions
 
-DATA_FLAGS = ("text_column", "pair_column", "label_column", "encoding", "bad_rows")
+DATA_FLAGS = (
+    *("text_column", "pair_column", "label_column", "label_columns", "label_separator"),
+    *("encoding", "bad_rows"),
+)
 READING_FLAGS = ("text_column", "pair_column", "encoding")
 TABLES = (".csv", ".tsv")
 JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -36,14 +39,14 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
     parser = Parser(
         prog="train.py",
         usage="%(prog)s [options]",
-        description="Train a text classifier: a pretrained BERT or DistilBERT and labelled texts "
-        "in; a run folder out, with the model, its settings, history.csv, metrics.json and the "
-        "test split's predictions.",
+        description="Train a text classifier: a pretrained BERT or a relative of it and labelled "
+        "texts in; a run folder out, with the model, its settings, history.csv, metrics.json and "
+        "the test split's predictions.",
     )
     add = parser.add_argument_group("run folder").add_argument
     add("--out", type=Path, metavar="DIR", help="new folder (default: under runs/, by time)")
     add("--resume", type=Path, metavar="DIR", help=RESUME_HELP)
-    model = ("model", "revision", "head", "pooling")
+    model = ("model", "revision", "head", "pooling", "thresholds")
     add_options(parser.add_argument_group("model"), RunOptions, model)
     add_options(parser.add_argument_group("data"), DataOptions)
     training = parser.add_argument_group("training")
@@ -126,7 +129,8 @@ def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
         prog="eval.py",
         usage="%(prog)s [options]",
         description="Score a finished run, a folder or a hub model on labelled texts: "
-        "scikit-learn's classification report, confusion matrix, accuracy with its 95% interval.",
+        "scikit-learn's classification report, confusion matrix, accuracy with its 95% interval; "
+        "for several labels F1 and average precision, for numbers errors and correlations.",
     )
     add_model_flags(parser)
     data = parser.add_argument_group("data")
@@ -136,7 +140,12 @@ def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
     add_options(data, DataOptions, DATA_FLAGS)
     add = parser.add_argument_group("output").add_argument
     add("--json", type=Path, metavar="FILE", help="write the figures here too")
-    add("--plot", type=Path, metavar="FILE", help="draw the confusion matrix (extra: plots)")
+    add(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw the confusion matrix of single labels (extra: plots)",
+    )
     values = vars(parser.parse_args(argv))
     reading = {name: values.pop(name) for name in DATA_FLAGS if name in values}
     arguments = EvaluateArguments(take_model_arguments(values), **values, reading=reading)
@@ -171,8 +180,9 @@ def parse_predict(argv: Sequence[str]) -> PredictArguments:
         prog="predict.py",
         usage="%(prog)s [options] [TEXT ...]",
         description="Classify texts: one prediction per text, in input order, as JSON lines "
-        '{"text", "label", "probability", "probabilities"}, CSV or TSV. The input is streamed and '
-        "may be of any length. A row that cannot be used gets the label null and an error. Other "
+        '{"text", "label", "probability", "probabilities"}, CSV or TSV; "labels" and '
+        '"probabilities" for several labels, "value" for a number. The input is streamed and may '
+        "be of any length. A row that cannot be used gets nulls and an error. Other "
         "columns of the input are kept; one with a prediction's name gets the prefix input_. NaN "
         "and infinity in them become null; dates, bytes and whatever else JSON has no type for "
         "become strings. An output file gets its name when it is complete; until then, or if the "

@@ -8,14 +8,34 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin
 
-from minibert.data.options import DataOptions, ratios
+from minibert.data.options import DataOptions, column_names, ratios
 from minibert.errors import InputError
 from minibert.model.config import HEADS, POOLINGS
 from minibert.options import check_options, flag_name, length, option
 from minibert.training.options import TrainingOptions
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-METAVARS: dict[Any, str] = {int: "N", float: "X", length: "N", ratios: "A:B:C"}
+WIDEST = 50  # characters of a flag's choices before its help; more are in the help
+
+
+def threshold(text: str) -> str:
+    """Parse --thresholds: tuned, shared or a probability."""
+    if text not in ("tuned", "shared"):
+        try:
+            valid = 0 < float(text) < 1
+        except (TypeError, ValueError):
+            valid = False
+        if not valid:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is neither tuned nor shared nor a number between 0 and 1"
+            )
+    return text
+
+
+METAVARS: dict[Any, str] = {
+    **{int: "N", float: "X", length: "N", ratios: "A:B:C", column_names: "NAME,NAME"},
+    threshold: "P",
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +53,12 @@ class RunOptions:
         choices=POOLINGS,
         shown="cls; for a native head its own",
     )
+    thresholds: str = option(
+        "tuned",
+        "probability from which a class is predicted, for several labels: tuned (for each class, "
+        "on validation), shared (tuned, one for all) or a number",
+        parse=threshold,
+    )
     device: str = option("auto", "cpu, cuda, cuda:1 or mps; auto: a GPU if there is one")
     precision: str = option(
         "auto", "of matrix products; auto prints its choice and the reason", choices=PRECISIONS
@@ -47,7 +73,12 @@ class RunOptions:
     keep_states: int = option(1, "newest saved states that are kept", parse=int, bounds=(1, None))
 
     def __post_init__(self) -> None:
-        check_options(self)
+        problems = []
+        try:
+            threshold(self.thresholds)
+        except argparse.ArgumentTypeError as error:
+            problems.append(f"--thresholds: {error}")
+        check_options(self, *problems)
 
 
 @dataclass(frozen=True)
@@ -102,7 +133,10 @@ class Settings:
 def _fits(value: Any, kind: Any) -> bool:
     """Return whether a value is of an option's type; a whole number is a float too."""
     if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(type(x) is int for x in value)
+        types = {x for x in get_args(kind) if x is not ...}
+        return isinstance(value, tuple) and all(type(x) in types for x in value)
+    if isinstance(value, tuple):
+        return any(get_origin(x) is tuple and _fits(value, x) for x in get_args(kind))
     allowed = get_args(kind) or (kind,)
     return type(value) in allowed or (float in allowed and type(value) is int)
 
@@ -137,11 +171,14 @@ def add_options(group: Any, kind: type, names: Sequence[str] | None = None) -> N
                 flag, action="store_true", default=argparse.SUPPRESS, help=metadata["help"]
             )
             continue
+        choices = metadata["choices"] or ()
+        wide = len(",".join(choices)) > WIDEST
+        listed = f": {', '.join(choices)}" if wide else ""
         group.add_argument(
             flag,
             type=metadata["parse"],
-            choices=metadata["choices"],
+            choices=choices or None,
             default=argparse.SUPPRESS,
-            metavar=None if metadata["choices"] else METAVARS.get(metadata["parse"], "NAME"),
-            help=f"{metadata['help']} (default: {metadata['shown']})",
+            metavar=None if choices and not wide else METAVARS.get(metadata["parse"], "NAME"),
+            help=f"{metadata['help']}{listed} (default: {metadata['shown']})",
         )

@@ -1,7 +1,6 @@
 """The story of a prediction: rows in, one record per row out, a window at a time."""
 
 import itertools
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from minibert.inference.predictor import Predictor, load
 from minibert.inference.writers import PredictionWriter, open_writer
 from minibert.runs import RunFolder, newest_run
 
-NOT_FINITE = "the model's probabilities are not finite; its weights may be too large"
+NOT_FINITE = "the model's logits are not finite; its weights may be too large"
 
 
 def main(arguments: PredictArguments) -> None:
@@ -28,7 +27,7 @@ def main(arguments: PredictArguments) -> None:
     errors = 0
     with open_writer(
         arguments.output,
-        predictor.classes,
+        predictor.task,
         safe=arguments.csv_safe,
         resume=arguments.resume_output,
     ) as writer:
@@ -108,15 +107,12 @@ def predict_window(
         texts.append(text)
         pairs.append(pair)
     paired = columns is not None and columns.pair is not None
-    predicted = iter(predictor.predict_proba(texts, pairs if paired else None).tolist())
+    task, logits = predictor.task, predictor.logits(texts, pairs if paired else None)
+    predicted = iter(zip(task.records(logits), logits.isfinite().all(dim=1), strict=True))
     records = []
     for row, problem in zip(window, errors, strict=True):
-        probabilities = next(predicted) if problem is None else None
-        if probabilities and not math.isfinite(sum(probabilities)):
-            probabilities, problem = None, f"line {row.line}: {NOT_FINITE}"
-        records.append(
-            prediction_record(
-                row, columns, predictor.classes, probabilities=probabilities, error=problem
-            )
-        )
+        prediction, finite = next(predicted) if problem is None else (None, True)
+        if not finite:
+            prediction, problem = None, f"line {row.line}: {NOT_FINITE}"
+        records.append(prediction_record(row, columns, task, prediction, error=problem))
     return records

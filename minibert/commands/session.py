@@ -20,8 +20,9 @@ from minibert.data.splits import Splits
 from minibert.device import choose_compute
 from minibert.errors import InputError, Interrupted, printable
 from minibert.inference.text_classifier import TextClassifier
+from minibert.locks import locked
 from minibert.model.classifier import Classifier
-from minibert.runs import Metadata, RunFolder, check_new, locked
+from minibert.runs import Metadata, RunFolder, check_new
 from minibert.training.progress import ProgressBar
 from minibert.training.state import TrainState
 
@@ -71,6 +72,11 @@ class Session:
         metadata = current_metadata(splits, model_folder)
         if self.resumed and self.saved:
             check_unchanged(self.resumed, self.saved.digests, metadata.digests, self.settings)
+            if self.saved.columns != metadata.columns:
+                raise InputError(
+                    f"--resume {self.resumed.path}: the entry columns of settings.json is not what "
+                    "the run reads; undo the change"
+                )
             run = self.resumed
         else:
             values = self.settings.to_dict()

@@ -11,19 +11,23 @@ from minibert.checkpoint.config_file import read_encoder_config, read_head_confi
 from minibert.checkpoint.families import FAMILIES
 from minibert.checkpoint.load import load_classifier
 from minibert.commands.arguments import TrainArguments
-from minibert.commands.options import RunOptions
+from minibert.commands.options import RunOptions, Settings
 from minibert.commands.session import RunCallback, Session
 from minibert.data.batches import TextDataset
+from minibert.data.classes import output_names
 from minibert.data.datasets import build_datasets, tokenize_splits
-from minibert.data.examples import Examples, class_names
+from minibert.data.examples import Examples
 from minibert.data.splits import Splits, describe_splits, read_splits
 from minibert.data.tokenizer import Tokenizer
 from minibert.device import Compute, cpu_has_bf16, memory_advice
-from minibert.evaluation.metrics import check_finite, report, score
+from minibert.errors import InputError
 from minibert.hub import find_model
 from minibert.inference.batched import InferenceModel, prepare_for_inference
 from minibert.inference.text_classifier import TextClassifier
 from minibert.model.config import EncoderConfig, HeadConfig
+from minibert.tasks.choice import task_of
+from minibert.tasks.multi_label import MultiLabel
+from minibert.tasks.task import Task, check_finite
 from minibert.training.frozen import check_layers
 from minibert.training.loop import fit
 from minibert.training.options import TrainingOptions
@@ -39,27 +43,33 @@ def main(arguments: TrainArguments) -> None:
     config = read_encoder_config(folder)
     check_layers(settings.training, config.layers)
     tokenizer = Tokenizer.from_folder(folder, config)
-    splits = read_splits(settings.data)
+    stored = read_head_config(folder)
+    splits = read_splits(settings.data, model_task=stored.task if stored else None)
     print(describe_splits(splits))
     tokenized = tokenize_splits(
-        splits, tokenizer, max_length=settings.data.max_length, positions=config.positions
+        splits, tokenizer, max_length=settings.data.max_length, positions=config.max_tokens
     )
     print(tokenized.report)
 
     # The classifier, and the datasets for its classes
     torch.manual_seed(settings.training.seed)
     head = choose_head(folder, config, splits.train, settings.run, tokenized.max_length)
+    check_options(task_of(head), settings)
     classifier = TextClassifier(load_classifier(folder, head), tokenizer)
-    datasets = build_datasets(tokenized, splits, head.labels, config)
+    datasets = build_datasets(tokenized, splits, classifier.task.targets, config)
     print(*session.notes(classifier), compute, sep="\n")
 
     with session.open(classifier, splits, folder) as run:
-        tokenizer.save(run.folder.path, class_prefix=FAMILIES[config.family].class_prefix)
+        tokenizer.save(run.folder.path, wordpiece_class=FAMILIES[config.family].wordpiece_class)
         write_config(run.folder.path, config, head)
         training = train(classifier, datasets, settings.training, compute, run)
-        best = load_classifier(run.folder.path).model
-        ready = prepare_for_inference(best, compute)
-        figures, predictions = evaluate(ready, datasets, splits, head.labels, settings.training)
+        best = TextClassifier(load_classifier(run.folder.path), tokenizer)
+        if head.task == "multi-label":
+            how = settings.run.thresholds
+            best.tune_thresholds(datasets["validation"], how=how, compute=compute)
+            write_config(run.folder.path, config, best.checkpoint.head)
+        ready = prepare_for_inference(best.model, compute)
+        figures, predictions = evaluate(ready, datasets, splits, best.task, settings.training)
         run.folder.finish({**figures, "training": training}, predictions)
 
 
@@ -67,12 +77,30 @@ def choose_head(
     folder: Path, config: EncoderConfig, train: Examples, options: RunOptions, max_length: int
 ) -> HeadConfig:
     """Return the head to train. If the checkpoint has the same classes, their order is kept."""
-    classes = class_names(train)
+    names = output_names(train)
     stored = read_head_config(folder)
-    if stored and sorted(map(str.lower, stored.labels)) == sorted(map(str.lower, classes)):
-        classes = stored.labels
+    if stored and same_outputs(stored, names, train.task):
+        names = stored.labels
     default = FAMILIES[config.family].native_pooling if options.head == "native" else "cls"
-    return HeadConfig(options.head, options.pooling or default, classes, max_length)
+    pooling = options.pooling or default
+    return HeadConfig(options.head, pooling, names, max_length, train.task)
+
+
+def same_outputs(stored: HeadConfig, names: Sequence[str], task: str) -> bool:
+    """Return whether a head has the outputs of the data; the name of a single number may differ."""
+    if stored.task != task:
+        return False
+    if task == "regression" and len(stored.labels) == len(names) == 1:
+        return True
+    return sorted(map(str.lower, stored.labels)) == sorted(map(str.lower, names))
+
+
+def check_options(task: Task, settings: Settings) -> None:
+    """Raise InputError for options of another task, before there is a run."""
+    task.check_options(settings.training)
+    task.selects(settings.training.select)
+    if settings.run.thresholds != RunOptions().thresholds and not isinstance(task, MultiLabel):
+        raise InputError("--thresholds is for several labels; drop it")
 
 
 def train(
@@ -130,34 +158,37 @@ def evaluate(
     model: InferenceModel,
     datasets: dict[str, TextDataset],
     splits: Splits,
-    classes: Sequence[str],
+    task: Task,
     options: TrainingOptions,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Score validation and, for the only time, test; return figures and the test's predictions."""
     logits = model.logits(datasets["validation"], batch_size=options.batch_size)
-    scores = score(logits, datasets["validation"].labels, classes)
+    scores = task.score(logits, datasets["validation"].labels)
     figures = {"validation": scores.to_json()}
     print(f"validation: {scores}")
     if splits.test is None:
         return figures, []
     labels = datasets["test"].labels
     logits = model.logits(datasets["test"], batch_size=options.batch_size)
-    scores = score(logits, labels, classes)
+    scores = task.score(logits, labels)
     check_finite(scores)
-    print(report(logits, labels, classes))
+    print(task.report(logits, labels))
     print(f"test: {scores}")
     figures["test"] = scores.to_json()
-    return figures, prediction_rows(splits.test, labels, logits, classes)
+    return figures, prediction_rows(splits.test, task, labels, logits)
 
 
 def prediction_rows(
-    test: Examples, labels: Tensor, logits: Tensor, classes: Sequence[str]
+    test: Examples, task: Task, labels: Tensor, logits: Tensor
 ) -> list[dict[str, Any]]:
-    """Return one row per text: the text, its label, the prediction and its probability."""
-    best, numbers = (x.tolist() for x in torch.softmax(logits, dim=1).max(dim=1))
+    """Return one row per text: the text, its label, the prediction and a class's probability."""
     rows = []
-    for i, text in enumerate(test.texts):
-        pair = {} if test.pairs is None else {"pair": test.pairs[i]}
-        prediction = {"prediction": classes[numbers[i]], "probability": round(best[i], 6)}
-        rows.append({"text": text, **pair, "label": classes[int(labels[i])], **prediction})
+    results = zip(task.labels(labels), task.records(logits), strict=True)
+    for i, (label, record) in enumerate(results):
+        row = {"text": test.texts[i], "label": label, "prediction": record[task.keys[0]]}
+        if test.pairs is not None:
+            row["pair"] = test.pairs[i]
+        if "probability" in record:
+            row["probability"] = record["probability"]
+        rows.append(row)
     return rows

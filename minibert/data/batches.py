@@ -30,28 +30,29 @@ class TokenIds:
 
 @dataclass(frozen=True)
 class Batch:
-    """The arguments of a model's forward pass, and the labels, int64 (B,)."""
+    """The arguments of a model's forward pass, and the labels: a task's targets, (B,) or (B, C)."""
 
     inputs: tuple[Tensor | None, ...]
     labels: Tensor
 
     def to(self, device: torch.device) -> "Batch":
-        """Return the batch on a device. A copy to a GPU is asynchronous."""
+        """Return the batch on a device."""
+        inputs = tuple(x if x is None else to_device(x, device) for x in self.inputs)
+        return Batch(inputs, to_device(self.labels, device))
 
-        def move(x: Tensor) -> Tensor:
-            if device.type == "cuda":
-                return x.pin_memory().to(device, non_blocking=True)
-            return x.to(device)
 
-        inputs = tuple(x if x is None else move(x) for x in self.inputs)
-        return Batch(inputs, move(self.labels))
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device. A copy from the CPU to a GPU does not wait for the GPU."""
+    if device.type == "cuda" and x.device.type == "cpu":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
 
 
 class Dataset(Protocol):
     """Labelled rows that can be batched: tokenized texts, or what frozen layers made of them."""
 
     lengths: np.ndarray  # tokens per row, int64 (N,)
-    labels: Tensor  # class numbers, int64 (N,)
+    labels: Tensor  # a task's targets: class numbers, int64 (N,), or float32 (N, C)
     has_labels: bool
     places: Sequence[str] | None  # file and line of each row, for error messages
 
@@ -69,7 +70,7 @@ class TextDataset:
 
     Args:
         rows: the token ids of each text.
-        labels: class numbers, int64 (N,); None if the texts have no labels.
+        labels: a task's targets, (N,) or (N, C); None if the texts have no labels.
         pad_token_id: the id that fills a batch up.
         token_types: whether the model has token types. Batches have them only if any text does.
         places: file and line of each text, for error messages.
@@ -125,7 +126,10 @@ def real_tokens(lengths: np.ndarray) -> np.ndarray:
 
 
 class FeatureDataset:
-    """Features (N, D) that a frozen encoder computed once: the head's input."""
+    """Features (N, D) that a frozen encoder computed once: the head's input.
+
+    Batches are on the device of the features; the labels are on the CPU.
+    """
 
     def __init__(
         self, values: Tensor, labels: Tensor, *, places: Sequence[str] | None = None
@@ -141,7 +145,7 @@ class FeatureDataset:
     def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
         """Return features (B, D) and labels."""
         chosen = torch.as_tensor(rows)
-        return Batch((self.values[chosen],), self.labels[chosen])
+        return Batch((self.values[to_device(chosen, self.values.device)],), self.labels[chosen])
 
 
 def training_order(

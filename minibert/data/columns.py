@@ -17,6 +17,7 @@ LABEL_NAMES = (
     *("label", "labels", "category", "class", "sentiment", "target", "intent", "topic"),
     *("emotion", "gold_label", "tag", "y"),
 )
+NUMBER_NAMES = ("score", "rating", "stars", "similarity")  # if no column is in LABEL_NAMES
 # Only names that mean a pair: a title and a text are one text or two, which the user must say.
 PAIR_NAMES = (
     *(("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2")),
@@ -34,6 +35,7 @@ class Columns:
     pair: str | None = None
     label: str | None = None
     label_name: str | None = None
+    labels: tuple[str, ...] = ()  # one column for each class or number, in place of `label`
 
     def texts(self) -> set[str]:
         """Return the columns of the text and the second text."""
@@ -42,16 +44,18 @@ class Columns:
     def __str__(self) -> str:
         roles = {"text": self.text, "second text": self.pair, "label": self.label}
         roles["label's name"] = self.label_name
+        roles["labels"] = ", ".join(self.labels) or None
         return ", ".join(f"{role} {printable(name, 40)!r}" for role, name in roles.items() if name)
 
 
 @dataclass(frozen=True)
 class RequestedColumns:
-    """The columns that --text-column, --pair-column and --label-column name, if they are given."""
+    """The columns that --text-column, --pair-column, --label-column and --label-columns name."""
 
     text: str | None = None
     pair: str | None = None
     label: str | None = None
+    labels: tuple[str, ...] = ()
 
 
 def choose_columns(
@@ -68,12 +72,21 @@ def choose_columns(
     InputError if the choice is not clear.
     """
     text, pair, label = requested.text, requested.pair, requested.label
+    labels = requested.labels
     listing = f"its columns are {', '.join(printable(name, 40) for name in names[:50])}"
     for flag, name in (("text", text), ("pair", pair), ("label", label)):
         if name is not None and name not in names:
             raise InputError(f"{where}: no column {name!r} for --{flag}-column; {listing}")
-    if label is None and labelled and default and default.label in names:
-        label = default.label
+    if missing := [name for name in labels if name not in names]:
+        raise InputError(f"{where}: no column {missing[0]!r} for --label-columns; {listing}")
+    if not (label or labels) and labelled and default:
+        if missing := [name for name in default.labels if name not in names]:
+            raise InputError(
+                f"{where}: no column {missing[0]!r}, a label column of the run; {listing}; give "
+                "--label-columns"
+            )
+        labels = default.labels
+        label = default.label if default.label in names else None
     if text is None and pair is None:
         if default and default.texts() <= set(names):
             text, pair = default.text, default.pair
@@ -87,18 +100,19 @@ def choose_columns(
         text = found[0]
     if default and default.pair and pair is None:
         raise InputError(f"{where}: the model reads two texts; {listing}; give --pair-column")
-    if label is None and labelled:
-        found = _named(LABEL_NAMES, names, taken=(text, pair))
+    if not (label or labels) and labelled:
+        taken = (text, pair)
+        found = _named(LABEL_NAMES, names, taken=taken) or _named(NUMBER_NAMES, names, taken=taken)
         if len(found) != 1:
             problem = "more than one column may be the label" if found else "no label column found"
             raise InputError(f"{where}: {problem}; {listing}; choose with --label-column")
         label = found[0]
-    roles = [name for name in (text, pair, label) if name is not None]
+    roles = [name for name in (text, pair, label, *labels) if name is not None]
     if len(set(roles)) < len(roles):
         raise InputError(f"{where}: one column is named for two roles; {listing}")
     has_names = label is not None and label.lower() == "label"
-    label_name = _named(("label_text",), names, taken=roles) if has_names else []
-    return Columns(text, pair, label, *label_name)
+    label_names = _named(("label_text",), names, taken=roles) if has_names else []
+    return Columns(text, pair, label, label_names[0] if label_names else None, labels)
 
 
 def possible_pair(
@@ -107,7 +121,7 @@ def possible_pair(
     """Return an unused column that may be a second text, if no text column was requested."""
     if columns.pair or requested.text:
         return None
-    used = [name for name in astuple(columns) if name]
+    used = [name for name in (*astuple(columns), *columns.labels) if name]
     found = _named((*HEADING_NAMES, *TEXT_NAMES), names, taken=used)
     return found[0] if found else None
 

@@ -1,12 +1,12 @@
 """Splits to datasets: tokenize texts, report their lengths, cut the long ones."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from minibert.data.batches import TextDataset, TokenIds
-from minibert.data.examples import class_ids
+from minibert.data.examples import Examples
 from minibert.data.splits import Splits
 from minibert.data.tokenizer import Tokenizer
 from minibert.errors import InputError
@@ -51,13 +51,16 @@ def tokenize_splits(
 
 
 def build_datasets(
-    tokenized: TokenizedSplits, splits: Splits, classes: Sequence[str], config: EncoderConfig
+    tokenized: TokenizedSplits,
+    splits: Splits,
+    targets: Callable[[Examples], np.ndarray],
+    config: EncoderConfig,
 ) -> dict[str, TextDataset]:
-    """Join each split's token ids and class numbers. Raises InputError for an unknown label."""
+    """Join each split's token ids and targets. Raises InputError for an unknown label."""
     return {
         name: TextDataset(
             tokenized.rows[name],
-            class_ids(split, classes),
+            targets(split),
             pad_token_id=config.pad_token_id,
             token_types=config.token_types > 1,
             places=split.places,

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minibert.data.batches import Batch, Dataset, real_tokens
+from minibert.data.batches import Batch, Dataset, real_tokens, to_device
 from minibert.errors import InputError
 
 LARGE = 2**30  # bytes; larger arrays are kept in a file
+GPU_FRACTION = 0.25  # of a GPU's free memory; larger arrays are not kept on it
 
 
 class HiddenDataset:
@@ -36,13 +37,15 @@ class HiddenDataset:
     def put(self, rows: Sequence[int] | np.ndarray, hidden: Tensor) -> None:
         """Keep the hidden states (B, S, D) of these texts."""
         real, tokens = self._tokens(rows)
-        self.values[tokens[real]] = hidden[real].to(self.values)
+        places = to_device(tokens[real], self.values.device)
+        self.values[places] = hidden[to_device(real, hidden.device)].to(self.values)
 
     def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
         """Return hidden states (B, S, D), mask (B, S) or None without padding, and labels."""
         real, tokens = self._tokens(rows)
         mask = None if real.all() else real
-        return Batch((self.values[tokens], mask), self.labels[rows])
+        values = self.values[to_device(tokens, self.values.device)]
+        return Batch((values, mask), self.labels[rows])
 
     def _tokens(self, rows: Sequence[int] | np.ndarray) -> tuple[Tensor, Tensor]:
         """Return which tokens of a batch are real, and the row of each in `values`: (B, S) each."""
@@ -52,15 +55,23 @@ class HiddenDataset:
 
 
 def allocate(
-    texts: Dataset, width: int, dtype: torch.dtype, *, folder: Path | None = None
+    texts: Dataset,
+    width: int,
+    dtype: torch.dtype,
+    *,
+    device: torch.device | None = None,
+    folder: Path | None = None,
 ) -> Tensor:
     """Return zeros (T + 1, D) for the T tokens of the texts; more than `LARGE` bytes in a file.
 
+    They are on a `device` that is a GPU, if at most `GPU_FRACTION` of its free memory holds them.
     The file is in `folder` (default: the system's temporary folder). It has no name and ends with
     the tensor or the process. Raises InputError if the folder has no room for it.
     """
     shape = (int(texts.lengths.sum()) + 1, width)
     size = shape[0] * shape[1] * dtype.itemsize
+    if device is not None and size <= GPU_FRACTION * free_gpu_memory(device):
+        return torch.zeros(shape, dtype=dtype, device=device)
     if size <= LARGE:
         return torch.zeros(shape, dtype=dtype)
     try:
@@ -78,6 +89,11 @@ def allocate(
     return torch.from_numpy(values).view(dtype).view(shape)
 
 
+def free_gpu_memory(device: torch.device) -> int:
+    """Return the bytes that are free on a GPU; 0 for another device."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+
+
 def in_file(values: Tensor) -> bool:
-    """Return whether `allocate` keeps an array of this size in a file."""
-    return values.nbytes > LARGE
+    """Return whether this array is one that `allocate` keeps in a file."""
+    return values.device.type == "cpu" and values.nbytes > LARGE

@@ -1,5 +1,6 @@
 """Limits that keep a hostile or broken file from taking all memory, in one place."""
 
+import base64
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -80,4 +81,13 @@ def character_problem(fields: Mapping[str, Any], encoding: str) -> str | None:
 def normalizer_growth(normalizer: Mapping[str, Any]) -> int:
     """Return into how many characters a normalizer of tokenizer.json can turn one."""
     alone = max(len(normalizer.get("content", "")), len(normalizer.get("prepend", "")), 1)
+    if normalizer.get("type") == "Precompiled":
+        alone = max(alone, _longest_replacement(normalizer["precompiled_charsmap"]))
     return alone * math.prod(map(normalizer_growth, normalizer.get("normalizers", [])))
+
+
+def _longest_replacement(charsmap: str) -> int:
+    """Return the length of the longest text in sentencepiece's map of characters, in base64."""
+    content = base64.b64decode(charsmap)
+    keys = int.from_bytes(content[:4], "little")  # bytes of the tree of keys; then the values
+    return max(len(value.decode(errors="ignore")) for value in content[4 + keys :].split(b"\0"))

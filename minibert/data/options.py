@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from minibert.data.columns import RequestedColumns
+from minibert.data.labels import LabelFormat
+from minibert.model.config import TASKS
 from minibert.options import check_options, length, option
+
+
+def column_names(text: str) -> tuple[str, ...]:
+    """Parse --label-columns: names separated by commas."""
+    return tuple(name.strip() for name in text.split(","))
 
 
 def ratios(text: str) -> tuple[int, int, int]:
@@ -38,6 +45,17 @@ class DataOptions:
     text_column: str | None = option(None, "column of the text", shown="found by its name")
     pair_column: str | None = option(None, "column of a second text", shown="found by its name")
     label_column: str | None = option(None, "column of the label", shown="found by its name")
+    label_columns: tuple[str, ...] | None = option(
+        None, "a column of 0 and 1 for each class, or of numbers", parse=column_names, shown="none"
+    )
+    label_separator: str | None = option(
+        None, "between the classes of a row in one cell", shown="| for several labels"
+    )
+    task: str = option(
+        "auto",
+        "what a label is: one class, several classes, or numbers; auto tells its choice",
+        choices=("auto", *TASKS),
+    )
     encoding: str = option("utf-8", "encoding of CSV, TSV and JSON lines files")
     bad_rows: str = option(
         "error", "stop at a row that cannot be used, or drop it", choices=("error", "drop")
@@ -57,6 +75,14 @@ class DataOptions:
         problems = []
         if isinstance(self.split, list):  # from JSON
             object.__setattr__(self, "split", tuple(self.split))
+        if isinstance(self.label_columns, list):
+            object.__setattr__(self, "label_columns", tuple(self.label_columns))
+        if self.label_columns and self.label_column:
+            problems.append("--label-columns takes the place of --label-column; drop one")
+        if self.label_columns is not None and not isinstance(self.label_columns, tuple):
+            problems.append(f"--label-columns is {self.label_columns!r}; it needs a tuple of names")
+        elif self.label_columns and len(set(self.label_columns)) < len(self.label_columns):
+            problems.append("--label-columns names a column twice")
         if not _is_ratio(self.split):
             problems.append(f"--split is {self.split}; it needs three whole numbers, none below 1")
         files = [self.data, self.validation, self.test]
@@ -67,7 +93,13 @@ class DataOptions:
 
     def columns(self) -> RequestedColumns:
         """Return the columns that the options name."""
-        return RequestedColumns(self.text_column, self.pair_column, self.label_column)
+        return RequestedColumns(
+            self.text_column, self.pair_column, self.label_column, self.label_columns or ()
+        )
+
+    def labels(self, model_task: str | None) -> LabelFormat:
+        """Return how labels are read, for a model that was trained for a task (None: unknown)."""
+        return LabelFormat(self.task, self.label_separator, model_task)
 
 
 def _is_ratio(value: Any) -> bool:

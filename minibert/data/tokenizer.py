@@ -1,7 +1,6 @@
-"""Texts to token ids with the `tokenizers` library; the only module that imports it.
+"""Texts to token ids with the `tokenizers` library, which only this file and vocabularies.py use.
 
-A tokenizer is read from `tokenizer.json`, or built from `vocab.txt` for older checkpoints. The
-reference for the ids is transformers' tokenization_bert.py.
+A tokenizer is read from `tokenizer.json`, or built from the vocabulary of an older checkpoint.
 """
 
 import json
@@ -14,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Encoding, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import Encoding, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import WordPiece
 
 from minibert.data.batches import TokenIds
 from minibert.data.limits import GROWTH_LIMIT, TOKENIZER_LIMIT, normalizer_growth
 from minibert.data.tokenizer_config import (
-    SPECIAL_TOKENS,
     disagreement,
-    normalizer_switches,
     special_token,
+    takes_token_types,
     transformers_config,
 )
+from minibert.data.vocabularies import byte_level_bpe, wordpiece
 from minibert.errors import InputError, printable
 from minibert.files import model_file, read_json, write_atomic, write_json
 from minibert.model.config import EncoderConfig
@@ -59,6 +58,7 @@ class Tokenizer:
         backend.no_padding()
         self.backend = backend
         self.folder, self.config, self.settings = folder, config, settings
+        self.token_types = config.token_types > 1 and takes_token_types(settings)
         self.lock = threading.Lock()  # truncation is switched on in the backend while it is used
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -71,20 +71,9 @@ class Tokenizer:
 
         Warns if tokenizer.json and tokenizer_config.json disagree; tokenizer.json is used.
         """
-        source = model_file(folder, "tokenizer.json") or model_file(folder, "vocab.txt")
-        if source is None:
-            raise InputError(f"{folder}: holds no tokenizer (no tokenizer.json, no vocab.txt)")
-        if source.stat().st_size > TOKENIZER_LIMIT:
-            raise InputError(f"{source}: is over {TOKENIZER_LIMIT >> 20} MB, which no tokenizer is")
         settings_file = model_file(folder, CONFIG_FILE)
         settings = read_json(settings_file) if settings_file else {}
-        if source.name == "vocab.txt":
-            backend = _from_vocabulary(source, settings)
-        else:
-            try:
-                backend = Backend.from_file(str(source))
-            except Exception as error:  # the library raises nothing narrower
-                raise InputError(f"{source}: is not a tokenizer ({error})") from None
+        source, backend = _read_backend(folder, settings)
         highest = max(backend.get_vocab().values(), default=0)
         if highest >= config.vocab_size:
             raise InputError(
@@ -93,7 +82,8 @@ class Tokenizer:
             )
         tokenizer = cls(backend, folder, config, settings)
         _check_frame(tokenizer, source, config)
-        if settings_file and (problem := disagreement(_normalizer(backend), settings)):
+        problem = disagreement(_normalizer(backend), _prefix_space(backend), settings)
+        if settings_file and problem:
             warnings.warn(
                 f"{folder}: its files disagree ({problem}); minibert uses tokenizer.json",
                 stacklevel=2,
@@ -130,10 +120,11 @@ class Tokenizer:
                 rows[number] = row
         return len(long)
 
-    def save(self, folder: Path, *, class_prefix: str = "Bert") -> None:
+    def save(self, folder: Path, *, wordpiece_class: str | None = "BertTokenizer") -> None:
         """Write the tokenizer's files, with which transformers computes the same ids.
 
-        `class_prefix` is that of transformers' class names, such as DistilBert.
+        `wordpiece_class` is the family's class in transformers for BERT's tokenizer. Without it,
+        and for any other tokenizer, transformers opens its generic class.
         """
         file = folder / "tokenizer.json"
         with self.lock:
@@ -142,22 +133,28 @@ class Tokenizer:
             write_atomic(folder / "vocab.txt", partial(shutil.copyfile, vocabulary))
         settings = transformers_config(
             self.settings,
-            tokenizer_class=f"{class_prefix}Tokenizer" if _is_bert(self.backend) else None,
+            tokenizer_class=wordpiece_class if _is_bert(self.backend) else None,
             normalizer=_normalizer(self.backend),
+            prefix_space=_prefix_space(self.backend),
             special=self._special_tokens(),
-            token_types=self.config.token_types > 1,
+            token_types=self.token_types,
         )
         write_json(folder / CONFIG_FILE, settings)
 
     def _special_tokens(self) -> dict[str, str]:
-        """Return the special tokens by name: those in use, and [PAD] and [MASK] by their names."""
+        """Return the special tokens by name: those in use, and padding and mask by their names."""
         vocabulary, frame = self.backend.get_vocab(), self.backend.encode("", "").tokens
+
+        def stored(name: str) -> str:
+            bert, roberta = f"[{name.upper()}]", f"<{name}>"
+            return special_token(self.settings, name) or (bert if bert in vocabulary else roberta)
+
         tokens = {
             "unk": getattr(self.backend.model, "unk_token", None),
             "sep": frame[-1],
-            "pad": special_token(self.settings, "pad") or "[PAD]",
+            "pad": stored("pad"),
             "cls": frame[0],
-            "mask": special_token(self.settings, "mask") or "[MASK]",
+            "mask": stored("mask"),
         }
         return {name: token for name, token in tokens.items() if token in vocabulary}
 
@@ -172,12 +169,37 @@ class Tokenizer:
                     f"{self.folder}: its tokenizer fails on a text ({error})"
                 ) from None
             raise
-        return [_token_ids(encoding, paired=pairs is not None) for encoding in encodings]
+        typed = pairs is not None and self.token_types
+        return [_token_ids(encoding, typed=typed) for encoding in encodings]
 
 
-def _token_ids(encoding: Encoding, *, paired: bool) -> TokenIds:
+def _read_backend(folder: Path, settings: Mapping[str, Any]) -> tuple[Path, Backend]:
+    """Read or build the tokenizer from the first file that the folder has; return both."""
+    names = ("tokenizer.json", "vocab.txt", "vocab.json")
+    source = next(filter(None, (model_file(folder, name) for name in names)), None)
+    merges = model_file(folder, "merges.txt")
+    if source is None or (source.name == "vocab.json" and merges is None):
+        raise InputError(
+            f"{folder}: holds no tokenizer (no tokenizer.json, no vocab.txt, no vocab.json with "
+            "merges.txt)"
+        )
+    for file in filter(None, (source, merges)):
+        if file.stat().st_size > TOKENIZER_LIMIT:
+            raise InputError(f"{file}: is over {TOKENIZER_LIMIT >> 20} MB, which no tokenizer is")
+    if source.name == "vocab.txt":
+        return source, wordpiece(source, settings)
+    if source.name == "vocab.json":
+        assert merges is not None
+        return source, byte_level_bpe(source, merges, settings)
+    try:
+        return source, Backend.from_file(str(source))
+    except Exception as error:  # the library raises nothing narrower
+        raise InputError(f"{source}: is not a tokenizer ({error})") from None
+
+
+def _token_ids(encoding: Encoding, *, typed: bool) -> TokenIds:
     ids = np.array(encoding.ids, dtype=np.int32)
-    return TokenIds(ids, len(ids) - sum(encoding.type_ids) if paired else len(ids))
+    return TokenIds(ids, len(ids) - sum(encoding.type_ids) if typed else len(ids))
 
 
 def _check_frame(tokenizer: Tokenizer, source: Path, config: EncoderConfig) -> None:
@@ -190,10 +212,10 @@ def _check_frame(tokenizer: Tokenizer, source: Path, config: EncoderConfig) -> N
     if growth > GROWTH_LIMIT:
         raise InputError(f"{source}: makes up to {growth:,} characters of one; fetch it again")
     frame = backend.num_special_tokens_to_add(True)
-    if not 0 < frame < config.positions:
+    if not 0 < frame < config.max_tokens:
         raise InputError(
             f"{source}: adds {frame:,} special tokens to two texts, and the model has "
-            f"{config.positions} positions; the two are not of one model"
+            f"{config.max_tokens} positions; the two are not of one model"
         )
     for pair in (None, ["a"]):
         row = tokenizer.encode(["a"], pair)[0]
@@ -210,6 +232,12 @@ def _normalizer(backend: Backend) -> dict[str, Any]:
     return {} if found is None else dict(json.loads(found.__getstate__()))
 
 
+def _prefix_space(backend: Backend) -> bool | None:
+    """Return whether byte-level BPE puts a space before each text; None for other tokenizers."""
+    words = backend.pre_tokenizer
+    return words.add_prefix_space if isinstance(words, pre_tokenizers.ByteLevel) else None
+
+
 def _is_bert(backend: Backend) -> bool:
     """Return whether transformers' BertTokenizer computes the same ids, with the same switches."""
     model, frame = backend.model, backend.encode("", "")
@@ -223,38 +251,3 @@ def _is_bert(backend: Backend) -> bool:
         and frame.type_ids == [0, 0, 1]
         and frame.tokens[1] == frame.tokens[2]
     )
-
-
-def _from_vocabulary(file: Path, settings: Mapping[str, Any]) -> Backend:
-    """Build BERT's tokenizer from one token a line, and the switches of tokenizer_config.json."""
-    special = {
-        name: special_token(settings, name) or f"[{name.upper()}]" for name in SPECIAL_TOKENS
-    }
-    try:
-        with open(file, encoding="utf-8", newline="\n") as lines:
-            vocabulary = {line.rstrip("\r\n"): number for number, line in enumerate(lines)}
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read as UTF-8 ({error})") from None
-    missing = [token for token in special.values() if token not in vocabulary]
-    if missing:
-        raise InputError(f"{file}: lacks the special tokens {', '.join(missing)}")
-
-    backend = Backend(WordPiece(vocabulary, unk_token=special["unk"]))
-    backend.add_special_tokens(list(special.values()))
-    switches = normalizer_switches(settings)
-    try:
-        backend.normalizer = normalizers.BertNormalizer(clean_text=True, **switches)
-    except TypeError:
-        raise InputError(
-            f"{file.parent / CONFIG_FILE}: do_lower_case, strip_accents and "
-            "tokenize_chinese_chars must be true or false"
-        ) from None
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    cls, sep = special["cls"], special["sep"]
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"{cls}:0 $A:0 {sep}:0",
-        pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
-        special_tokens=[(cls, vocabulary[cls]), (sep, vocabulary[sep])],
-    )
-    backend.decoder = decoders.WordPiece()
-    return backend

@@ -16,6 +16,13 @@ SWITCHES = (
 )
 # Classes that read everything from tokenizer.json.
 GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
+# Classes that return no token types, whatever tokenizer.json says.
+UNTYPED_CLASSES = (
+    "DistilBertTokenizer",
+    "RobertaTokenizer",
+    "XLMRobertaTokenizer",
+    "CamembertTokenizer",
+)
 
 
 def normalizer_switches(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,19 +38,42 @@ def special_token(config: Mapping[str, Any], name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def disagreement(normalizer: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
-    """Return which switches differ between tokenizer.json and tokenizer_config.json, or None."""
-    generic = config.get("tokenizer_class") in GENERIC_CLASSES
-    if generic or normalizer.get("type") != "BertNormalizer":
+def takes_token_types(config: Mapping[str, Any]) -> bool:
+    """Return whether the tokenizer of a tokenizer_config.json gives a pair two token types.
+
+    multilingual-e5-small is a BERT with two token types whose tokenizer gives only the first.
+    """
+    inputs = config.get("model_input_names")
+    if isinstance(inputs, list):
+        return "token_type_ids" in inputs
+    return str(config.get("tokenizer_class")).removesuffix("Fast") not in UNTYPED_CLASSES
+
+
+def disagreement(
+    normalizer: Mapping[str, Any], prefix_space: bool | None, config: Mapping[str, Any]
+) -> str | None:
+    """Return which switches differ between tokenizer.json and tokenizer_config.json, or None.
+
+    The switches of tokenizer.json are in its normalizer, if that is BERT's, and in byte-level BPE's
+    `prefix_space`, which is None for other tokenizers.
+    """
+    if config.get("tokenizer_class") in GENERIC_CLASSES:
         return None
-    requested = normalizer_switches(config)
-    used, stated = _effective(normalizer), _effective(requested)
+    values: dict[str, tuple[Any, Any]] = {}  # in tokenizer.json, in tokenizer_config.json
+    if prefix_space is not None:
+        values["add_prefix_space"] = (prefix_space, config.get("add_prefix_space", False))
+    if normalizer.get("type") == "BertNormalizer":
+        requested = normalizer_switches(config)
+        effective = _effective(normalizer), _effective(requested)
+        for name, theirs, _ in SWITCHES:
+            follows = normalizer[theirs] is None and requested[theirs] is None  # do_lower_case
+            if not follows:
+                values[name] = (effective[0][theirs], effective[1][theirs])
     different = []
-    for name, theirs, _ in SWITCHES:
-        follows = normalizer[theirs] is None and requested[theirs] is None  # do_lower_case
-        if used[theirs] != stated[theirs] and not follows:
+    for name, (used, stated) in values.items():
+        if used != stated:
             source = f"{'' if name in config else 'by default '}in tokenizer_config.json"
-            different.append(f"{name}: {used[theirs]} in tokenizer.json, {stated[theirs]} {source}")
+            different.append(f"{name}: {used} in tokenizer.json, {stated} {source}")
     return "; ".join(different) or None
 
 
@@ -52,6 +82,7 @@ def transformers_config(
     *,
     tokenizer_class: str | None,
     normalizer: Mapping[str, Any],
+    prefix_space: bool | None,
     special: Mapping[str, str],
     token_types: bool,
 ) -> dict[str, Any]:
@@ -61,6 +92,7 @@ def transformers_config(
         source: the tokenizer_config.json that the tokenizer was read with; other keys are kept.
         tokenizer_class: None if only the generic class reads this tokenizer.json correctly.
         normalizer: tokenizer.json's normalizer.
+        prefix_space: whether byte-level BPE puts a space before each text; None for others.
         special: the special tokens by name: unk, sep, pad, cls, mask.
         token_types: whether the model takes token types.
     """
@@ -68,6 +100,8 @@ def transformers_config(
     for name, token in special.items():
         if special_token(source, name) != token:
             config[f"{name}_token"] = token
+    if prefix_space is not None:
+        config["add_prefix_space"] = prefix_space  # transformers 4 applies it in every class
     if tokenizer_class is None:
         inputs = ["input_ids", *["token_type_ids"] * token_types, "attention_mask"]
         return {**config, "tokenizer_class": GENERIC_CLASSES[0], "model_input_names": inputs}

@@ -3,15 +3,16 @@
 scikit-learn is imported inside the functions that use it: it adds a second to every start.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from minibert.errors import InputError, printable
+from minibert.errors import printable
+
+Cell = tuple[int, int, int]  # of a confusion matrix: true class, predicted class, texts
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,16 @@ class Scores:
     macro_f1: float
     loss: float
     per_class: dict[str, dict[str, float]]
+    confusion: dict[str, dict[str, int]]  # true class -> predicted class -> texts, if there are any
 
     def figure(self, name: str) -> float:
         """Return accuracy, macro-f1 or (negated) loss: higher is better."""
         return {"accuracy": self.accuracy, "macro-f1": self.macro_f1, "loss": -self.loss}[name]
+
+    @property
+    def predicted_classes(self) -> int:
+        """How many classes are predicted for any text."""
+        return len({name for row in self.confusion.values() for name in row})
 
     def to_json(self) -> dict:
         """Return the figures under the names that metrics.json gives them."""
@@ -38,6 +45,7 @@ class Scores:
             "macro_f1": self.macro_f1,
             "loss": self.loss,
             "per_class": self.per_class,
+            "confusion": self.confusion,
         }
 
     def __str__(self) -> str:
@@ -71,6 +79,9 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str] | None = None) 
         }
         for i, name in enumerate(classes)
     }
+    counts: dict[str, dict[str, int]] = {}
+    for true, guess, texts in confusion(labels, predicted):
+        counts.setdefault(classes[true], {})[classes[guess]] = texts
     present = np.union1d(labels, predicted)  # as in report()
     return Scores(
         texts=len(labels),
@@ -79,13 +90,8 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str] | None = None) 
         macro_f1=float(np.mean(f1[present])),
         loss=float(F.cross_entropy(logits.float(), labels)),
         per_class=per_class,
+        confusion=counts,
     )
-
-
-def check_finite(scores: Scores) -> None:
-    """Raise InputError if the loss is NaN or infinite, as the logits then are."""
-    if not math.isfinite(scores.loss):
-        raise InputError(f"the loss is {scores.loss}; the model's weights may be too large")
 
 
 def wilson_interval(correct: int, texts: int) -> tuple[float, float]:
@@ -97,38 +103,78 @@ def wilson_interval(correct: int, texts: int) -> tuple[float, float]:
     return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
 
 
-def report(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> str:
-    """Return scikit-learn's classification report and the confusion matrix as text."""
-    from sklearn.metrics import classification_report
+def mean_class_distance(predicted: Tensor, labels: Tensor) -> float:
+    """Return the mean absolute difference of classes (N,) that are numbers."""
+    return float((predicted - labels).abs().double().mean())
 
+
+def report(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> str:
+    """Return scikit-learn's classification report and the confusion matrix as text.
+
+    It has some 140 lines at most: over 100 classes it shows the 20 with the lowest F1.
+    """
     predicted = logits.argmax(dim=1)
+    table = class_table(labels, predicted, classes)
+    return f"{table}\n{confusion_table(confusion(labels, predicted), classes)}"
+
+
+def class_table(labels: Tensor, predicted: Tensor, classes: Sequence[str]) -> str:
+    """Return scikit-learn's classification report."""
+    from sklearn.metrics import classification_report, precision_recall_fscore_support
+
     # A class without labels and without predictions says nothing about the model.
     numbers = np.union1d(labels, predicted)
     names = [printable(classes[number], 60) for number in numbers]
     table = classification_report(
         labels, predicted, labels=numbers, target_names=names, digits=3, zero_division=0.0
     )
-    return f"{table}\n{confusion_table(confusion(labels, predicted, classes), classes)}"
+    if len(names) <= 100:
+        return str(table)
+    _, _, f1, support = precision_recall_fscore_support(
+        labels, predicted, labels=numbers, zero_division=0.0
+    )
+    lines = table.splitlines()  # a header, an empty line, the classes, the averages
+    lowest = [lines[2 + place] for place in np.lexsort((-support, f1))[:20]]
+    title = f"the 20 of {len(names):,} classes with the lowest F1 (metrics.json, --json: all):"
+    return "\n".join([title, *lines[:2], *lowest, *lines[2 + len(names) :]]) + "\n"
 
 
-def confusion(labels: Tensor, predicted: Tensor, classes: Sequence[str]) -> np.ndarray:
-    """Return the (C, C) counts: rows are the true classes, columns the predicted ones."""
-    from sklearn.metrics import confusion_matrix
+def confusion(labels: Tensor, predicted: Tensor) -> list[Cell]:
+    """Return the cells of the confusion matrix that are not zero, the largest first."""
+    pairs, texts = np.unique(np.stack([labels, predicted]), axis=1, return_counts=True)
+    order = np.argsort(-texts, kind="stable")
+    return list(zip(*pairs[:, order].tolist(), texts[order].tolist(), strict=True))
 
-    return confusion_matrix(labels, predicted, labels=range(len(classes)))
+
+def confusion_matrix(cells: Iterable[Cell], numbers: Sequence[int]) -> np.ndarray:
+    """Return the (C, C) counts of these classes: rows are the true, columns the predicted ones."""
+    places = {number: place for place, number in enumerate(numbers)}
+    counts = np.zeros((len(numbers), len(numbers)), dtype=int)
+    for true, predicted, texts in cells:
+        if true in places and predicted in places:
+            counts[places[true], places[predicted]] = texts
+    return counts
 
 
-def confusion_table(counts: np.ndarray, classes: Sequence[str]) -> str:
+def confusion_table(cells: Sequence[Cell], classes: Sequence[str]) -> str:
     """Return a confusion matrix as text; over 12 classes only the commonest mistakes."""
-    classes = [printable(name, 60) for name in classes]
     if len(classes) > 12:
-        wrong = counts - np.diag(np.diag(counts))
-        order = np.argsort(-wrong, axis=None, kind="stable")[:15]
-        pairs = [divmod(int(cell), len(classes)) for cell in order if wrong.flat[cell]]
-        lines = [f"{wrong[i, j]:6d}  {classes[i]} -> {classes[j]}" for i, j in pairs]
+        wrong = [cell for cell in cells if cell[0] != cell[1]][:15]
+        lines = [
+            f"{texts:6d}  {printable(classes[true], 60)} -> {printable(classes[predicted], 60)}"
+            for true, predicted, texts in wrong
+        ]
         return "\n".join(["commonest mistakes (true -> predicted):", *lines]) + "\n"
+    classes = [printable(name, 60) for name in classes]
     width = max(9, *(len(name) for name in classes)) + 2
     rows = [f"{'':{width}}" + "".join(f"{name:>{width}}" for name in classes)]
-    for name, row in zip(classes, counts, strict=True):
+    for name, row in zip(classes, confusion_matrix(cells, range(len(classes))), strict=True):
         rows.append(f"{name:>{width}}" + "".join(f"{count:{width}d}" for count in row))
     return "\n".join(["confusion matrix (rows: true, columns: predicted)", *rows]) + "\n"
+
+
+def most_confused(cells: Sequence[Cell], limit: int) -> list[int]:
+    """Return at most `limit` classes in their order: those of the largest mistakes come first."""
+    mistakes = [number for cell in cells if cell[0] != cell[1] for number in cell[:2]]
+    found = dict.fromkeys([*mistakes, *(cell[0] for cell in cells)])
+    return sorted(list(found)[:limit])

@@ -35,10 +35,10 @@ class InferenceModel:
         """Return logits (N, C), float32 on the CPU, in the dataset's order."""
         logits = InOrder()
         self._run(self.module, dataset, logits.put, batch_size)
-        return logits.values()
+        return logits.values().cpu()
 
     def features(self, dataset: Dataset, *, batch_size: int) -> FeatureDataset:
-        """Return the features (N, D) below the head, with the dataset's labels."""
+        """Return the features (N, D) below the head, on the model's device, and the labels."""
         assert isinstance(self.module, Classifier)
         features = InOrder()
         self._run(self.module.features, dataset, features.put, batch_size)
@@ -65,6 +65,7 @@ class InferenceModel:
         order = length_order(dataset.lengths, batch_size, equal_lengths=self.equal_lengths)
         advice = (
             f"with {batch_size} texts of up to {dataset.lengths.max()} tokens per batch; lower "
+            "--batch-size or --max-length"
         )
         lock = threading.Lock()
         pending = iter(order)
@@ -107,10 +108,10 @@ class InOrder:
         self.results.append(results.float())
 
     def values(self) -> Tensor:
-        """Return the results (N, ...) of all rows, float32 on the CPU."""
-        values = torch.cat(self.results).cpu()
+        """Return the results (N, ...) of all rows, float32, on the device where they are."""
+        values = torch.cat(self.results)
         ordered = torch.empty_like(values)
-        ordered[torch.cat(self.rows)] = values
+        ordered[torch.cat(self.rows).to(values.device)] = values
         return ordered
 
 
@@ -119,20 +120,33 @@ def prepare_for_inference(
 ) -> InferenceModel:
     """Return the model ready for inference: on a CPU with faster layers where they work.
 
-    The model is changed and cannot train any more. With `keep`, a copy is changed.
+    For bf16 on a GPU, embeddings and blocks become bf16; pooler and head stay float32. The model is
+    changed and cannot train any more. With `keep`, a copy is changed.
     """
     model = copy.deepcopy(model) if keep else model
     ours = isinstance(model.encoder, Encoder)  # benchmarks also have transformers' encoder
     if ours and compute.device.type == "cpu" and prepack(model, compute.precision):
         # Padding changes the last bits of attention, which int8's roundings make visible.
         return InferenceModel(model, compute.device, equal_lengths=compute.precision == "int8")
+    if ours and has_bf16_weights(compute):
+        for module in (model.encoder.embeddings, model.encoder.blocks):
+            module.to(torch.bfloat16)
+        return InferenceModel(model.eval().to(compute.device), compute.device)
     return InferenceModel(model.eval().to(compute.device), compute.device, compute.autocast)
+
+
+def has_bf16_weights(compute: Compute) -> bool:
+    """Return whether inference on this device keeps bf16 weights.
+
+    Autocast casts the weights anew in every call, and computes norms and sums in float32.
+    """
+    return compute.device.type == "cuda" and compute.precision == "bf16"
 
 
 def head_for_inference(head: Head, compute: Compute) -> InferenceModel:
     """Return the head, in place, in the precision that it has under `prepare_for_inference`."""
     prepacked = compute.device.type == "cpu" and prepacking_works(compute.precision)
-    context = nullcontext if prepacked else compute.autocast
+    context = nullcontext if prepacked or has_bf16_weights(compute) else compute.autocast
     return InferenceModel(head.eval(), compute.device, context)
 
 

@@ -9,17 +9,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from minibert.data.columns import Columns
+from minibert.data.labels import SEPARATOR
 from minibert.data.limits import SURROGATE
 from minibert.data.readers import Row
 from minibert.errors import InputError
 from minibert.files import json_text
+from minibert.tasks.task import Task
 
 WINDOW = 2048  # rows that are read, sorted by length, predicted and written together
 
 Record = dict[str, Any]  # one row's prediction, as predict.py --help describes it
 Formatter = Callable[[list[Record]], str]  # a window of records to the text that is written
 
-KEYS = ("text", "pair", "label", "probability", "probabilities", "error")
+KEYS = ("text", "pair", "error")  # of every record; the prediction's are `Task.keys`
 
 LINE_ENDS = re.compile(r"[\t\r\n]")  # what a cell of a TSV cannot have
 
@@ -32,9 +34,9 @@ NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 def prediction_record(
     row: Row,
     columns: Columns | None,
-    classes: Sequence[str],
+    task: Task,
+    prediction: Record | None,
     *,
-    probabilities: Sequence[float] | None,
     error: str | None = None,
 ) -> Record:
     """Return one row's record: its texts, the prediction or the error, its other columns."""
@@ -42,18 +44,12 @@ def prediction_record(
     record: Record = {"text": as_json(fields.pop(columns.text, None)) if columns else None}
     if columns and columns.pair:
         record["pair"] = as_json(fields.pop(columns.pair, None))
-    if probabilities is None:
-        record |= {"label": None, "probability": None, "probabilities": None}
+    record |= dict.fromkeys(task.keys) if prediction is None else prediction
+    if prediction is None:
         record["error"] = as_json(error)
-    else:
-        best = max(range(len(classes)), key=probabilities.__getitem__)
-        rounded = {name: round(p, 6) for name, p in zip(classes, probabilities, strict=True)}
-        label = classes[best]
-        record |= {"label": label, "probability": rounded[label], "probabilities": rounded}
-    taken = {*KEYS, *(f"probability_{name}" for name in classes)}
     for column, value in fields.items():
         name = as_json(column)
-        while name in taken or name in record:
+        while name in KEYS or name in task.fields or name in record:
             name = f"input_{name}"
         record[name] = as_json(value)
     return record
@@ -94,17 +90,17 @@ class TableFormatter:
 
     Args:
         suffix: .csv or .tsv.
-        classes: the class names; each has a column of probabilities.
+        task: names the columns of a prediction.
         safe: put ' before every cell that a spreadsheet would run as a formula.
     """
 
-    def __init__(self, suffix: str, classes: Sequence[str], *, safe: bool) -> None:
-        self.tabs, self.classes, self.safe = suffix == ".tsv", classes, safe
+    def __init__(self, suffix: str, task: Task, *, safe: bool) -> None:
+        self.tabs, self.task, self.safe = suffix == ".tsv", task, safe
         self.names: list[str] = []  # the columns, known after the first window
 
     def __call__(self, records: list[Record]) -> str:
         """Return the rows of a window. Raises InputError for a column that the header lacks."""
-        rows = [flatten(record, self.classes) for record in records]
+        rows = [flatten(record, self.task) for record in records]
         found = dict.fromkeys(name for row in rows for name in row)
         lines = []
         if not self.names:
@@ -146,10 +142,20 @@ def is_formula(cell: str) -> bool:
     return bool(FORMULA.match(cell)) and not NUMBER.fullmatch(cell)
 
 
-def flatten(record: Record, classes: Sequence[str]) -> Record:
-    """Return a record as a table's row: a column per class, and always one for the error."""
-    probabilities = record["probabilities"] or {}
-    row: Record = {k: record[k] for k in ("text", "pair", "label", "probability") if k in record}
-    row |= {f"probability_{name}": probabilities.get(name) for name in classes}
+def flatten(record: Record, task: Task) -> Record:
+    """Return a record as a table's row: a column per class, and always one for the error.
+
+    Several classes are one cell, as the readers take it; a JSON list if a name has the separator.
+    """
+    row: Record = {key: record[key] for key in ("text", "pair") if key in record}
+    for key in task.keys:
+        value = record[key]
+        if key == task.keys[-1] and task.columns:
+            values = value or {}
+            row |= {x: values.get(y) for x, y in zip(task.columns, task.names, strict=True)}
+        else:
+            joined = isinstance(value, list) and not any(SEPARATOR in name for name in value)
+            row[key] = SEPARATOR.join(value) if joined else value
     row["error"] = record.get("error")
-    return row | {name: value for name, value in record.items() if name not in KEYS}
+    taken = (*KEYS, *task.keys)
+    return row | {name: value for name, value in record.items() if name not in taken}

@@ -16,6 +16,7 @@ from minibert.errors import InputError
 from minibert.hub import find_model
 from minibert.inference.batched import prepare_for_inference
 from minibert.inference.text_classifier import TextClassifier
+from minibert.tasks.task import Task
 
 Texts = str | Iterable[str]  # a single string is one text; lists, pandas and numpy columns are N
 
@@ -103,12 +104,12 @@ class Predictor:
         max_length: int | None = None,
         keep: bool = True,
     ) -> None:
-        positions = classifier.checkpoint.encoder.positions
+        longest = classifier.checkpoint.encoder.max_tokens
         head = classifier.checkpoint.head
         self.max_length = head.max_length if max_length is None else max_length
-        if type(self.max_length) is not int or not 3 <= self.max_length <= positions:
+        if type(self.max_length) is not int or not 3 <= self.max_length <= longest:
             raise InputError(
-                f"--max-length is {self.max_length!r}; this model takes 3 to {positions}"
+                f"--max-length is {self.max_length!r}; this model takes 3 to {longest}"
             )
         if type(batch_size) is not int or batch_size < 1:
             raise InputError(f"--batch-size is {batch_size!r}; it must be 1 or more")
@@ -122,8 +123,13 @@ class Predictor:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The class names, in the order of the logits' columns."""
+        """The names of the logits' columns: the classes, or the numbers of a regression."""
         return self.classifier.classes
+
+    @property
+    def task(self) -> Task:
+        """What the logits mean."""
+        return self.classifier.task
 
     def logits(self, texts: Texts, pairs: Texts | None = None) -> Tensor:
         """Return logits (N, C) of N texts or pairs of texts, float32 on the CPU.
@@ -142,12 +148,19 @@ class Predictor:
         return self.model.logits(dataset, batch_size=self.batch_size)[places]
 
     def predict_proba(self, texts: Texts, pairs: Texts | None = None) -> np.ndarray:
-        """Return probabilities (N, C), float32; the columns are `classes`."""
-        return torch.softmax(self.logits(texts, pairs), dim=1).numpy()
+        """Return probabilities (N, C), float32; the columns are `classes`.
 
-    def predict(self, texts: Texts, pairs: Texts | None = None) -> list[str]:
-        """Return the most probable class of each text."""
-        return [self.classes[number] for number in self.logits(texts, pairs).argmax(dim=1)]
+        Raises InputError for a regression, which has none.
+        """
+        return self.task.probabilities(self.logits(texts, pairs)).numpy()
+
+    def predict(self, texts: Texts, pairs: Texts | None = None) -> list[Any]:
+        """Return each text's prediction.
+
+        It is the most probable class; with several labels, a tuple of classes; in a regression, a
+        number, or a tuple if the model predicts several.
+        """
+        return self.task.predict(self.logits(texts, pairs))
 
     def __reduce__(self) -> tuple:
         if self.load_copy is None:

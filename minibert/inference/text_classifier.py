@@ -12,15 +12,20 @@ from minibert.checkpoint.families import FAMILIES
 from minibert.checkpoint.load import Checkpoint, load_classifier
 from minibert.checkpoint.load import load_encoder as load_encoder_folder
 from minibert.checkpoint.save import save_weights
-from minibert.data.batches import TextDataset, TokenIds
-from minibert.data.examples import Examples, class_ids
-from minibert.data.limits import SURROGATE
+from minibert.data.batches import Dataset, TextDataset, TokenIds
+from minibert.data.examples import Examples
 from minibert.data.tokenizer import Tokenizer
-from minibert.errors import InputError, printable
+from minibert.device import Compute, choose_compute
+from minibert.errors import InputError
 from minibert.hub import find_model
+from minibert.inference.as_lists import as_labels, as_names, as_texts, check_lengths, shown
+from minibert.inference.batched import prepare_for_inference
 from minibert.model.classifier import Classifier
-from minibert.model.config import HEADS, POOLINGS, HeadConfig
+from minibert.model.config import HEADS, POOLINGS, TASKS, HeadConfig
 from minibert.model.encoder import Encoder
+from minibert.tasks.choice import task_of
+from minibert.tasks.multi_label import with_thresholds
+from minibert.tasks.task import Task
 
 
 def load_encoder(name: str, *, revision: str | None = None) -> tuple[Encoder, Tokenizer]:
@@ -62,6 +67,7 @@ class TextClassifier:
         name: str,
         classes: Sequence[str],
         *,
+        task: str = "single-label",
         head: str = "mlp",
         pooling: str | None = None,
         max_length: int = 128,
@@ -69,25 +75,28 @@ class TextClassifier:
     ) -> "TextClassifier":
         """Load a pretrained encoder, by folder or hub id, under a new head for these classes.
 
-        `head` is mlp, relu, linear or native; `pooling` is cls, pooler or mean (default: cls, or
-        the pooling of the native head). Texts are cut at `max_length` tokens. The head's weights
-        are drawn from torch's random state. Raises InputError for a checkpoint that cannot be used,
-        and for arguments out of range.
+        `task` is single-label, multi-label, or regression, whose numbers `classes` names. `head` is
+        mlp, relu, linear or native; `pooling` is cls, pooler or mean (default: cls, or the pooling
+        of the native head). Texts are cut at `max_length` tokens. The head's weights are drawn from
+        torch's random state. Raises InputError for a checkpoint that cannot be used, and for
+        arguments out of range.
         """
         names = as_names(classes, "classes")
-        if len(set(names)) < max(2, len(names)):
-            raise InputError(f"classes is {_shown(classes)}; give two or more different names")
-        for option, value, choices in (("head", head, HEADS), ("pooling", pooling, POOLINGS)):
+        least = 2 if task == "single-label" else 1
+        if len(set(names)) < max(least, len(names)):
+            raise InputError(f"classes is {shown(classes)}; give {least} or more different names")
+        choice = (("task", task, TASKS), ("head", head, HEADS), ("pooling", pooling, POOLINGS))
+        for option, value, choices in choice:
             if value is not None and value not in choices:
                 raise InputError(f"{option} is {value!r}, not one of {', '.join(choices)}")
         folder = find_model(name, revision=revision)
         config = read_encoder_config(folder)
         native = FAMILIES[config.family].native_pooling if head == "native" else "cls"
-        if type(max_length) is not int or not 3 <= max_length <= config.positions:
+        if type(max_length) is not int or not 3 <= max_length <= config.max_tokens:
             raise InputError(
-                f"max_length is {max_length!r}; this model takes 3 to {config.positions}"
+                f"max_length is {max_length!r}; this model takes 3 to {config.max_tokens}"
             )
-        requested = HeadConfig(head, pooling or native, tuple(names), max_length)
+        requested = HeadConfig(head, pooling or native, tuple(names), max_length, task)
         return cls(load_classifier(folder, requested), Tokenizer.from_folder(folder, config))
 
     @classmethod
@@ -102,8 +111,13 @@ class TextClassifier:
         return self.checkpoint.model
 
     @property
+    def task(self) -> Task:
+        """What the logits mean."""
+        return task_of(self.checkpoint.head)
+
+    @property
     def classes(self) -> tuple[str, ...]:
-        """The class names, in the order of the logits' columns."""
+        """The names of the logits' columns: the classes, or the numbers of a regression."""
         return self.checkpoint.head.labels
 
     def dataset(
@@ -112,21 +126,23 @@ class TextClassifier:
         labels: str | Iterable[Any] | None = None,
         pairs: str | Iterable[str] | None = None,
     ) -> TextDataset:
-        """Return N tokenized texts, or pairs of texts, with their class numbers (N,).
+        """Return N tokenized texts, or pairs of texts, with the targets of their labels.
 
         Texts and labels are lists, tuples, or pandas or numpy columns; a single string is one. A
-        label is a class name, or a class number if no class name has a digit. Longer texts are cut
-        at the head's `max_length`. Raises InputError for a text that is not a string, and for a
-        label that is not a class.
+        label is a class name, or a class number if no class name has a digit; with several labels,
+        a list of them; in a regression, a number or a list of numbers. Longer texts are cut at the
+        head's `max_length`. Raises InputError for a text that is not a string, and for a label that
+        the model does not have.
         """
         texts = as_texts(texts, "texts")
-        numbers = None
+        targets = None
         if labels is not None:
-            examples = Examples("labels", texts, labels=as_names(labels, "labels"))
-            check_lengths(texts, examples.labels, "labels")
-            examples.places = [f"labels[{number}]" for number in range(len(texts))]
-            numbers = class_ids(examples, self.classes, numbers=True)
-        return self.dataset_of(self.tokenize(texts, pairs)[0], numbers)
+            values = as_labels(labels, self.checkpoint.head)
+            check_lengths(texts, values, "labels")
+            places = [f"labels[{number}]" for number in range(len(texts))]
+            examples = Examples("labels", texts, labels=list(values), places=places)
+            targets = self.task.targets(examples, numbers=True)
+        return self.dataset_of(self.tokenize(texts, pairs)[0], targets)
 
     def tokenize(
         self,
@@ -145,11 +161,28 @@ class TextClassifier:
         return rows, self.tokenizer.truncate(rows, texts, pairs, max_length=max_length)
 
     def dataset_of(self, rows: Sequence[TokenIds], labels: np.ndarray | None = None) -> TextDataset:
-        """Return a dataset of token ids and class numbers (N,)."""
+        """Return a dataset of token ids and targets."""
         config = self.checkpoint.encoder
         return TextDataset(
             rows, labels, pad_token_id=config.pad_token_id, token_types=config.token_types > 1
         )
+
+    def tune_thresholds(
+        self, validation: Dataset, *, how: str = "tuned", compute: Compute | None = None
+    ) -> None:
+        """Set the thresholds of several labels to those with the best F1 on these texts.
+
+        `how` is "tuned", one threshold for each class, "shared", one for all, or a number, the
+        threshold itself. Raises InputError for a model of another task.
+        """
+        if self.checkpoint.head.task != "multi-label":
+            raise InputError(f"a {self.checkpoint.head.task} model has no thresholds")
+        if not (len(validation) and validation.has_labels):
+            raise InputError("thresholds need texts with labels; give both to dataset()")
+        model = prepare_for_inference(self.model, compute or choose_compute(), keep=True)
+        logits = model.logits(validation, batch_size=32)
+        head = with_thresholds(self.checkpoint.head, logits, validation.labels, how=how)
+        self.model.head.config = head
 
     def save(self, folder: Path | str) -> None:
         """Write a Hugging Face folder: config.json, model.safetensors, the tokenizer's files."""
@@ -158,53 +191,7 @@ class TextClassifier:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{folder}: cannot be made ({error.strerror})") from None
-        prefix = FAMILIES[self.checkpoint.encoder.family].class_prefix
-        self.tokenizer.save(folder, class_prefix=prefix)
+        family = FAMILIES[self.checkpoint.encoder.family]
+        self.tokenizer.save(folder, wordpiece_class=family.wordpiece_class)
         write_config(folder, self.checkpoint.encoder, self.checkpoint.head)
         save_weights(folder, self.model, self.checkpoint.encoder, self.checkpoint.head)
-
-
-def as_texts(values: str | Iterable[str], name: str) -> list[str]:
-    """Return texts as a list. Raises InputError, with the argument's name, for other values."""
-    texts = as_list(values, name)
-    for number, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InputError(f"{name}[{number}] is {_shown(text)}, not a string")
-        if SURROGATE.search(text):
-            raise InputError(f"{name}[{number}] has half of a surrogate pair: {_shown(text)}")
-    return [str(text) for text in texts]  # numpy has a string type of its own
-
-
-def as_names(values: str | Iterable[Any], name: str) -> list[str]:
-    """Return class names or numbers as strings. Raises InputError for other values."""
-    names = []
-    for number, value in enumerate(as_list(values, name)):
-        label = value.item() if getattr(value, "ndim", None) == 0 else value  # of numpy or torch
-        if isinstance(label, float) and label.is_integer():
-            label = int(label)
-        if not isinstance(label, str | int):
-            raise InputError(f"{name}[{number}] is {_shown(value)}, not a class name or number")
-        names.append(str(label))
-    return names
-
-
-def as_list(values: Any, name: str) -> list[Any]:
-    """Return a column as a list; a single string is a column of one."""
-    if isinstance(values, str):
-        return [values]
-    try:
-        if isinstance(values, bytes | dict | set):
-            raise TypeError
-        return list(values)
-    except TypeError:
-        raise InputError(f"{name} is {_shown(values)}; give a string or a list") from None
-
-
-def check_lengths(texts: Sequence[str], others: Sequence[str], name: str) -> None:
-    """Raise InputError unless there is one of the others for each text."""
-    if len(texts) != len(others):
-        raise InputError(f"{len(texts)} texts have {len(others)} {name}; give one for each text")
-
-
-def _shown(value: Any) -> str:
-    return printable(repr(value), 80)

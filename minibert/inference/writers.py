@@ -21,6 +21,7 @@ from minibert.inference.formats import (
     json_lines,
     terminal_json_lines,
 )
+from minibert.tasks.task import Task
 
 TABLES = (".csv", ".tsv")
 
@@ -91,14 +92,12 @@ class PredictionWriter:
 
 
 @contextmanager
-def open_writer(
-    output: str, classes: Sequence[str], *, safe: bool, resume: bool
-) -> Iterator[PredictionWriter]:
-    """Open a file, or standard output for -, for the predictions of these classes.
+def open_writer(output: str, task: Task, *, safe: bool, resume: bool) -> Iterator[PredictionWriter]:
+    """Open a file, or standard output for -, for predictions.
 
     Args:
         output: a name that ends in .csv or .tsv, any other for JSON lines, or -.
-        classes: the class names.
+        task: names the columns of a table.
         safe: make no cell of a table a formula.
         resume: continue an interrupted file.
     """
@@ -112,7 +111,7 @@ def open_writer(
     path = Path(os.path.realpath(output))
     check_replaceable(path)
     suffix = path.suffix.lower()
-    table = TableFormatter(suffix, classes, safe=safe) if suffix in TABLES else json_lines
+    table = TableFormatter(suffix, task, safe=safe) if suffix in TABLES else json_lines
     temporary = path.with_name(f".{path.name}.new")
     with _locked(output, temporary) as file:
         ends = _windows_to_keep(output, file, suffix, resume=resume)

@@ -27,27 +27,72 @@ def pool(
 
 
 class Head(nn.Module):
-    """(B, D) -> (B, C): [dense, activation,] dropout, output."""
+    """(B, D) -> (B, C): [dropout, dense, activation,] dropout, output."""
 
     def __init__(self, config: EncoderConfig, head: HeadConfig) -> None:
         super().__init__()
         shape = head_shape(config, head.kind)
+        self.input_dropout = Dropout(shape.input_dropout)
         self.dense = nn.Linear(config.width, shape.hidden) if shape.hidden else None
         self.activation = ACTIVATION_LAYERS[shape.activation]()
         self.dropout = Dropout(shape.dropout)
         self.out = nn.Linear(shape.hidden or config.width, len(head.labels))
+        is_regression = head.task == "regression"
+        self.unit = Unit(len(head.labels)) if is_regression else None
+        self.config = head
         if head.kind == "mlp":
             assert self.dense is not None
             nn.init.xavier_uniform_(self.dense.weight)
             nn.init.zeros_(self.dense.bias)
         if head.kind == "native" and not self.out.weight.is_meta:  # see empty_embedding
             initialize(self, config.initializer_range)
+        if is_regression and not self.out.weight.is_meta:
+            nn.init.zeros_(self.out.weight)  # a new head predicts the mean
+            nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, D) -> logits (B, C)."""
         if self.dense is not None:
-            x = self.activation(self.dense(x))
-        return self.out(self.dropout(x))
+            x = self.activation(self.dense(self.input_dropout(x)))
+        x = self.dropout(x)
+        if self.unit is not None:
+            # A saved head has the data's unit in its weights: bf16 rounds 1000.4 to 1000.
+            with torch.autocast(x.device.type, enabled=False):
+                return self.unit(self.out(x.to(self.out.weight.dtype)))
+        return self.out(x)
+
+    @torch.no_grad()
+    def set_unit(self, mean: Tensor, deviation: Tensor) -> None:
+        """Let `out` compute (y - mean) / deviation, (C,) each; a trained head's y stay the same."""
+        assert self.unit is not None
+        unit, mean, deviation = self.unit, mean.to(self.out.bias), deviation.to(self.out.bias)
+        if self.out.weight.any() or self.out.bias.any() or unit.mean.any():
+            self.out.weight.mul_((unit.deviation / deviation)[:, None])
+            self.out.bias.mul_(unit.deviation).add_(unit.mean - mean).div_(deviation)
+        unit.mean, unit.deviation = mean, deviation
+
+    def fold_unit(self) -> None:
+        """Let `out` compute numbers in the data's unit."""
+        if isinstance(self.unit, Unit):
+            self.set_unit(torch.zeros_like(self.unit.mean), torch.ones_like(self.unit.deviation))
+
+
+class Unit(nn.Module):
+    """(B, C) standardized numbers -> (B, C) in the data's unit. Training folds it into `out`."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, numbers: int) -> None:
+        super().__init__()
+        # On the CPU also where weights are on the meta device: no checkpoint has them.
+        zeros, ones = torch.zeros(numbers, device="cpu"), torch.ones(numbers, device="cpu")
+        self.register_buffer("mean", zeros, persistent=False)
+        self.register_buffer("deviation", ones, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale and shift each column."""
+        return x * self.deviation + self.mean
 
 
 class HeadShape(NamedTuple):
@@ -55,7 +100,8 @@ class HeadShape(NamedTuple):
 
     hidden: int  # width of the dense layer; 0: the head has none
     activation: str  # after the dense layer
-    dropout: float
+    dropout: float  # before the output layer
+    input_dropout: float = 0.0  # before the dense layer
 
 
 def head_shape(config: EncoderConfig, kind: str) -> HeadShape:
@@ -66,11 +112,12 @@ def head_shape(config: EncoderConfig, kind: str) -> HeadShape:
         return HeadShape(512, "relu", 0.2)
     if kind == "linear":
         return HeadShape(0, "gelu", 0.0)
-    # The heads of BertForSequenceClassification and DistilBertForSequenceClassification.
+    # The head of the family's ...ForSequenceClassification.
     native = config.dropout if config.classifier_dropout is None else config.classifier_dropout
-    if config.family == "distilbert":
-        return HeadShape(config.width, "relu", native)
-    return HeadShape(0, "gelu", native)
+    if config.native_activation is None:
+        return HeadShape(0, "gelu", native)
+    before = native if config.native_input_dropout else 0.0
+    return HeadShape(config.width, config.native_activation, native, before)
 
 
 class Classifier(nn.Module):

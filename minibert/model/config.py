@@ -5,13 +5,15 @@ from dataclasses import dataclass
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 POOLINGS = ("cls", "pooler", "mean")
 HEADS = ("mlp", "relu", "linear", "native")
+TASKS = ("single-label", "multi-label", "regression")
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Sizes, rates and the family (`bert` or `distilbert`) of an encoder.
+    """Sizes, rates and the family of an encoder, and the values in which families differ.
 
-    Defaults are those of Devlin et al. 2018 and of transformers' BertConfig.
+    Defaults are those of Devlin et al. 2018 and of transformers' BertConfig. The family is a key of
+    `checkpoint.families.FAMILIES`, which has the values of the others.
     """
 
     family: str
@@ -20,7 +22,7 @@ class EncoderConfig:
     layers: int
     heads: int
     feed_forward: int
-    positions: int = 512
+    positions: int = 512  # rows of the table of positions
     token_types: int = 2  # 0: the family has none
     activation: str = "gelu"
     dropout: float = 0.1
@@ -29,18 +31,36 @@ class EncoderConfig:
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
     pad_token_id: int = 0
+    embedding_width: int = 0  # of the embeddings before they are projected; 0: the same as `width`
+    positions_after_padding: bool = False  # False: the first token's position is 0
+    dropout_after_attention: bool = True  # after its output layer
+    native_activation: str | None = None  # of the native head's dense layer; None: it has none
+    native_input_dropout: bool = False  # the native head has dropout before its dense layer too
 
     @property
     def attention_output_dropout(self) -> float:
-        """Dropout after attention's output projection, which DistilBERT does not have."""
-        return 0.0 if self.family == "distilbert" else self.dropout
+        """Dropout after attention's output layer."""
+        return self.dropout if self.dropout_after_attention else 0.0
+
+    @property
+    def padding_position(self) -> int | None:
+        """The padding's row in the table of positions; the first token's is the next."""
+        return self.pad_token_id if self.positions_after_padding else None
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens per text for which there are positions."""
+        padding = self.padding_position
+        return self.positions if padding is None else self.positions - padding - 1
 
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """The head of a classifier: its kind, the pooling below it, class names, tokens per text."""
+    """The head of a classifier: its kind, the pooling below it, what its outputs are."""
 
     kind: str  # one of HEADS
     pooling: str  # one of POOLINGS
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # names of the classes, or of the numbers of a regression
     max_length: int  # tokens per text, special tokens included
+    task: str = "single-label"  # one of TASKS
+    thresholds: tuple[float, ...] = ()  # multi-label: a class's lowest probability; (): 0.5

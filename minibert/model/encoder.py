@@ -1,4 +1,4 @@
-"""The BERT and DistilBERT encoder (Devlin et al. 2018; Sanh et al. 2019): token ids to vectors.
+"""The encoder of BERT (Devlin et al. 2018) and the families of its shape: token ids to vectors.
 
 Axes, for the whole package: B texts, S padded length, D width, H heads, K head width,
 F feed-forward width, C classes. Classes are defined in the order in which data passes them.
@@ -9,12 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minibert.model.config import EncoderConfig
-from minibert.model.kernels import Dropout, stepwise_attention, use_stepwise_attention
+from minibert.model.kernels import (
+    Dropout,
+    attention_kernels,
+    stepwise_attention,
+    use_stepwise_attention,
+)
 
 ACTIVATION_LAYERS = {
     "gelu": lambda: nn.GELU(),  # exact, with erf
     "gelu_new": lambda: nn.GELU(approximate="tanh"),
     "relu": lambda: nn.ReLU(),
+    "tanh": lambda: nn.Tanh(),
 }
 
 
@@ -23,25 +29,38 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
+        width = config.embedding_width or config.width
         # The padding's vector gets no gradient, as in transformers: without padding_idx a literal
         # "[PAD]" in a text would train it.
-        self.word = empty_embedding(config.vocab_size, config.width, config.pad_token_id)
-        self.position = empty_embedding(config.positions, config.width)
+        self.word = empty_embedding(config.vocab_size, width, config.pad_token_id)
+        self.position = empty_embedding(config.positions, width, config.padding_position)
         self.token_type = None
         if config.token_types:
-            self.token_type = empty_embedding(config.token_types, config.width)
-        self.norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
+            self.token_type = empty_embedding(config.token_types, width)
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.dropout)
+        # ELECTRA's embeddings can be narrower than its layers (Clark et al. 2020, section 3.3).
+        narrow = width != config.width
+        self.project = nn.Linear(width, config.width) if narrow else nn.Identity()
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """(B, S) ids -> (B, S, D). Without token types, every token is of type 0."""
-        x = self.word(input_ids) + self.position.weight[: input_ids.shape[1]]
+        x = self.word(input_ids) + self.positions(input_ids)
         if self.token_type is not None:
             if token_type_ids is None:
                 x = x + self.token_type.weight[0]
             else:
                 x = x + self.token_type(token_type_ids)
-        return self.dropout(self.norm(x))
+        return self.project(self.dropout(self.norm(x)))
+
+    def positions(self, input_ids: Tensor) -> Tensor:
+        """(B, S) ids -> the vectors of their positions: (S, D), or (B, S, D) in RoBERTa."""
+        pad = self.position.padding_idx
+        if pad is None:
+            return self.position.weight[: input_ids.shape[1]]
+        # RoBERTa numbers the tokens that are not padding from pad + 1; padding has the number pad.
+        real = (input_ids != pad).long()
+        return self.position(pad + real * real.cumsum(dim=1))
 
 
 def empty_embedding(rows: int, width: int, padding_idx: int | None = None) -> nn.Embedding:
@@ -62,7 +81,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, dropout_p
     """
     if use_stepwise_attention(q, dropout_p):
         return stepwise_attention(q, k, v, mask, dropout_p=dropout_p)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
+    with attention_kernels(q.device):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
 
 
 class SelfAttention(nn.Module):
@@ -159,7 +179,7 @@ class Encoder(nn.Module):
 
 
 def initialize(module: nn.Module, std: float) -> None:
-    """Draw new weights as transformers does for both families.
+    """Draw new weights as transformers does for all families.
 
     Matrices are normal, biases and the padding's vector zero.
     """

@@ -6,7 +6,10 @@
 import functools
 import itertools
 import math
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -28,6 +31,43 @@ def use_stepwise_attention(q: Tensor, dropout_p: float) -> bool:
         return False
     half = q.dtype in (torch.bfloat16, torch.float16)
     return dropout_p > 0 or (half and q.shape[2] <= 128)
+
+
+def attention_kernels(device: torch.device) -> AbstractContextManager:
+    """Return a context for scaled_dot_product_attention: on a GPU without cuDNN.
+
+    Flash, efficient and math attention remain. PyTorch prefers cuDNN's on some GPUs (2.11 and
+    later: on H100). It plans each shape of its inputs when it first sees it, which can take longer
+    than a training step, and the lengths of texts make many shapes.
+    """
+    return without_cudnn_attention() if device.type == "cuda" else nullcontext()
+
+
+class _CuDNN:
+    """The setting belongs to the process: the first thread saves it, the last one restores it."""
+
+    def __init__(self) -> None:
+        self.lock, self.threads, self.enabled = threading.Lock(), 0, True
+
+
+_CUDNN = _CuDNN()
+
+
+@contextmanager
+def without_cudnn_attention() -> Iterator[None]:
+    """Turn cuDNN's attention off, for the whole process, until no thread is in this context."""
+    with _CUDNN.lock:
+        if not _CUDNN.threads:
+            _CUDNN.enabled = torch.backends.cuda.cudnn_sdp_enabled()
+            torch.backends.cuda.enable_cudnn_sdp(False)
+        _CUDNN.threads += 1
+    try:
+        yield
+    finally:
+        with _CUDNN.lock:
+            _CUDNN.threads -= 1
+            if not _CUDNN.threads:
+                torch.backends.cuda.enable_cudnn_sdp(_CUDNN.enabled)
 
 
 def plain_attention(

@@ -31,7 +31,7 @@ class Encoding:
     texts: int
     seconds: float
     bytes: int
-    in_file: bool  # and not in memory
+    in_file: bool  # True: in a temporary file; False: in memory
 
     def __str__(self) -> str:
         place = "a temporary file" if self.in_file else "memory"
@@ -93,7 +93,7 @@ def encode(
         texts=sum(map(len, datasets)),
         seconds=time.perf_counter() - started,
         bytes=sum(output.values.nbytes for output in outputs),
-        in_file=any(in_file(output.values) for output in outputs),
+        in_file=any(isinstance(x, HiddenDataset) and in_file(x.values) for x in outputs),
     )
     return module, outputs, cost
 
@@ -128,7 +128,8 @@ def encode_tokens(
     frozen = prepare_for_inference(model, compute, keep=True)
     outputs = []
     for dataset in datasets:
-        output = HiddenDataset(dataset, allocate(dataset, width, dtype, folder=folder))
+        values = allocate(dataset, width, dtype, device=compute.device, folder=folder)
+        output = HiddenDataset(dataset, values)
         frozen.encode(dataset, output, batch_size=options.batch_size)
         outputs.append(output)
     return outputs
@@ -163,4 +164,4 @@ class HiddenStates(nn.Module):
 
     def forward(self, hidden: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """(B, S, D) -> (B, S, D)."""
-        return hidden.to(self.like)
+        return hidden.to(self.like.dtype)

@@ -6,16 +6,16 @@ from contextlib import closing
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW
 
 from minibert.data.batches import Dataset
 from minibert.device import Compute, choose_compute
 from minibert.errors import InputError
-from minibert.evaluation.metrics import Scores, score
 from minibert.inference.batched import head_for_inference, prepare_for_inference
 from minibert.model.classifier import Classifier, Head
+from minibert.tasks.baseline import baseline_of
+from minibert.tasks.task import Scores, Task
 from minibert.training.callback import Callback
 from minibert.training.finite import FiniteCheck
 from minibert.training.frozen import frozen_layers
@@ -26,7 +26,7 @@ from minibert.training.optimizer import (
     set_learning_rates,
 )
 from minibert.training.options import TrainingOptions
-from minibert.training.prepare import best_weights, class_weights, prepare
+from minibert.training.prepare import best_weights, prepare
 from minibert.training.state import TrainResult, TrainState
 from minibert.training.steps import optimizer_steps, step_batches
 from minibert.training.word_rows import compact_word_rows
@@ -51,9 +51,8 @@ def fit(
     """
     options, callback = options or TrainingOptions(), callback or Callback()
     compute = compute or choose_compute()
-    module, train, validation, encoding = prepare(
-        model, train, validation, options, compute, callback
-    )
+    prepared = prepare(model, train, validation, options, compute, callback)
+    module, task, train, validation, weights, encoding = prepared
     finite = FiniteCheck(train, options, compute)
     with (
         frozen_layers(model, options),
@@ -61,8 +60,8 @@ def fit(
         compact_word_rows(model.encoder, train) as whole_table,
         closing(callback),
     ):
-        state = first_state(module, make_optimizer(model, options), options, compute, len(train))
-        weights = class_weights(train.labels, model.head.out.out_features, options.class_weights)
+        optimizer = make_optimizer(model, options)
+        state = first_state(module, optimizer, task, options, compute, train, validation)
         callback.on_start(state)
         while not finished(state):
             module.train()
@@ -73,13 +72,13 @@ def fit(
                 norm = clip(state)
                 finite.check(state.step, loss, norm)
                 update_weights(state)
-                state.count_step(loss, weight, texts=sum(map(len, rows)), lr=lr)
+                state.count_step(loss, weight, norm, texts=sum(map(len, rows)), lr=lr)
                 callback.on_step(state, loss, lr)
             finite.raise_if_found()
             state.count_time()
             table = whole_table()
             with callback.validating(state), table:
-                scores = validate(module, validation, options, compute)
+                scores = validate(state, validation, compute)
             if state.end_epoch(scores):
                 with whole_table():
                     keep_weights()
@@ -90,11 +89,20 @@ def fit(
 
 
 def first_state(
-    module: nn.Module, optimizer: AdamW, options: TrainingOptions, compute: Compute, texts: int
+    module: nn.Module,
+    optimizer: AdamW,
+    task: Task,
+    options: TrainingOptions,
+    compute: Compute,
+    train: Dataset,
+    validation: Dataset,
 ) -> TrainState:
     """Return the state before the first step."""
+    texts = len(train)
     steps = optimizer_steps(texts, options)
-    return TrainState(module, optimizer, compute.scaler(), compute.device, options, texts, steps)
+    baseline = baseline_of(task, train.labels, validation.labels, options)
+    scaler, device = compute.scaler(), compute.device
+    return TrainState(module, optimizer, scaler, device, task, options, texts, steps, baseline)
 
 
 def finished(state: TrainState) -> bool:
@@ -129,21 +137,14 @@ def forward_backward(
     `rows` are the row numbers of each batch of the step. A batch's summed loss is divided by the
     weight of all labels of the step, so several batches equal one large batch.
     """
+    task = state.task
     batches = [train.batch(batch_rows).to(compute.device) for batch_rows in rows]
-    weights = weights.to(compute.device)
-    total_weight = torch.stack([weights[batch.labels].sum() for batch in batches]).sum()
+    total_weight = torch.stack([task.total_weight(x.labels, weights) for x in batches]).sum()
     total_loss = torch.zeros((), device=compute.device)
     for batch in batches:
         with compute.autocast():
             logits = state.module(*batch.inputs)
-        loss = F.cross_entropy(
-            logits.float(),
-            batch.labels,
-            weight=weights,
-            label_smoothing=state.options.label_smoothing,
-            reduction="sum",
-        )
-        loss = loss / total_weight
+        loss = task.loss(logits.float(), batch.labels, weights, state.options) / total_weight
         state.scaler.scale(loss).backward()
         total_loss += loss.detach()
     return total_loss, total_weight
@@ -162,17 +163,15 @@ def update_weights(state: TrainState) -> None:
     state.optimizer.zero_grad()
 
 
-def validate(
-    module: nn.Module, validation: Dataset, options: TrainingOptions, compute: Compute
-) -> Scores:
+def validate(state: TrainState, validation: Dataset, compute: Compute) -> Scores:
     """Score the module that trains, as it is used for inference."""
-    if isinstance(module, Classifier):
-        inference_model = prepare_for_inference(module, compute, keep=True)
+    if isinstance(state.module, Classifier):
+        inference_model = prepare_for_inference(state.module, compute, keep=True)
     else:
-        assert isinstance(module, Head)
-        inference_model = head_for_inference(module, compute)
-    logits = inference_model.logits(validation, batch_size=options.batch_size)
-    scores = score(logits, validation.labels)
+        assert isinstance(state.module, Head)
+        inference_model = head_for_inference(state.module, compute)
+    logits = inference_model.logits(validation, batch_size=state.options.batch_size)
+    scores = state.task.score(logits, validation.labels)
     if not math.isfinite(scores.loss):
         raise InputError(
             f"the validation loss is {scores.loss}; lower --encoder-lr and --head-lr, or use "

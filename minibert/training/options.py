@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from minibert.options import check_options, option
 
 SCHEDULES = ("linear", "cosine", "constant")
+FIGURES = (
+    *("accuracy", "macro-f1", "micro-f1", "map", "rmse", "mae", "pearson", "spearman", "r2"),
+    "loss",
+)
 
 
 @dataclass(frozen=True)
@@ -43,15 +47,19 @@ class TrainingOptions:
     freeze: bool = option(False, "train the head alone, on features computed once")
     freeze_layers: int = option(
         0,
-        "lowest encoder layers that are not trained, nor the embeddings; computed once",
+        "lowest layers to freeze, with the embeddings; their output is computed once",
         parse=int,
         bounds=(0, None),
     )
     freeze_embeddings: bool = option(False, "do not train the embeddings")
-    select: str = option(
-        "accuracy",
+    regression_loss: str = option(
+        "mse", "error that a regression minimizes", choices=("mse", "huber")
+    )
+    select: str | None = option(
+        None,
         "validation figure that selects the best epoch",
-        choices=("accuracy", "macro-f1", "loss"),
+        choices=FIGURES,
+        shown="accuracy; map for several labels, rmse for numbers",
     )
     patience: int | None = option(
         None,

@@ -2,17 +2,30 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from minibert.data.batches import Dataset
 from minibert.device import Compute
 from minibert.errors import InputError
 from minibert.model.classifier import Classifier
+from minibert.tasks.choice import task_of
+from minibert.tasks.task import Task
 from minibert.training.callback import Callback
 from minibert.training.frozen import check_layers, encode
 from minibert.training.options import TrainingOptions
+
+
+class Prepared(NamedTuple):
+    """What `fit` trains and reads."""
+
+    module: nn.Module  # the classifier, or what is above its frozen layers
+    task: Task
+    train: Dataset  # of texts, or of the frozen layers' output
+    validation: Dataset
+    weights: Tensor  # of the loss
+    encoding_seconds: float
 
 
 def prepare(
@@ -22,28 +35,32 @@ def prepare(
     options: TrainingOptions,
     compute: Compute,
     callback: Callback,
-) -> tuple[nn.Module, Dataset, Dataset, float]:
-    """Return the module that trains, the datasets that it reads, and the seconds to encode them.
+) -> Prepared:
+    """Check the datasets and options, and compute the output of frozen layers.
 
-    With frozen layers the module is what is above them, and the datasets are their output.
+    Raises InputError for labels and options that do not fit the model's task.
     """
-    classes = model.head.out.out_features
+    task = task_of(model.head.config)
     for dataset in (train, validation):
         if not (len(dataset) and dataset.has_labels):
             raise InputError("training needs texts with labels; give both to dataset()")
-        if int(dataset.labels.max()) >= classes:
-            raise InputError(f"a label is not one of the model's {classes} classes")
+        task.check(dataset.labels)
+    task.check_options(options)
+    task.selects(options.select)
     if compute.precision == "int8":
         raise InputError("int8 is for inference; train in bf16 or fp32")
-    check_layers(options, len(model.encoder.blocks))
+    if options.freeze_layers:
+        check_layers(options, len(model.encoder.blocks))
     model.to(compute.device)
+    task.prepare_head(model.head, train.labels)
+    weights = task.weights(train.labels, options).to(compute.device)
     if not (options.freeze or options.freeze_layers):
-        return model, train, validation, 0.0
+        return Prepared(model, task, train, validation, weights, encoding_seconds=0.0)
     folder = callback.scratch_folder()
     datasets = (train, validation)
     module, (train, validation), encoding = encode(model, datasets, options, compute, folder=folder)
     callback.on_encoded(encoding)
-    return module, train, validation, encoding.seconds
+    return Prepared(module, task, train, validation, weights, encoding.seconds)
 
 
 @contextmanager
@@ -64,12 +81,5 @@ def best_weights(model: Classifier, *, keep: bool) -> Iterator[Callable[[], None
     finally:
         if best:
             model.load_state_dict(best)
+        model.head.fold_unit()
         model.eval()
-
-
-def class_weights(labels: Tensor, classes: int, kind: str) -> Tensor:
-    """Return each class's weight (C,): 1, or for "balanced" N / (C x its count) as scikit-learn."""
-    if kind == "none":
-        return torch.ones(classes)
-    counts = torch.bincount(labels, minlength=classes)
-    return len(labels) / (classes * counts.clamp(min=1).float())

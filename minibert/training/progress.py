@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager
 from torch import Tensor
 from tqdm import tqdm
 
+from minibert.tasks.task import show_figure
+from minibert.training.advice import advice
 from minibert.training.callback import Callback
 from minibert.training.frozen import Encoding
 from minibert.training.state import TrainState
@@ -59,14 +61,18 @@ class ProgressBar(Callback):
         return super().validating(state)
 
     def on_epoch(self, state: TrainState) -> None:
-        """Print an epoch's figures."""
+        """Print an epoch's figures, and advice if they show that the run does not learn."""
         record = state.history[-1]
         best = "; best so far" if state.best_epoch == record.epoch else ""
+        names = ["loss", state.task.selects(state.options.select), state.task.figures[0]]
+        shown = [x for x in dict.fromkeys(names) if x in record.validation]
+        figures = ", ".join(show_figure(name, record.validation[name]) for name in shown)
         print(
             f"epoch {record.epoch}/{state.options.epochs}: loss {record.train_loss:.4f}; "
-            f"validation loss {record.validation_loss:.4f}, "
-            f"accuracy {100 * record.validation_accuracy:.1f}%{best}"
+            f"validation {figures}{best}"
         )
+        for line in advice(state):
+            print(line)
 
     def close(self) -> None:
         """Remove the bar. The next step opens another."""

@@ -18,39 +18,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from minibert.errors import InputError
-from minibert.evaluation.metrics import Scores
 from minibert.files import write_atomic
+from minibert.tasks.baseline import Baseline
+from minibert.tasks.task import Scores, Task, figures_of
+from minibert.training.history import EpochRecord, TrainResult, clipping
 from minibert.training.options import TrainingOptions
 
-FORMAT = "3"  # of the state file
+FORMAT = "4"  # of the state file
 COUNTERS = (
     *("epoch", "step", "texts", "epoch_seconds", "seconds", "lr", "best_epoch", "best_figure"),
 )
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """The figures of one epoch, as history.csv has them."""
-
-    epoch: int
-    train_loss: float
-    learning_rate: float  # the highest of the last step
-    validation_loss: float
-    validation_accuracy: float
-    validation_macro_f1: float
-    seconds: float  # of the training steps
-    texts_per_second: float
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What `fit` returns."""
-
-    history: tuple[EpochRecord, ...]  # the figures of each epoch
-    best_epoch: int  # counted from 1
-    steps: int  # of the optimizer
-    seconds: float  # of all steps
-    encoding_seconds: float  # of a frozen encoder
 
 
 @dataclass
@@ -61,9 +38,11 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     device: torch.device
+    task: Task
     options: TrainingOptions
     texts_per_epoch: int
     steps_per_epoch: int
+    baseline: Baseline
     epoch: int = 0  # finished epochs
     step: int = 0  # finished optimizer steps of all epochs
     texts: int = 0  # of the current epoch, trained on so far
@@ -77,15 +56,20 @@ class TrainState:
     def __post_init__(self) -> None:
         # Of the current epoch: the sum of weighted losses, and of the labels' weights.
         self.sums = torch.zeros(2, device=self.device)
+        # Of its steps: the norms of the gradients. On the device, so that no step waits for them.
+        self.norms = torch.zeros(self.steps_per_epoch, device=self.device)
         self._clock = time.perf_counter()
 
     def start_clock(self) -> None:
         """Start measuring the time of the next step."""
         self._clock = time.perf_counter()
 
-    def count_step(self, loss: Tensor, weight: Tensor, *, texts: int, lr: float) -> None:
-        """Count a step with this mean loss, this weight of its labels, and so many texts."""
+    def count_step(
+        self, loss: Tensor, weight: Tensor, norm: float | Tensor, *, texts: int, lr: float
+    ) -> None:
+        """Count a step with this mean loss, weight of its labels, gradient norm, and texts."""
         self.lr = lr
+        self.norms[self.step - self.epoch * self.steps_per_epoch] = norm
         self.sums += torch.stack((loss * weight, weight))
         self.step += 1
         self.texts += texts
@@ -99,24 +83,26 @@ class TrainState:
         self._clock = now
 
     def end_epoch(self, scores: Scores) -> bool:
-        """Record an epoch and its validation scores; return whether it is the best so far."""
+        """Record an epoch and its validation; return whether it is the best so far."""
         loss_sum, weight_sum = self.sums.tolist()
+        gradient_norm, clipped_steps = clipping(self.norms, self.options.clip)
         self.epoch += 1
         self.history.append(
             EpochRecord(
                 epoch=self.epoch,
                 train_loss=loss_sum / weight_sum,
                 learning_rate=self.lr,
-                validation_loss=scores.loss,
-                validation_accuracy=scores.accuracy,
-                validation_macro_f1=scores.macro_f1,
+                validation=figures_of(scores, self.task.figures),
                 seconds=round(self.epoch_seconds, 3),
                 texts_per_second=round(self.texts / self.epoch_seconds, 1),
+                predicted_classes=getattr(scores, "predicted_classes", None),
+                gradient_norm=gradient_norm,
+                clipped_steps=clipped_steps,
             )
         )
         self.sums.zero_()
         self.texts, self.epoch_seconds = 0, 0.0
-        figure = scores.figure(self.options.select)
+        figure = scores.figure(self.task.selects(self.options.select))
         best = figure > self.best_figure or not self.best_epoch
         if best:
             self.best_epoch, self.best_figure = self.epoch, figure
@@ -148,7 +134,7 @@ def save_state(folder: Path, state: TrainState, settings: Mapping[str, Any] | No
     for number, values in state.optimizer.state_dict()["state"].items():
         for name, value in values.items():
             tensors[f"optimizer.{number}.{name}"] = torch.as_tensor(value)
-    tensors["sums"] = state.sums
+    tensors["sums"], tensors["norms"] = state.sums, state.norms
     tensors["random.cpu"] = torch.get_rng_state()
     if state.device.type == "cuda":
         tensors["random.cuda"] = torch.cuda.get_rng_state(state.device)
@@ -191,6 +177,7 @@ def load_state(file: Path, state: TrainState) -> None:
         _load_optimizer(state.optimizer, _with_prefix(tensors, "optimizer."))
         state.scaler.load_state_dict(json.loads(metadata["scaler"]))
         state.sums.copy_(tensors["sums"])
+        state.norms[:in_epoch] = tensors["norms"][:in_epoch]
         torch.set_rng_state(tensors["random.cpu"])
         if state.device.type == "cuda" and "random.cuda" in tensors:  # not saved on a CPU
             torch.cuda.set_rng_state(tensors["random.cuda"], state.device)

@@ -1,0 +1,1 @@
+"""What a model predicts: one class, several classes, or numbers."""

@@ -1,0 +1,116 @@
+"""Any number of classes per text: a sigmoid for each class and binary cross-entropy."""
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minibert.data.classes import class_set
+from minibert.data.examples import Examples
+from minibert.evaluation.multi_label import (
+    MultiLabelScores,
+    predict_labels,
+    report_multi_label,
+    score_multi_label,
+    tune_thresholds,
+)
+from minibert.model.config import HeadConfig
+from minibert.tasks.task import LossOptions, Task, check_shape
+
+
+class MultiLabel(Task):
+    """Targets are 1 for each class of a text and 0 for all others, float32 (N, C).
+
+    A class is predicted if its probability reaches its threshold, 0.5 unless the head has others.
+    """
+
+    # Average precision needs no threshold; thresholds are tuned after training.
+    figures = ("map", "micro-f1", "macro-f1", "loss")
+    prior = "the class frequencies"
+    keys = ("labels", "probabilities")
+
+    def __init__(self, head: HeadConfig) -> None:
+        super().__init__(head)
+        self.thresholds = head.thresholds or (0.5,) * len(self.names)
+
+    def targets(self, examples: Examples, *, numbers: bool = False) -> np.ndarray:
+        """Return (N, C) of 0 and 1."""
+        return class_set(examples, self.names, numbers=numbers)
+
+    def check(self, targets: Tensor) -> None:
+        """Raise InputError for targets of another shape."""
+        check_shape(targets, len(self.names), f"this model predicts several of {len(self.names)}")
+
+    def weights(self, targets: Tensor, options: LossOptions) -> Tensor:
+        """Return the weight of each class's positive rows: 1, or "balanced" negatives/positives."""
+        if options.class_weights == "none":
+            return torch.ones(len(self.names))
+        positive = targets.sum(dim=0).clamp(min=1)
+        return ((len(targets) - positive) / positive).clamp(min=1 / len(targets))
+
+    def loss(
+        self, logits: Tensor, targets: Tensor, weights: Tensor, options: LossOptions
+    ) -> Tensor:
+        """Return the binary cross-entropy, summed over rows and classes."""
+        smoothing = options.label_smoothing
+        return F.binary_cross_entropy_with_logits(
+            logits,
+            targets * (1 - smoothing) + smoothing / 2,
+            pos_weight=weights,
+            reduction="sum",
+        )
+
+    def total_weight(self, targets: Tensor, weights: Tensor) -> Tensor:
+        """Return N x C, as PyTorch's mean divides by."""
+        return torch.tensor(float(targets.numel()), device=targets.device)
+
+    def constant(self, targets: Tensor, weights: Tensor, options: LossOptions) -> Tensor:
+        """Return the log-odds of the classes' frequencies, weighted and smoothed as the loss."""
+        smoothing = options.label_smoothing
+        positive = targets.mean(dim=0) * (1 - smoothing) + smoothing / 2
+        return torch.logit(positive, eps=1e-6) + weights.log()
+
+    def score(self, logits: Tensor, targets: Tensor) -> MultiLabelScores:
+        """Return F1, average precision and more, at this head's thresholds."""
+        return score_multi_label(logits, targets, self.thresholds, self.names)
+
+    def report(self, logits: Tensor, targets: Tensor) -> str:
+        """Return the figures of each class."""
+        return report_multi_label(logits, targets, self.thresholds, self.names)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the probability of each class (N, C); the classes are independent."""
+        return torch.sigmoid(logits)
+
+    def predict(self, logits: Tensor) -> list[tuple[str, ...]]:
+        """Return the classes of each row whose probability reaches the threshold."""
+        return self.labels(predict_labels(self.probabilities(logits), self.thresholds))
+
+    def labels(self, targets: Tensor) -> list[tuple[str, ...]]:
+        """Return the classes of each row."""
+        return [tuple(itertools.compress(self.names, row)) for row in targets.tolist()]
+
+    def records(self, logits: Tensor) -> list[dict[str, Any]]:
+        """Return the classes, and the probability of each class."""
+        records = []
+        probabilities = self.probabilities(logits).tolist()
+        for labels, row in zip(self.predict(logits), probabilities, strict=True):
+            rounded = {name: round(p, 6) for name, p in zip(self.names, row, strict=True)}
+            records.append({"labels": list(labels), "probabilities": rounded})
+        return records
+
+
+def with_thresholds(head: HeadConfig, logits: Tensor, targets: Tensor, *, how: str) -> HeadConfig:
+    """Return the head with thresholds: "tuned" and "shared" have the best F1 on these logits.
+
+    "tuned" has one threshold for each class, "shared" one for all, and a number is used as it is.
+    """
+    if how not in ("tuned", "shared"):
+        return replace(head, thresholds=(float(how),) * len(head.labels))
+    probabilities = torch.sigmoid(logits.float())
+    tuned = tune_thresholds(probabilities, targets, per_class=how == "tuned")
+    return replace(head, thresholds=tuple(tuned))

@@ -1,0 +1,97 @@
+"""One class per text: softmax and cross-entropy."""
+
+import re
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minibert.data.classes import class_ids
+from minibert.data.examples import Examples
+from minibert.errors import InputError
+from minibert.evaluation.metrics import Scores, mean_class_distance, report, score
+from minibert.tasks.task import LossOptions, Task
+
+
+class SingleLabel(Task):
+    """Targets are class numbers, int64 (N,)."""
+
+    figures = ("accuracy", "macro-f1", "loss")
+    prior = "the class frequencies"
+    keys = ("label", "probability", "probabilities")
+
+    def targets(self, examples: Examples, *, numbers: bool = False) -> np.ndarray:
+        """Return class numbers (N,)."""
+        return class_ids(examples, self.names, numbers=numbers)
+
+    def check(self, targets: Tensor) -> None:
+        """Raise InputError for a class number that is not one of the model's."""
+        if targets.ndim != 1 or int(targets.max()) >= len(self.names):
+            raise InputError(f"a label is not one of the model's {len(self.names)} classes")
+
+    def weights(self, targets: Tensor, options: LossOptions) -> Tensor:
+        """Return 1 for each class, or for "balanced" N / (C x its count) as scikit-learn."""
+        classes = len(self.names)
+        if options.class_weights == "none":
+            return torch.ones(classes)
+        counts = torch.bincount(targets, minlength=classes)
+        return len(targets) / (classes * counts.clamp(min=1).float())
+
+    def loss(
+        self, logits: Tensor, targets: Tensor, weights: Tensor, options: LossOptions
+    ) -> Tensor:
+        """Return the weighted cross-entropy, summed."""
+        smoothing = options.label_smoothing
+        return F.cross_entropy(
+            logits, targets, weight=weights, label_smoothing=smoothing, reduction="sum"
+        )
+
+    def total_weight(self, targets: Tensor, weights: Tensor) -> Tensor:
+        """Return the sum of the labels' weights, as PyTorch's mean divides by."""
+        return weights[targets].sum()
+
+    def constant(self, targets: Tensor, weights: Tensor, options: LossOptions) -> Tensor:
+        """Return the logarithms of the classes' frequencies, weighted and smoothed as the loss."""
+        counts, smoothing = torch.bincount(targets, minlength=len(weights)), options.label_smoothing
+        smoothed = counts * (1 - smoothing) + len(targets) * smoothing / len(weights)
+        return (smoothed * weights).clamp(min=1e-6).log()  # a class may have no text
+
+    def score(self, logits: Tensor, targets: Tensor) -> Scores:
+        """Return accuracy, F1 and loss."""
+        return score(logits, targets, self.names)
+
+    def report(self, logits: Tensor, targets: Tensor) -> str:
+        """Return scikit-learn's classification report and the confusion matrix.
+
+        For three or more classes that are numbers, it has the mean distance of predictions too.
+        """
+        text = report(logits, targets, self.names)
+        if len(self.names) > 2 and all(re.fullmatch(r"-?\d{1,9}", name) for name in self.names):
+            values = torch.tensor([int(name) for name in self.names])
+            distance = mean_class_distance(values[logits.argmax(dim=1)], values[targets])
+            text += f"mean distance from the true number: {distance:.3f}\n"
+        return text
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return probabilities (N, C) that sum to 1."""
+        return torch.softmax(logits, dim=1)
+
+    def predict(self, logits: Tensor) -> list[str]:
+        """Return the most probable class of each row."""
+        return [self.names[number] for number in logits.argmax(dim=1)]
+
+    def labels(self, targets: Tensor) -> list[str]:
+        """Return the class of each row."""
+        return [self.names[number] for number in targets.tolist()]
+
+    def records(self, logits: Tensor) -> list[dict[str, Any]]:
+        """Return the class, its probability, and the probability of each class."""
+        records = []
+        for row in self.probabilities(logits).tolist():
+            label = self.names[max(range(len(row)), key=row.__getitem__)]
+            rounded = {name: round(p, 6) for name, p in zip(self.names, row, strict=True)}
+            probability = rounded[label]
+            records.append({"label": label, "probability": probability, "probabilities": rounded})
+        return records
