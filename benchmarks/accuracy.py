@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minibert.checkpoint.config_file import read_encoder_config
+from minibert.checkpoint.config_file import read_encoder_config, read_head_config
 from minibert.checkpoint.load import load_classifier
 from minibert.commands.options import Parser, RunOptions, Settings, add_options
 from minibert.commands.process import run_command
@@ -109,7 +109,8 @@ def test_accuracy(
     compute = choose_compute(settings.run.device, settings.run.precision)
     torch.manual_seed(settings.training.seed)
     config = read_encoder_config(folder)
-    head = choose_head(folder, config, splits.train, settings.run, tokenized.max_length)
+    stored = read_head_config(folder)
+    head = choose_head(stored, config, splits.train, settings.run, tokenized.max_length)
     model: Any = load_classifier(folder, head).model
     datasets = build_datasets(tokenized, splits, task_of(head).targets, config)
     if encoder == "transformers":

@@ -34,7 +34,9 @@ def test_numbers_that_float32_cannot_tell_apart_are_refused():
     labels = [(1.7e9 + 0.5 * i,) for i in range(9)]
     with pytest.raises(InputError, match=r"float32 has too few digits .* subtract a constant"):
         number_rows(examples(labels, "regression"), ("stars",))
-    assert number_rows(examples([(2.5,)] * 3, "regression"), ("stars",)).tolist() == [[2.5]] * 3
+    for constant in (2.5, 0.1):  # float32 rounds 0.1, but there is nothing to tell apart
+        found = number_rows(examples([(constant,)] * 3, "regression"), ("stars",))
+        assert found.tolist() == pytest.approx(np.full((3, 1), constant))
 
 
 def test_a_class_without_a_label_column_is_refused():

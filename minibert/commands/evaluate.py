@@ -64,9 +64,8 @@ def read_examples(
             raise InputError(f"{folder}: has no test split; give --data")
         pair = "pair" if "pair" in next(iter(read_rows(file))).fields else None
         columns = Columns("text", pair, "label")
-        return load_examples(
-            [file], labels=LabelFormat(task), default=columns
-        ), "the run's test split"
+        examples = load_examples([file], labels=LabelFormat(task), default=columns)
+        return examples, "the run's test split"
     files = find_data(data)
     split = "test" if files.test else "validation" if files.validation else "train"
     options = DataOptions(data, **arguments.reading)

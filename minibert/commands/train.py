@@ -1,7 +1,6 @@
 """The story of a run: from a pretrained encoder and labelled texts to a classifier in a folder."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,7 +52,7 @@ def main(arguments: TrainArguments) -> None:
 
     # The classifier, and the datasets for its classes
     torch.manual_seed(settings.training.seed)
-    head = choose_head(folder, config, splits.train, settings.run, tokenized.max_length)
+    head = choose_head(stored, config, splits.train, settings.run, tokenized.max_length)
     check_options(task_of(head), settings)
     classifier = TextClassifier(load_classifier(folder, head), tokenizer)
     datasets = build_datasets(tokenized, splits, classifier.task.targets, config)
@@ -74,11 +73,14 @@ def main(arguments: TrainArguments) -> None:
 
 
 def choose_head(
-    folder: Path, config: EncoderConfig, train: Examples, options: RunOptions, max_length: int
+    stored: HeadConfig | None,
+    config: EncoderConfig,
+    train: Examples,
+    options: RunOptions,
+    max_length: int,
 ) -> HeadConfig:
-    """Return the head to train. If the checkpoint has the same classes, their order is kept."""
+    """Return the head to train. If the checkpoint's has the same classes, their order is kept."""
     names = output_names(train)
-    stored = read_head_config(folder)
     if stored and same_outputs(stored, names, train.task):
         names = stored.labels
     default = FAMILIES[config.family].native_pooling if options.head == "native" else "cls"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -32,6 +33,8 @@ class MultiLabelScores:
     interval: tuple[float, float]
     loss: float
     per_class: dict[str, dict[str, float | None]]
+
+    predicted_classes: ClassVar[None] = None
 
     def figure(self, name: str) -> float:
         """Return micro-f1, macro-f1, map or (negated) loss: higher is better."""

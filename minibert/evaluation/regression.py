@@ -7,6 +7,7 @@ second to every start.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -40,6 +41,7 @@ class RegressionScores:
     loss: float
     per_output: dict[str, OutputScores]
     mean: OutputScores
+    predicted_classes: ClassVar[None] = None
 
     def figure(self, name: str) -> float:
         """Return pearson, spearman, r2 or (negated) mae, rmse or loss: higher is better.

@@ -63,7 +63,9 @@ def as_labels(values: Iterable[Any], head: HeadConfig) -> Sequence[Label]:
 
 def _is_row_of_flags(cell: Any, head: HeadConfig) -> bool:
     """Return whether a list may be meant as a row of 0 and 1, one for each class."""
-    return isinstance(cell, list) and len(cell) == len(head.labels) and set(cell) <= {0, 1}
+    if not isinstance(cell, list) or len(cell) != len(head.labels):
+        return False
+    return all(isinstance(x, int | float) and x in (0, 1) for x in cell)
 
 
 def as_list(values: Any, name: str) -> list[Any]:

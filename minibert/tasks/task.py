@@ -40,6 +40,11 @@ class Scores(Protocol):
         """The mean loss."""
         ...
 
+    @property
+    def predicted_classes(self) -> int | None:
+        """How many classes are predicted for any text; None if a text has not one class."""
+        ...
+
     def figure(self, name: str) -> float:
         """Return a figure, negated if lower is better; minus infinity if it is undefined."""
         ...
@@ -62,7 +67,6 @@ class Task(ABC):
 
     def __init__(self, head: HeadConfig) -> None:
         self.names = head.labels
-        self.thresholds = head.thresholds
 
     @abstractmethod
     def targets(self, examples: Examples, *, numbers: bool = False) -> np.ndarray:

@@ -95,7 +95,7 @@ class TrainState:
                 validation=figures_of(scores, self.task.figures),
                 seconds=round(self.epoch_seconds, 3),
                 texts_per_second=round(self.texts / self.epoch_seconds, 1),
-                predicted_classes=getattr(scores, "predicted_classes", None),
+                predicted_classes=scores.predicted_classes,
                 gradient_norm=gradient_norm,
                 clipped_steps=clipped_steps,
             )
