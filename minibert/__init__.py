@@ -29,6 +29,7 @@ _MODULES = {
     "Callback": "training.callback",
     "TrainResult": "training.state",
     "TrainingOptions": "training.options",
+    "LongTexts": "model.config",
     "ProgressBar": "training.progress",
     "load_encoder": "inference.text_classifier",
     "Encoder": "model.encoder",
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from minibert.inference.predictor import load as load
     from minibert.inference.text_classifier import TextClassifier as TextClassifier
     from minibert.inference.text_classifier import load_encoder as load_encoder
+    from minibert.model.config import LongTexts as LongTexts
     from minibert.model.encoder import Encoder as Encoder
     from minibert.training.callback import Callback as Callback
     from minibert.training.loop import fit as fit

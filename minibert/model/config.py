@@ -58,7 +58,12 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class LongTexts:
-    """What happens to texts with more tokens than a head's `max_length`."""
+    """What happens to texts with more tokens than a head's `max_length`.
+
+    Example:
+        >>> LongTexts("windows", stride=64).is_valid
+        True
+    """
 
     how: str = "cut"  # one of LONG_TEXTS
     stride: int | None = None  # tokens from one window to the next; None: half a window
