@@ -134,18 +134,18 @@ def fit_head(model: Classifier, prepared: Prepared, seed: int) -> tuple[float, i
         raise InputError(f"the class {name!r} has no training text; it needs one or more")
     if not np.isfinite(x).all():
         raise InputError("the encoder's features are not finite; use --precision fp32")
-    # One scale for all features: where one hardly varies, its rounding errors stay small.
+    # One scale for all: a scale each would blow up the rounding errors of those that hardly vary.
     mean = x.mean(axis=0)
-    scale = float(np.sqrt(np.square(x - mean).mean())) or 1.0
+    scale = max(float(np.sqrt(np.square(x - mean).mean())), 1e-6)
     weights = prepared.weights.double().cpu().numpy()
     regression, folds = fit_regression((x - mean) / scale, labels, weights, seed=seed)
-    weight, bias = regression.coef_ / scale, regression.intercept_
-    bias = bias - weight @ mean
-    if len(weight) == 1:  # two classes: one logit, of the second class against 0
+    weight = regression.coef_ / scale
+    bias = regression.intercept_ - weight @ mean
+    if len(weight) == 1:  # two classes have one logit: that of the first is 0
         weight, bias = np.vstack([0 * weight, weight]), np.append(0.0, bias)
     with torch.no_grad():
-        model.head.out.weight.copy_(torch.from_numpy(weight))
-        model.head.out.bias.copy_(torch.from_numpy(bias))
+        model.head.out.weight.copy_(torch.from_numpy(weight).float())
+        model.head.out.bias.copy_(torch.from_numpy(bias).float())
     return regression.C, folds
 
 
