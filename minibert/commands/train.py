@@ -66,8 +66,8 @@ def main(arguments: TrainArguments) -> None:
     with session.open(classifier, splits, folder) as run:
         tokenizer.save(run.folder.path, wordpiece_class=FAMILIES[config.family].wordpiece_class)
         write_config(run.folder.path, config, head)
-        train_it = train_logistic if settings.run.head == "logistic" else train
-        training = train_it(classifier, datasets, settings.training, compute, run)
+        train_model = train_logistic if settings.run.head == "logistic" else train
+        training = train_model(classifier, datasets, settings.training, compute, run)
         best = TextClassifier(load_classifier(run.folder.path), tokenizer)
         if head.task == "multi-label":
             how = settings.run.thresholds
