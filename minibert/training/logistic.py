@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
 USED = ("batch_size", "class_weights", "freeze", "seed")  # of TrainingOptions
-FEW = 50  # training texts per class; docs/figures.md shows where fine-tuning becomes better
+FEW = 50  # mean of the training texts per class
 FOLDS = 5
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)  # of C, for features with a mean square of 1
 FIXED = 1.0  # C where a class has too few texts for two folds
@@ -113,13 +113,16 @@ def check_logistic(head: HeadConfig, options: TrainingOptions) -> None:
 
 
 def suggest_logistic(head: HeadConfig, targets: Tensor) -> list[str]:
-    """Return a line for a user who fine-tunes on few texts per class; none if there are more."""
+    """Return a line for a user who fine-tunes on few texts per class, else none.
+
+    One rare class among large ones is not meant: the mean counts.
+    """
     per_class = len(targets) / len(head.labels)
     if head.task != "single-label" or per_class >= FEW:
         return []
     return [
-        f"advice: with {per_class:.0f} training texts per class, --head logistic is often as good "
-        "and takes seconds (docs/figures.md has figures)"
+        f"advice: {per_class:.0f} training texts per class are few for fine-tuning; compare "
+        "--head logistic, which takes seconds (docs/figures.md has figures)"
     ]
 
 
