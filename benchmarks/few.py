@@ -75,13 +75,15 @@ def main(argv: Sequence[str]) -> None:
         measured = [Measured(**json.loads(x)) for x in flags.cells.read_text().splitlines()]
     done = {Cell(x.data, x.rows, x.seed, x.method) for x in measured}
     splits = {name: read(flags.data / name, *files) for name, files in FILES.items()}
-    for cell in cells({name: train for name, (train, _) in splits.items()}):
-        if cell not in done:
-            measured.append(measure(cell, *splits[cell.data]))
-            lines = (json.dumps(asdict(x)) + "\n" for x in measured)
-            write_text(flags.cells, "".join(lines))
-            print(measured[-1], file=sys.stderr, flush=True)
-    print(table(measured))
+    try:
+        for cell in cells({name: train for name, (train, _) in splits.items()}):
+            if cell not in done:
+                measured.append(measure(cell, *splits[cell.data]))
+                lines = (json.dumps(asdict(x)) + "\n" for x in measured)
+                write_text(flags.cells, "".join(lines))
+                print(measured[-1], file=sys.stderr, flush=True)
+    finally:  # Ctrl-C shows what is measured
+        print(table(measured))
 
 
 def read(folder: Path, train: str, test: str) -> tuple[Examples, Examples]:
