@@ -121,8 +121,8 @@ def suggest_logistic(head: HeadConfig, targets: Tensor) -> list[str]:
     if head.task != "single-label" or per_class >= FEW:
         return []
     return [
-        f"advice: {per_class:.0f} training texts per class are few for fine-tuning; compare "
-        "--head logistic, which takes seconds (docs/figures.md has figures)"
+        f"advice: with {per_class:.0f} training texts per class, try --head logistic, which takes "
+        "seconds, or more --epochs (docs/figures.md has figures)"
     ]
 
 
