@@ -26,6 +26,7 @@ _MODULES = {
     "Predictor": "inference.predictor",
     "TextClassifier": "inference.text_classifier",
     "fit": "training.loop",
+    "fit_logistic": "training.logistic",
     "Callback": "training.callback",
     "TrainResult": "training.state",
     "TrainingOptions": "training.options",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from minibert.model.config import LongTexts as LongTexts
     from minibert.model.encoder import Encoder as Encoder
     from minibert.training.callback import Callback as Callback
+    from minibert.training.logistic import fit_logistic as fit_logistic
     from minibert.training.loop import fit as fit
     from minibert.training.options import TrainingOptions as TrainingOptions
     from minibert.training.progress import ProgressBar as ProgressBar
