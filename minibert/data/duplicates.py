@@ -4,6 +4,7 @@ Two texts are equal here if they differ in case, spaces and punctuation only.
 """
 
 import hashlib
+import itertools
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ import numpy as np
 from minibert.data import minhash
 from minibert.data.examples import Examples
 from minibert.data.labels import Label
-from minibert.errors import printable
 
 LISTED = 20  # of the rows that are counted, those that are named
 IGNORED = ("P", "Z", "Cc", "Cf")  # Unicode's punctuation, spaces, controls and format characters
@@ -34,10 +34,10 @@ class Repeat:
     def __str__(self) -> str:
         labels = ""
         if self.label != self.other_label:
-            names = (printable(_written(label), 40) for label in (self.label, self.other_label))
-            labels = " (labels {} and {})".format(*names)
-        places = f"{printable(self.place)} = {printable(self.other)}"
-        return f"{places}{labels}: {printable(self.text, 60)!r}"
+            labels = f" (labels {_written(self.label)} and {_written(self.other_label)})"
+        file, comma, line = self.other.rpartition(", ")
+        other = line if self.place.startswith(file + comma) else self.other
+        return f"{self.place} and {other}{labels}: {self.text[:60]!r}"
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,17 @@ class TextIndex:
     def repeats(self) -> Repeats:
         """Return the rows whose text an earlier row has."""
         repeated = np.flatnonzero(self.earliest != np.arange(len(self.keys)))
-        return _repeats(self, repeated, self, self.earliest[repeated])
+        texts = _as_written(self.examples)
+        identical = len(texts) - len(set(texts))
+        return _repeats(self, repeated, self, self.earliest[repeated], identical)
 
     def repeats_of(self, other: "TextIndex") -> Repeats:
         """Return the rows whose text another split has."""
         partners = first_rows(self.keys, other.keys)
         found = np.flatnonzero(partners >= 0)
-        return _repeats(self, found, other, partners[found])
+        known = set(_as_written(other.examples))
+        identical = sum(text in known for text in _as_written(self.examples))
+        return _repeats(self, found, other, partners[found], identical)
 
     def near_repeats(self) -> Repeats:
         """Return the rows whose text is nearly equal to another row's; equal texts count once."""
@@ -126,27 +130,24 @@ def first_rows(keys: np.ndarray, among: np.ndarray) -> np.ndarray:
     return np.where(values[places] == keys, first[places], -1)
 
 
-def _repeats(one: TextIndex, rows: np.ndarray, other: TextIndex, partners: np.ndarray) -> Repeats:
+def _repeats(
+    one: TextIndex, rows: np.ndarray, other: TextIndex, partners: np.ndarray, identical: int = 0
+) -> Repeats:
     """Count rows that repeat their partners, and name the first ones."""
     pairs = list(zip(rows.tolist(), partners.tolist(), strict=True))
     mine, theirs = one.examples, other.examples
     contradicting = [(i, j) for i, j in pairs if _meaning(mine, i) != _meaning(theirs, j)]
 
     def named(chosen: list[tuple[int, int]]) -> tuple[Repeat, ...]:
+        once = ((i, j) for i, j in chosen if one is not other or j < i)  # near ones are there twice
         return tuple(
             Repeat(
                 mine.places[i], theirs.places[j], mine.texts[i], mine.labels[i], theirs.labels[j]
             )
-            for i, j in chosen[:LISTED]
+            for i, j in itertools.islice(once, LISTED)
         )
 
-    return Repeats(
-        len(pairs),
-        sum(_written_texts(mine, i) == _written_texts(theirs, j) for i, j in pairs),
-        len(contradicting),
-        named(pairs),
-        named(contradicting),
-    )
+    return Repeats(len(pairs), identical, len(contradicting), named(pairs), named(contradicting))
 
 
 def _meaning(examples: Examples, row: int) -> Any:
@@ -157,8 +158,11 @@ def _meaning(examples: Examples, row: int) -> Any:
     return frozenset(label) if examples.task == "multi-label" else label
 
 
-def _written_texts(examples: Examples, row: int) -> tuple[str, str | None]:
-    return examples.texts[row], None if examples.pairs is None else examples.pairs[row]
+def _as_written(examples: Examples) -> list[Any]:
+    """Return the texts, or pairs of texts, as they are."""
+    if examples.pairs is None:
+        return examples.texts
+    return list(zip(examples.texts, examples.pairs, strict=True))
 
 
 def _written(label: Label) -> str:

@@ -14,8 +14,8 @@ from minibert.errors import printable
 SHORT = 3  # characters without spaces and punctuation; texts with fewer are counted
 FEW = 10  # training rows; classes with fewer are named
 SHOWN = 3  # rows that are printed of each finding
-EQUAL = "up to case, spaces and punctuation"
-LEAKS = "scores on them do not measure generalization"
+EQUAL = "(up to case, spaces and punctuation)"
+NEAR = f"(similarity {SIMILAR} or more)"
 
 
 @dataclass(frozen=True)
@@ -50,27 +50,26 @@ class SplitReport:
 
     def lines(self, name: str) -> Iterator[str]:
         """Yield what a report prints, one fact per line."""
-        yield f"{name}: {self.rows:,} texts ({self._labels()}) from {printable(self.source)}"
         full = self.near_repeats is not None
+        yield f"{name}: {self.rows:,} texts ({self._labels()}) from {printable(self.source)}"
         if self.bad.count:
-            kinds = _counted(self.bad_kinds)
-            what = "cannot be used; --bad-rows drop drops them" if full else "are bad and dropped"
-            yield f"  {self.bad.count:,} more rows {what} ({kinds})"
+            what = "rows that cannot be used, see --bad-rows" if full else "dropped bad rows"
+            yield f"  {what}: {self.bad.count:,} ({_counted(self.bad_kinds)})"
             yield from _shown(self.bad.first)
         if self.absent_classes:
-            yield f"  no text of the classes {_names(self.absent_classes)}"
+            yield f"  no text of {_names(self.absent_classes)}"
         if self.short.count and full:
-            yield f"  {self.short.count:,} have under {SHORT} characters"
+            yield f"  under {SHORT} characters: {self.short.count:,}"
             yield from _shown(self.short.first)
         if self.wrong_encoding.count:
-            yield f"  {self.wrong_encoding.count:,} look wrongly encoded; check --encoding"
+            yield f"  likely wrong encoding: {self.wrong_encoding.count:,}; see --encoding"
             yield from _shown(self.wrong_encoding.first)
-        yield from _repeats(self.repeats, f"repeat an earlier text {EQUAL}", full)
-        yield from _repeats(
-            self.near_repeats, f"nearly repeat another text (similarity over {SIMILAR})", full
-        )
-        yield from _repeats(self.leaks, f"are also in the training split {EQUAL}; {LEAKS}", full)
-        yield from _repeats(self.near_leaks, "more are nearly in the training split", full)
+        yield from _repeats(self.repeats, f"repeat an earlier text {EQUAL}")
+        yield from _repeats(self.near_repeats, f"nearly repeat another text {NEAR}")
+        yield from _repeats(self.leaks, f"also in the training split {EQUAL}")
+        if self.leaks and self.leaks.count:
+            yield "    scores on them do not measure generalization; see --leaks"
+        yield from _repeats(self.near_leaks, f"nearly in the training split {NEAR}")
 
     def _labels(self) -> str:
         """Return the counts of the commonest classes, or the range of the numbers."""
@@ -125,31 +124,30 @@ class DataReport:
         for name, split in self.splits.items():
             yield from split.lines(name)
             if name == "train" and self.leaks_dropped:
-                yield f"  {self.leaks_dropped:,} more are dropped: other splits have them (--leaks)"
-            if name == "test" and self.validation_in_test:
-                yield from _repeats(self.validation_in_test, "are also in validation", True)
+                yield f"  dropped, as --leaks says: {self.leaks_dropped:,} that another split has"
+            if name == "test":
+                yield from _repeats(
+                    self.validation_in_test, f"also in the validation split {EQUAL}"
+                )
         if "test" not in self.splits:
             yield "test: none; give --test (with a validation file, no test split is split off)"
         for name, tokens in (self.tokens or {}).items():
             yield from tokens.lines(name)
 
 
-def _repeats(found: Repeats | None, what: str, full: bool) -> Iterator[str]:
-    """Yield the lines of repeated texts; those with two labels are shown before others."""
+def _repeats(found: Repeats | None, what: str) -> Iterator[str]:
+    """Yield the lines of repeated texts; those with two labels are shown first."""
     if found is None or not found.count:
         return
-    exactly = f" ({found.identical:,} exactly)" if 0 < found.identical < found.count else ""
-    yield f"  {found.count:,} {what}{exactly}"
-    if full:
-        yield from _shown(map(str, found.first))
-    if found.contradicting:
-        yield f"    {found.contradicting:,} of them have another label there"
-        yield from _shown(map(str, found.first_contradicting), count=SHOWN if full else 1)
+    parts = {"exactly": found.identical, "with another label": found.contradicting}
+    of_them = ", ".join(f"{count:,} {part}" for part, count in parts.items() if count)
+    yield f"  {what}: {found.count:,}{f' ({of_them})' if of_them else ''}"
+    yield from _shown(dict.fromkeys(map(str, (*found.first_contradicting, *found.first))))
 
 
-def _shown(places: Iterable[str], count: int = SHOWN) -> Iterator[str]:
-    for place in list(places)[:count]:
-        yield f"      {printable(place, 300)}"
+def _shown(places: Iterable[str]) -> Iterator[str]:
+    for place in list(places)[:SHOWN]:
+        yield f"    {printable(place, 300)}"
 
 
 def _counted(counts: dict[str, int], most: int = 8) -> str:

@@ -70,7 +70,8 @@ def read_splits(options: DataOptions, *, model_task: str | None = None) -> Split
         train, validation = split_examples(train, options.split[:2], seed=options.split_seed)
         splits = Splits(train, validation, test)
     else:
-        splits = Splits(*split_examples(train, options.split, seed=options.split_seed))
+        train, validation, test = split_examples(train, options.split, seed=options.split_seed)
+        splits = Splits(train, validation, test)
     return splits if options.leaks == "keep" else without_leaks(splits, options.leaks)
 
 

@@ -26,8 +26,9 @@ class Cut:
     tokens: float
 
     def __str__(self) -> str:
-        lost = f"cuts {self.texts:.1%} of the texts and loses {self.tokens:.1%} of the tokens"
-        return f"--max-length {self.max_length} {lost}"
+        texts, tokens = _percent(self.texts), _percent(self.tokens)
+        what = f"cuts {texts} of the texts and loses {tokens} of the tokens"
+        return f"--max-length {self.max_length} {what if self.texts else 'cuts no text'}"
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,8 @@ class TokenReport:
         needed = sum(cut.texts > 0 for cut in self.cuts) + 1  # the first one that cuts nothing
         yield from (f"  {cut}" for cut in self.cuts[:needed])
         if self.unknown:
-            yield (
-                f"  {self.unknown:,} ({self.unknown / self.tokens:.2%}) are unknown to the model's "
-                f"vocabulary: {_counted(self.unknown_scripts)}"
-            )
+            share, scripts = _percent(self.unknown / self.tokens), _counted(self.unknown_scripts)
+            yield f"  unknown to the model's vocabulary: {self.unknown:,}, {share} ({scripts})"
             yield f"    the commonest: {_counted(self.unknown_words)}"
 
 
@@ -89,8 +88,8 @@ def _encoded(
     for start in range(0, len(examples), BLOCK):
         texts = examples.texts[start : start + BLOCK]
         pairs = examples.pairs and examples.pairs[start : start + BLOCK]
-        both = list(zip(texts, pairs, strict=True)) if pairs else [(text,) for text in texts]
-        yield both, tokenizer.encode(texts, pairs)
+        columns = (texts, pairs) if pairs else (texts,)
+        yield list(zip(*columns, strict=True)), tokenizer.encode(texts, pairs)
 
 
 def _count_unknown(rows: Sequence[TokenIds], tokenizer: Tokenizer) -> int:
@@ -117,6 +116,10 @@ def _summary(
         dict(scripts.most_common()),
         dict(words.most_common(10)),
     )
+
+
+def _percent(fraction: float) -> str:
+    return f"{fraction:.1%}" if fraction >= 0.001 else "under 0.1%"
 
 
 def _counted(counts: dict[str, int]) -> str:
