@@ -106,7 +106,8 @@ def normalize(text: str) -> str:
     Symbols such as emoji stay. Case and compatibility forms fold as in Unicode's definition D146.
     """
     folded = text.lower() if text.isascii() else _fold(text)
-    return folded.translate(_kept()) or "".join(folded.split())
+    kept = folded.translate(_kept()) or "".join(folded.split())
+    return kept if kept.isascii() else unicodedata.normalize("NFKD", kept)  # puts marks in order
 
 
 def normalized_texts(examples: Examples, rows: Sequence[int] | np.ndarray) -> Iterator[str]:
@@ -170,8 +171,8 @@ def _written(label: Label) -> str:
 
 
 def _fold(text: str) -> str:
-    folded = unicodedata.normalize("NFD", text).casefold()
-    return unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", folded).casefold())
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFD", text).casefold())
+    return unicodedata.normalize("NFKD", folded.casefold())
 
 
 class _Kept(dict[int, int | None]):
