@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections import Counter
 
 # UTF-8 that was read as Windows-1252 or Latin-1 shows its lead bytes C2 and C3 (accented letters),
 # E2 80 (quotes, dashes), F0 9F (emoji), D0 and D1 (Cyrillic) as letters, here with their followers.
@@ -26,3 +27,11 @@ def script(word: str) -> str:
     letter = next(filter(str.isalpha, word), None)
     name = "symbols" if letter is None else unicodedata.name(letter, "other").partition(" ")[0]
     return name if name in ("CJK", "symbols") else name.capitalize()
+
+
+def main_script(text: str) -> str:
+    """Return the script of most letters of a text; of a long one, of its first 50 characters."""
+    if text.isascii():
+        return "Latin"
+    found = Counter(script(letter) for letter in text[:50] if letter.isalpha())
+    return found.most_common(1)[0][0] if found else "symbols"

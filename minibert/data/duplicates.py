@@ -37,7 +37,8 @@ class Repeat:
             labels = f" (labels {_written(self.label)} and {_written(self.other_label)})"
         file, comma, line = self.other.rpartition(", ")
         other = line if self.place.startswith(file + comma) else self.other
-        return f"{self.place} and {other}{labels}: {self.text[:60]!r}"
+        text = self.text if len(self.text) <= 60 else f"{self.text[:57]}..."
+        return f"{self.place} and {other}{labels}: {text!r}"
 
 
 @dataclass(frozen=True)

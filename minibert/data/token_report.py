@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minibert.data.batches import TokenIds
-from minibert.data.characters import script
+from minibert.data.characters import main_script, script
 from minibert.data.examples import Examples
 from minibert.data.tokenizer import Tokenizer
 from minibert.errors import printable
@@ -15,6 +15,8 @@ from minibert.errors import printable
 CANDIDATES = (64, 128, 256, 512)  # values of --max-length
 BLOCK = 10_000  # texts that are tokenized at once
 MANY_UNKNOWN = 0.01  # of the tokens: from here on, each run says it
+SPELLED = 2.0  # characters per token; with fewer, the tokenizer spells words letter by letter
+IDEOGRAPHIC = ("CJK", "Hiragana", "Katakana")  # in these scripts few characters make a word
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,21 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Script:
+    """The texts of which most letters are of one script."""
+
+    texts: int
+    characters_per_token: float
+
+
+@dataclass(frozen=True)
 class TokenReport:
     """The tokens of one split, special tokens included."""
 
     tokens: int
     quantiles: dict[str, int]  # of the tokens per text
     cuts: tuple[Cut, ...]  # for the candidates up to the model's positions, and for these
+    scripts: dict[str, Script]
     unknown: int
     unknown_scripts: dict[str, int]  # unknown words and characters by script
     unknown_words: dict[str, int]  # the commonest ones
@@ -48,6 +59,13 @@ class TokenReport:
         yield f"tokens of {name}: {self.tokens:,}; per text: {lengths}"
         needed = sum(cut.texts > 0 for cut in self.cuts) + 1  # the first one that cuts nothing
         yield from (f"  {cut}" for cut in self.cuts[:needed])
+        for writing, found in self.scripts.items():
+            ratio = found.characters_per_token
+            if ratio < SPELLED and writing not in IDEOGRAPHIC:
+                yield (
+                    f"  the model's vocabulary has few words in {writing} script: {ratio:.1f} "
+                    f"characters per token in {found.texts:,} texts"
+                )
         if self.unknown:
             share, scripts = _percent(self.unknown / self.tokens), _counted(self.unknown_scripts)
             yield f"  unknown to the model's vocabulary: {self.unknown:,}, {share} ({scripts})"
@@ -56,27 +74,43 @@ class TokenReport:
 
 def report_tokens(examples: Examples, tokenizer: Tokenizer) -> TokenReport:
     """Tokenize a split, a block of texts at a time, and count."""
-    lengths, unknown = [], 0
-    scripts: Counter[str] = Counter()
-    words: Counter[str] = Counter()
+    special = len(tokenizer.encode([""], examples.pairs and [""])[0])
+    lengths = []
+    texts_in, characters_in, tokens_in = Counter[str](), Counter[str](), Counter[str]()
+    unknown_scripts, unknown_words = Counter[str](), Counter[str]()
     for texts, rows in _encoded(examples, tokenizer):
         lengths.append(np.array([len(row) for row in rows]))
-        found = [_count_unknown([row], tokenizer) for row in rows]
-        unknown += sum(found)
-        lacking = [text for text, count in zip(texts, found, strict=True) if count]
-        parts = tokenizer.unknown_parts([part for text in lacking for part in text])
-        scripts.update(map(script, parts))
-        words.update(parts)
-    return _summary(np.concatenate(lengths), tokenizer.config.max_tokens, unknown, scripts, words)
+        for text, length in zip(texts, lengths[-1].tolist(), strict=True):
+            writing = main_script("".join(text))
+            texts_in[writing] += 1
+            characters_in[writing] += sum(len(part) - part.count(" ") for part in text)
+            tokens_in[writing] += length - special
+        lacking = np.flatnonzero(_unknown_per_row(rows, tokenizer))
+        parts = tokenizer.unknown_parts([part for row in lacking for part in texts[row]])
+        unknown_scripts.update(map(script, parts))
+        unknown_words.update(parts)
+    quantiles, cuts = _lengths(np.concatenate(lengths), tokenizer.config.max_tokens)
+    return TokenReport(
+        sum(map(int, map(np.sum, lengths))),
+        quantiles,
+        cuts,
+        {
+            writing: Script(count, characters_in[writing] / max(1, tokens_in[writing]))
+            for writing, count in texts_in.most_common()
+        },
+        unknown_words.total(),
+        dict(unknown_scripts.most_common()),
+        dict(unknown_words.most_common(10)),
+    )
 
 
 def unknown_warning(rows: Sequence[TokenIds], tokenizer: Tokenizer) -> list[str]:
     """Return a line if the vocabulary lacks many of the words of these texts."""
-    tokens, unknown = sum(map(len, rows)), _count_unknown(rows, tokenizer)
-    if unknown < MANY_UNKNOWN * tokens:
+    share = _unknown_per_row(rows, tokenizer).sum() / sum(map(len, rows))
+    if share < MANY_UNKNOWN:
         return []
     return [
-        f"  {unknown / tokens:.1%} of the training tokens are unknown to the model's vocabulary; "
+        f"  {_percent(share)} of the training tokens are unknown to the model's vocabulary; "
         "python train.py --check-data says which"
     ]
 
@@ -84,7 +118,7 @@ def unknown_warning(rows: Sequence[TokenIds], tokenizer: Tokenizer) -> list[str]
 def _encoded(
     examples: Examples, tokenizer: Tokenizer
 ) -> Iterator[tuple[list[tuple[str, ...]], list[TokenIds]]]:
-    """Yield blocks of texts (or pairs) and their token ids."""
+    """Yield blocks of texts, each a tuple of one or two, and their token ids."""
     for start in range(0, len(examples), BLOCK):
         texts = examples.texts[start : start + BLOCK]
         pairs = examples.pairs and examples.pairs[start : start + BLOCK]
@@ -92,30 +126,22 @@ def _encoded(
         yield list(zip(*columns, strict=True)), tokenizer.encode(texts, pairs)
 
 
-def _count_unknown(rows: Sequence[TokenIds], tokenizer: Tokenizer) -> int:
-    number = tokenizer.unknown_id
-    return 0 if number is None else sum(int((row.ids == number).sum()) for row in rows)
+def _unknown_per_row(rows: Sequence[TokenIds], tokenizer: Tokenizer) -> np.ndarray:
+    """Return the number of unknown tokens of each text: int64 (N,)."""
+    unknown = np.concatenate([row.ids for row in rows]) == tokenizer.unknown_id
+    lengths = np.array([len(row) for row in rows])  # none is 0: each has special tokens
+    return np.asarray(np.add.reduceat(unknown, np.cumsum(lengths) - lengths, dtype=np.int64))
 
 
-def _summary(
-    lengths: np.ndarray, positions: int, unknown: int, scripts: Counter[str], words: Counter[str]
-) -> TokenReport:
-    total = int(lengths.sum())
-    quantiles = np.quantile(lengths, (0.5, 0.95, 0.99, 1), method="higher").tolist()
-    cuts = (
-        Cut(size, float((lengths > size).mean()), float((lengths - size).clip(0).sum() / total))
-        for size in sorted({*CANDIDATES, positions})
-        if size <= positions
-    )
-    names = ("median", "95%", "99%", "longest")
-    return TokenReport(
-        total,
-        dict(zip(names, quantiles, strict=True)),
-        tuple(cuts),
-        unknown,
-        dict(scripts.most_common()),
-        dict(words.most_common(10)),
-    )
+def _lengths(lengths: np.ndarray, positions: int) -> tuple[dict[str, int], tuple[Cut, ...]]:
+    """Return quantiles of the tokens per text, and what each candidate cuts."""
+    names, parts = ("median", "95%", "99%", "longest"), (0.5, 0.95, 0.99, 1)
+    quantiles = np.quantile(lengths, parts, method="higher").tolist()
+    cuts = []
+    for size in sorted({*(size for size in CANDIDATES if size <= positions), positions}):
+        lost = (lengths - size).clip(0)
+        cuts.append(Cut(size, float((lost > 0).mean()), float(lost.sum() / lengths.sum())))
+    return dict(zip(names, quantiles, strict=True)), tuple(cuts)
 
 
 def _percent(fraction: float) -> str:
