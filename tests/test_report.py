@@ -72,7 +72,7 @@ def test_repeats_leaks_and_dropped_rows_are_listed_with_their_places():
         "columns: text 'text'",
         "train: 23 texts (class 0 12, class 1 11) from some.csv",
         "validation: 3 texts (class 0 2, class 1 1) from other.csv",
-        "  dropped bad rows: 1 (is empty 1)",
+        "  dropped 1 bad rows (is empty 1)",
         "    other.csv, line 9: column text: is empty",
         "  repeat an earlier text (up to case, spaces and punctuation): 1 (1 with another label)",
         "    other.csv, line 3 and line 2 (labels class 1 and class 0): 'A new text.'",
@@ -261,6 +261,7 @@ def test_bad_rows_and_leaks_do_not_stop_the_check(tmp_path):
     report = minibert.check_data(options)
     assert report.splits["train"].bad_kinds == {"is empty": 1, "is blank": 1}
     assert report.splits["validation"].leaks.count == 1
+    assert "  2 bad rows need --bad-rows drop (is empty 1, is blank 1)" in str(report)
     assert report.tokens is None
 
 

@@ -53,8 +53,8 @@ class SplitReport:
         full = self.near_repeats is not None
         yield f"{name}: {self.rows:,} texts ({self._labels()}) from {printable(self.source)}"
         if self.bad.count:
-            what = "rows that cannot be used, see --bad-rows" if full else "dropped bad rows"
-            yield f"  {what}: {self.bad.count:,} ({_counted(self.bad_kinds)})"
+            rows, kinds = f"{self.bad.count:,} bad rows", _counted(self.bad_kinds)
+            yield f"  {f'{rows} need --bad-rows drop' if full else f'dropped {rows}'} ({kinds})"
             yield from _shown(self.bad.first)
         if self.absent_classes:
             yield f"  no text of {_names(self.absent_classes)}"
