@@ -118,6 +118,14 @@ def test_small_absent_and_many_classes_are_named():
     assert any(line.startswith("  no text of class 1, class 2") for line in lines)
 
 
+def test_a_class_is_not_absent_if_its_name_or_another_case_is_there():
+    train, validation = examples(12, 11), others("new", "newer")
+    train.labels = ["0"] * 12 + ["1"] * 11
+    train.names = {"0": "class 0", "1": "Class 1"}
+    report = check_splits(Splits(train, validation, None))
+    assert all(split.absent_classes == () for split in report.splits.values())
+
+
 def test_labels_that_differ_in_case_or_spaces_are_named():
     assert similar_classes(["Spam", "ham", "spam", "top up", "topup", "HAM2"]) == [
         *("Spam", "spam", "top up", "topup")

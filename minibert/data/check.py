@@ -41,27 +41,31 @@ def check_data(
 
 def check_splits(splits: Splits, *, near: bool = False) -> DataReport:
     """Report what is in the splits; with `near`, also texts that are nearly in them twice."""
-    train = splits.train
-    indices = {name: TextIndex(split, near=near) for name, split in splits.named().items()}
-    classes = {name: Counter(split.classes()) for name, split in splits.named().items()}
-    known = dict.fromkeys(name for counts in classes.values() for name in counts)
+    train, named = splits.train, splits.named()
+    indices = {name: TextIndex(split, near=near) for name, split in named.items()}
+    # Classes match as in classes.class_ids: by their names, in any case.
+    meant = {
+        name: {split.names.get(label, label).lower(): label for label in split.classes()}
+        for name, split in named.items()
+    }
+    known = {key: label for names in reversed(meant.values()) for key, label in names.items()}
     reports = {}
     for name, index in indices.items():
-        absent = [label for label in known if label not in classes[name]]
+        absent = [label for key, label in known.items() if key not in meant[name]]
         reports[name] = _split_report(index, None if name == "train" else indices["train"], absent)
     in_test = near and splits.test is not None
-    small = {label: classes["train"][label] for label in known if classes["train"][label] < FEW}
+    counts = Counter(train.classes()).most_common()
     return DataReport(
-        train.columns,
-        train.possible_pair,
-        train.task,
-        train.task_reason,
-        reports,
-        splits.leaks_dropped,
-        indices["test"].repeats_of(indices["validation"]) if in_test else None,
-        tuple(similar_classes(known)),
-        dict(sorted(small.items(), key=lambda item: -item[1])),
-        None,
+        columns=train.columns,
+        possible_pair=train.possible_pair,
+        task=train.task,
+        task_reason=train.task_reason,
+        splits=reports,
+        leaks_dropped=splits.leaks_dropped,
+        validation_in_test=indices["test"].repeats_of(indices["validation"]) if in_test else None,
+        similar_classes=tuple(similar_classes(label for label, _ in counts)),
+        small_classes={label: count for label, count in counts if count < FEW},
+        tokens=None,
     )
 
 

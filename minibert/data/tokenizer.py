@@ -130,13 +130,14 @@ class Tokenizer:
 
     def unknown_parts(self, texts: Sequence[str]) -> list[str]:
         """Return the parts of texts, words or characters, that become the unknown token."""
+        unknown = self.unknown_id
         with self.lock:
             encodings = self.backend.encode_batch(list(texts), add_special_tokens=False)
         return [
             text[start:end]
             for text, encoding in zip(texts, encodings, strict=True)
             for number, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
-            if number == self.unknown_id
+            if number == unknown
         ]
 
     def save(self, folder: Path, *, wordpiece_class: str | None = "BertTokenizer") -> None:
