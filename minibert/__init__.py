@@ -32,6 +32,8 @@ _MODULES = {
     "TrainingOptions": "training.options",
     "LongTexts": "model.config",
     "ProgressBar": "training.progress",
+    "check_data": "data.check",
+    "DataOptions": "data.options",
     "load_encoder": "inference.text_classifier",
     "Encoder": "model.encoder",
     "Tokenizer": "data.tokenizer",
@@ -41,6 +43,8 @@ _MODULES = {
 __all__ = list(_MODULES)
 
 if TYPE_CHECKING:
+    from minibert.data.check import check_data as check_data
+    from minibert.data.options import DataOptions as DataOptions
     from minibert.data.tokenizer import Tokenizer as Tokenizer
     from minibert.device import choose_compute as choose_compute
     from minibert.errors import InputError as InputError

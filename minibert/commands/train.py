@@ -13,10 +13,12 @@ from minibert.commands.arguments import TrainArguments
 from minibert.commands.options import RunOptions, Settings
 from minibert.commands.session import RunCallback, Session
 from minibert.data.batches import Dataset
+from minibert.data.check import check_data, check_splits
 from minibert.data.classes import output_names
 from minibert.data.datasets import TokenizedSplits, build_datasets, tokenize_splits
 from minibert.data.examples import Examples
-from minibert.data.splits import Splits, describe_splits, read_splits
+from minibert.data.splits import Splits, read_splits
+from minibert.data.token_report import unknown_warning
 from minibert.data.tokenizer import Tokenizer
 from minibert.data.windows import encoded_rows
 from minibert.device import Compute, cpu_has_bf16, memory_advice
@@ -46,8 +48,12 @@ def main(arguments: TrainArguments) -> None:
     check_layers(settings.training, config.layers)
     tokenizer = Tokenizer.from_folder(folder, config)
     stored = read_head_config(folder)
-    splits = read_splits(settings.data, model_task=stored.task if stored else None)
-    print(describe_splits(splits))
+    model_task = stored.task if stored else None
+    if arguments.check_data:
+        print(check_data(settings.data, tokenizer, model_task=model_task))
+        return
+    splits = read_splits(settings.data, model_task=model_task)
+    print(check_splits(splits))
     tokenized = tokenize_splits(
         *(splits, tokenizer),
         max_length=settings.data.max_length,
@@ -55,7 +61,7 @@ def main(arguments: TrainArguments) -> None:
         long_texts=settings.data.shortening(),
         max_windows=settings.data.max_windows,
     )
-    print(tokenized.report)
+    print(tokenized.report, *unknown_warning(tokenized.texts["train"].rows, tokenizer), sep="\n")
 
     # The classifier, and the datasets for its classes
     torch.manual_seed(settings.training.seed)

@@ -139,6 +139,26 @@ class Tokenizer:
                 rows[number] = row
         return len(long)
 
+    @property
+    def unknown_id(self) -> int | None:
+        """The id of what the vocabulary lacks; None if there is no such id."""
+        token = getattr(self.backend.model, "unk_token", None) or special_token(
+            self.settings, "unk"
+        )
+        return None if token is None else self.backend.token_to_id(token)
+
+    def unknown_parts(self, texts: Sequence[str]) -> list[str]:
+        """Return the parts of texts, words or characters, that become the unknown token."""
+        unknown = self.unknown_id
+        with self.lock:
+            encodings = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        return [
+            text[start:end]
+            for text, encoding in zip(texts, encodings, strict=True)
+            for number, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
+            if number == unknown
+        ]
+
     def save(self, folder: Path, *, wordpiece_class: str | None = "BertTokenizer") -> None:
         """Write the tokenizer's files, with which transformers computes the same ids.
 
