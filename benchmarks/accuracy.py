@@ -113,7 +113,7 @@ def test_accuracy(
     torch.manual_seed(settings.training.seed)
     config = read_encoder_config(folder)
     stored = read_head_config(folder)
-    head = choose_head(stored, config, splits.train, settings.run, tokenized.max_length)
+    head = choose_head(stored, config, splits.train, settings.run, tokenized)
     model: Any = load_classifier(folder, head).model
     datasets = build_datasets(tokenized, splits, task_of(head).targets, config)
     if encoder == "transformers":

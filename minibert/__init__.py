@@ -30,7 +30,10 @@ _MODULES = {
     "Callback": "training.callback",
     "TrainResult": "training.state",
     "TrainingOptions": "training.options",
+    "LongTexts": "model.config",
     "ProgressBar": "training.progress",
+    "check_data": "data.check",
+    "DataOptions": "data.options",
     "load_encoder": "inference.text_classifier",
     "Encoder": "model.encoder",
     "Tokenizer": "data.tokenizer",
@@ -40,6 +43,8 @@ _MODULES = {
 __all__ = list(_MODULES)
 
 if TYPE_CHECKING:
+    from minibert.data.check import check_data as check_data
+    from minibert.data.options import DataOptions as DataOptions
     from minibert.data.tokenizer import Tokenizer as Tokenizer
     from minibert.device import choose_compute as choose_compute
     from minibert.errors import InputError as InputError
@@ -47,6 +52,7 @@ if TYPE_CHECKING:
     from minibert.inference.predictor import load as load
     from minibert.inference.text_classifier import TextClassifier as TextClassifier
     from minibert.inference.text_classifier import load_encoder as load_encoder
+    from minibert.model.config import LongTexts as LongTexts
     from minibert.model.encoder import Encoder as Encoder
     from minibert.training.callback import Callback as Callback
     from minibert.training.logistic import fit_logistic as fit_logistic

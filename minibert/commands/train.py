@@ -12,12 +12,15 @@ from minibert.checkpoint.load import load_classifier
 from minibert.commands.arguments import TrainArguments
 from minibert.commands.options import RunOptions, Settings
 from minibert.commands.session import RunCallback, Session
-from minibert.data.batches import TextDataset
+from minibert.data.batches import Dataset
+from minibert.data.check import check_data, check_splits
 from minibert.data.classes import output_names
-from minibert.data.datasets import build_datasets, tokenize_splits
+from minibert.data.datasets import TokenizedSplits, build_datasets, tokenize_splits
 from minibert.data.examples import Examples
-from minibert.data.splits import Splits, describe_splits, read_splits
+from minibert.data.splits import Splits, read_splits
+from minibert.data.token_report import unknown_warning
 from minibert.data.tokenizer import Tokenizer
+from minibert.data.windows import encoded_rows
 from minibert.device import Compute, cpu_has_bf16, memory_advice
 from minibert.errors import InputError
 from minibert.hub import find_model
@@ -45,16 +48,24 @@ def main(arguments: TrainArguments) -> None:
     check_layers(settings.training, config.layers)
     tokenizer = Tokenizer.from_folder(folder, config)
     stored = read_head_config(folder)
-    splits = read_splits(settings.data, model_task=stored.task if stored else None)
-    print(describe_splits(splits))
+    model_task = stored.task if stored else None
+    if arguments.check_data:
+        print(check_data(settings.data, tokenizer, model_task=model_task))
+        return
+    splits = read_splits(settings.data, model_task=model_task)
+    print(check_splits(splits))
     tokenized = tokenize_splits(
-        splits, tokenizer, max_length=settings.data.max_length, positions=config.max_tokens
+        *(splits, tokenizer),
+        max_length=settings.data.max_length,
+        positions=config.max_tokens,
+        long_texts=settings.data.shortening(),
+        max_windows=settings.data.max_windows,
     )
-    print(tokenized.report)
+    print(tokenized.report, *unknown_warning(tokenized.texts["train"].rows, tokenizer), sep="\n")
 
     # The classifier, and the datasets for its classes
     torch.manual_seed(settings.training.seed)
-    head = choose_head(stored, config, splits.train, settings.run, tokenized.max_length)
+    head = choose_head(stored, config, splits.train, settings.run, tokenized)
     check_options(head, settings)
     classifier = TextClassifier(load_classifier(folder, head), tokenizer)
     datasets = build_datasets(tokenized, splits, classifier.task.targets, config)
@@ -83,7 +94,7 @@ def choose_head(
     config: EncoderConfig,
     train: Examples,
     options: RunOptions,
-    max_length: int,
+    tokenized: TokenizedSplits,
 ) -> HeadConfig:
     """Return the head to train. If the checkpoint's has the same classes, their order is kept."""
     names = output_names(train)
@@ -92,7 +103,8 @@ def choose_head(
     defaults = {"native": FAMILIES[config.family].native_pooling, "logistic": "mean"}
     pooling = options.pooling or defaults.get(options.head, "cls")
     kind = "linear" if options.head == "logistic" else options.head
-    return HeadConfig(kind, pooling, names, max_length, train.task)
+    length, long_texts = tokenized.max_length, tokenized.long_texts
+    return HeadConfig(kind, pooling, names, length, train.task, long_texts=long_texts)
 
 
 def same_outputs(stored: HeadConfig, names: Sequence[str], task: str) -> bool:
@@ -117,7 +129,7 @@ def check_options(head: HeadConfig, settings: Settings) -> None:
 
 def train(
     classifier: TextClassifier,
-    datasets: dict[str, TextDataset],
+    datasets: dict[str, Dataset],
     options: TrainingOptions,
     compute: Compute,
     run: RunCallback,
@@ -142,7 +154,7 @@ def train(
 
 def train_logistic(
     classifier: TextClassifier,
-    datasets: dict[str, TextDataset],
+    datasets: dict[str, Dataset],
     options: TrainingOptions,
     compute: Compute,
     run: RunCallback,
@@ -171,10 +183,10 @@ def training_figures(result: TrainResult, texts: int) -> dict[str, Any]:
     return figures
 
 
-def smaller_batches(train: TextDataset, options: TrainingOptions, compute: Compute) -> str:
+def smaller_batches(train: Dataset, options: TrainingOptions, compute: Compute) -> str:
     """Return what to change if a training step needs too much memory."""
     size, rows = options.batch_size, options.batch_size * options.accumulate
-    longest = int(train.lengths.max())
+    longest = int(encoded_rows(train).lengths.max())
     advice = []
     if size > 1:
         # The largest batch of at most half the size that fills the same optimizer steps.
@@ -192,7 +204,7 @@ def smaller_batches(train: TextDataset, options: TrainingOptions, compute: Compu
 
 def evaluate(
     model: InferenceModel,
-    datasets: dict[str, TextDataset],
+    datasets: dict[str, Dataset],
     splits: Splits,
     task: Task,
     options: TrainingOptions,
