@@ -91,6 +91,8 @@ def main(argv: Sequence[str]) -> None:
         Tokenizer.from_folder(folder, config),
         max_length=settings.data.max_length,
         positions=config.max_tokens,
+        long_texts=settings.data.for_long_texts(),
+        max_windows=settings.data.max_windows,
     )
     accuracies: dict[str, list[float]] = {"minibert": [], "transformers": []}
     for seed in range(seeds):

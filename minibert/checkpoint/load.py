@@ -75,8 +75,9 @@ def load_classifier(folder: Path, requested: HeadConfig | None = None) -> Checkp
 
 def same_head(stored: HeadConfig, requested: HeadConfig) -> bool:
     """Return whether the weights of a stored head are those of the requested one."""
-    length, thresholds = requested.max_length, requested.thresholds
-    return replace(stored, max_length=length, thresholds=thresholds) == requested
+    without_weights = ("max_length", "thresholds", "long_texts")
+    same = {name: getattr(requested, name) for name in without_weights}
+    return replace(stored, **same) == requested
 
 
 def outputs(head: HeadConfig) -> str:

@@ -90,7 +90,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=argparse.SUPPRESS,
         metavar="N",
-        help="tokens per text, longer texts are cut (default: the model's)",
+        help="tokens per text, or per window of it (default: the model's)",
     )
     machine = parser.add_argument_group("machine")
     add_options(machine, RunOptions, ("device",))

@@ -20,7 +20,7 @@ from minibert.data.examples import Examples
 from minibert.data.splits import Splits, read_splits
 from minibert.data.token_report import unknown_warning
 from minibert.data.tokenizer import Tokenizer
-from minibert.data.windows import encoded_rows
+from minibert.data.windows import WindowDataset, encoded_rows
 from minibert.device import Compute, cpu_has_bf16, memory_advice
 from minibert.errors import InputError
 from minibert.hub import find_model
@@ -55,10 +55,11 @@ def main(arguments: TrainArguments) -> None:
     splits = read_splits(settings.data, model_task=model_task)
     print(check_splits(splits))
     tokenized = tokenize_splits(
-        *(splits, tokenizer),
+        splits,
+        tokenizer,
         max_length=settings.data.max_length,
         positions=config.max_tokens,
-        long_texts=settings.data.shortening(),
+        long_texts=settings.data.for_long_texts(),
         max_windows=settings.data.max_windows,
     )
     print(tokenized.report, *unknown_warning(tokenized.texts["train"].rows, tokenizer), sep="\n")
@@ -194,6 +195,8 @@ def smaller_batches(train: Dataset, options: TrainingOptions, compute: Compute) 
         advice.append(f"--batch-size {half} --accumulate {rows // half} (the same steps)")
     if not options.freeze:
         advice.append(f"--max-length below {longest}")
+        if isinstance(train, WindowDataset) and train.counts.max() > size // 2:
+            advice.append(f"--max-windows below {train.counts.max()}")
         if compute.precision == "fp32" and (compute.device.type == "cuda" or cpu_has_bf16()):
             advice.append("--precision bf16")
     return (
