@@ -129,7 +129,9 @@ def test_metrics_json_has_the_figures_of_both_splits_and_of_the_training(plain):
         classes = figures[part]["per_class"]
         assert list(classes) == ["negative", "positive"]
         for values in classes.values():
-            assert set(values) == {"precision", "recall", "f1", "support"}
+            assert set(values) == {
+                *("precision", "precision_95", "recall", "recall_95", "f1", "f1_95", "support"),
+            }
         assert sum(values["support"] for values in classes.values()) == figures[part]["texts"] == 12
         assert figures[part]["macro_f1"] == pytest.approx(
             sum(values["f1"] for values in classes.values()) / 2

@@ -165,14 +165,14 @@ def evaluate(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Score validation and, for the only time, test; return figures and the test's predictions."""
     logits = model.logits(datasets["validation"], batch_size=options.batch_size)
-    scores = task.score(logits, datasets["validation"].labels)
+    scores = task.score_with_intervals(logits, datasets["validation"].labels)
     figures = {"validation": scores.to_json()}
     print(f"validation: {scores}")
     if splits.test is None:
         return figures, []
     labels = datasets["test"].labels
     logits = model.logits(datasets["test"], batch_size=options.batch_size)
-    scores = task.score(logits, labels)
+    scores = task.score_with_intervals(logits, labels)
     check_finite(scores)
     print(task.report(logits, labels))
     print(f"test: {scores}")
