@@ -117,6 +117,7 @@ class EvaluateArguments:
     """The command line of eval.py; `reading` says how to read the data."""
 
     model: ModelArguments
+    compare: tuple[str, str] | None
     data: str | None
     json: Path | None
     plot: Path | None
@@ -133,6 +134,13 @@ def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
         "for several labels F1 and average precision, for numbers errors and correlations.",
     )
     add_model_flags(parser)
+    parser.add_argument_group("comparison").add_argument(
+        "--compare",
+        nargs=2,
+        metavar="RUN",
+        help="compare two runs on the test split that they share, or two models on --data: the "
+        "paired difference with its 95%% interval, and whether it can be told from chance",
+    )
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data", metavar="NAME", help="file, hub:owner/name, sst2 (default: the run's test split)"
@@ -149,6 +157,8 @@ def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
     values = vars(parser.parse_args(argv))
     reading = {name: values.pop(name) for name in DATA_FLAGS if name in values}
     arguments = EvaluateArguments(take_model_arguments(values), **values, reading=reading)
+    if arguments.compare:
+        check_compare(arguments)
     if arguments.data is None and reading:
         raise InputError("the flags of columns and files go with --data; drop them")
     json_file, source = arguments.json, arguments.data
@@ -158,6 +168,18 @@ def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
         if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
             raise InputError(f"{file}: is a folder, or its folder does not exist; make it first")
     return arguments
+
+
+def check_compare(arguments: EvaluateArguments) -> None:
+    """Raise InputError for flags that do not go with --compare."""
+    model = arguments.model
+    flags = {"--model": model.model, "--plot": arguments.plot}
+    if not arguments.data:
+        flags |= {flag_name(name): value for name, value in model.options.items()}
+    given = [flag for flag, value in flags.items() if value is not None]
+    if given:
+        reason = "" if arguments.data else ", which reads the predictions that the runs saved"
+        raise InputError(f"{', '.join(given)} does not go with --compare{reason}; drop it")
 
 
 @dataclass(frozen=True)
