@@ -121,6 +121,7 @@ class EvaluateArguments:
     data: str | None
     json: Path | None
     plot: Path | None
+    errors: Path | None
     reading: dict[str, Any]
 
 
@@ -154,6 +155,12 @@ def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
         metavar="FILE",
         help="draw the confusion matrix of single labels (extra: plots)",
     )
+    add(
+        "--errors",
+        type=Path,
+        metavar="FILE",
+        help="write the wrong predictions of single labels as JSON lines, the surest first",
+    )
     values = vars(parser.parse_args(argv))
     reading = {name: values.pop(name) for name in DATA_FLAGS if name in values}
     arguments = EvaluateArguments(take_model_arguments(values), **values, reading=reading)
@@ -161,10 +168,11 @@ def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
         check_compare(arguments)
     if arguments.data is None and reading:
         raise InputError("the flags of columns and files go with --data; drop them")
-    json_file, source = arguments.json, arguments.data
-    if json_file and source and json_file.resolve() == Path(source).resolve():
-        raise InputError(f"--json {json_file}: is the file to score; give another")
-    for file in (json_file, arguments.plot):
+    source = arguments.data
+    for flag, file in (("--json", arguments.json), ("--errors", arguments.errors)):
+        if file and source and file.resolve() == Path(source).resolve():
+            raise InputError(f"{flag} {file}: is the file to score; give another")
+    for file in (arguments.json, arguments.plot, arguments.errors):
         if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
             raise InputError(f"{file}: is a folder, or its folder does not exist; make it first")
     return arguments
@@ -173,7 +181,7 @@ def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
 def check_compare(arguments: EvaluateArguments) -> None:
     """Raise InputError for flags that do not go with --compare."""
     model = arguments.model
-    flags = {"--model": model.model, "--plot": arguments.plot}
+    flags = {"--model": model.model, "--plot": arguments.plot, "--errors": arguments.errors}
     if not arguments.data:
         flags |= {flag_name(name): value for name, value in model.options.items()}
     given = [flag for flag, value in flags.items() if value is not None]

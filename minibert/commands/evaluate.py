@@ -1,6 +1,7 @@
 """The story of a scoring: a classifier and labelled texts to figures."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -9,9 +10,12 @@ from minibert.commands import compare
 from minibert.commands.arguments import EvaluateArguments
 from minibert.commands.labelled import count_look, print_labels, read_examples
 from minibert.commands.predict import load_predictor
+from minibert.data.examples import Examples
 from minibert.errors import InputError, printable
 from minibert.evaluation import metrics
-from minibert.files import write_json
+from minibert.evaluation.mistakes import Outcome, report_mistakes, surest_errors
+from minibert.files import json_text, write_json, write_text
+from minibert.inference.predictor import Predictor
 from minibert.tasks.single_label import SingleLabel
 from minibert.tasks.task import check_finite
 
@@ -28,8 +32,13 @@ def main(arguments: EvaluateArguments) -> None:
     if json_file and json_file.absolute().parent == folder.absolute():
         raise InputError(f"--json {json_file}: is in the model's folder; give another")
     task = predictor.task
-    if arguments.plot and not isinstance(task, SingleLabel):
-        raise InputError("--plot draws a confusion matrix, which only single labels have; drop it")
+    if not isinstance(task, SingleLabel):
+        if arguments.plot:
+            raise InputError("--plot draws a confusion matrix, which only single labels have")
+        if arguments.errors:
+            raise InputError(
+                "--errors writes wrong classes, which only single labels have; drop it"
+            )
     examples, name = read_examples(arguments, folder, predictor)
     labels = torch.from_numpy(task.targets(examples, numbers=True))
     print(f"model: {printable(str(folder), 1000)}", predictor.compute, sep="\n")
@@ -42,6 +51,11 @@ def main(arguments: EvaluateArguments) -> None:
     look = count_look(folder, examples)  # before the figures can be read
     print(f"  {predictor.truncated:,} texts cut at {predictor.max_length} tokens")
     print(task.report(logits, labels))
+    if isinstance(task, SingleLabel):
+        outcomes = outcomes_of(examples, labels, logits, predictor)
+        print(report_mistakes(outcomes))
+        if arguments.errors:
+            write_errors(arguments.errors, outcomes)
     print(scores)
     print(look, end="")
     if json_file:
@@ -49,6 +63,31 @@ def main(arguments: EvaluateArguments) -> None:
     if arguments.plot:
         cells = metrics.confusion(labels, logits.argmax(dim=1))
         plot_confusion(arguments.plot, cells, predictor.classes)
+
+
+def outcomes_of(
+    examples: Examples, labels: torch.Tensor, logits: torch.Tensor, predictor: Predictor
+) -> list[Outcome]:
+    """Return what was predicted for each text."""
+    task, limit = predictor.task, predictor.max_length
+    tokens = predictor.classifier.tokenizer.encode(examples.texts, examples.pairs)
+    found, predicted = task.labels(labels), task.predict(logits)
+    probabilities = task.probabilities(logits.float()).amax(dim=1).tolist()
+    outcomes = []
+    for i, text in enumerate(examples.texts):
+        pair, length = examples.pairs and examples.pairs[i], len(tokens[i].ids)
+        outcome = (text, pair, found[i], predicted[i], probabilities[i], length, length > limit)
+        outcomes.append(Outcome(*outcome))
+    return outcomes
+
+
+def write_errors(file: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write all wrong predictions as JSON lines, the surest first."""
+    lines = []
+    for outcome in surest_errors(outcomes):
+        row = {name: value for name, value in asdict(outcome).items() if value is not None}
+        lines.append(json_text({**row, "probability": round(outcome.probability, 6)}) + "\n")
+    write_text(file, "".join(lines))
 
 
 def plot_confusion(file: Path, cells: Sequence[metrics.Cell], classes: Sequence[str]) -> None:

@@ -87,6 +87,6 @@ def count_look(folder: Path, examples: Examples | None = None) -> str:
     except (OSError, ValueError):
         looks = 2
     return (
-        f"look {looks} at this test split, the first was train.py's{noted}: "
-        "if it helps to choose something, it no longer tests it\n"
+        f"look {looks} at this test split, the first was train.py's{noted}; "
+        "a figure that helped to choose something is not a test figure\n"
     )
