@@ -164,8 +164,13 @@ def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
     values = vars(parser.parse_args(argv))
     reading = {name: values.pop(name) for name in DATA_FLAGS if name in values}
     arguments = EvaluateArguments(take_model_arguments(values), **values, reading=reading)
-    if arguments.compare:
-        check_compare(arguments)
+    if arguments.compare and (arguments.model.model or arguments.plot or arguments.errors):
+        raise InputError("--model, --plot and --errors do not go with --compare; drop them")
+    if arguments.compare and arguments.model.options and not arguments.data:
+        raise InputError(
+            "--compare without --data reads the predictions that the runs saved; drop "
+            + ", ".join(map(flag_name, arguments.model.options))
+        )
     if arguments.data is None and reading:
         raise InputError("the flags of columns and files go with --data; drop them")
     source = arguments.data
@@ -176,18 +181,6 @@ def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
         if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
             raise InputError(f"{file}: is a folder, or its folder does not exist; make it first")
     return arguments
-
-
-def check_compare(arguments: EvaluateArguments) -> None:
-    """Raise InputError for flags that do not go with --compare."""
-    model = arguments.model
-    flags = {"--model": model.model, "--plot": arguments.plot, "--errors": arguments.errors}
-    if not arguments.data:
-        flags |= {flag_name(name): value for name, value in model.options.items()}
-    given = [flag for flag, value in flags.items() if value is not None]
-    if given:
-        reason = "" if arguments.data else ", which reads the predictions that the runs saved"
-        raise InputError(f"{', '.join(given)} does not go with --compare{reason}; drop it")
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def outcomes_of(
     probabilities = task.probabilities(logits.float()).amax(dim=1).tolist()
     outcomes = []
     for i, text in enumerate(examples.texts):
-        pair, length = examples.pairs and examples.pairs[i], len(tokens[i].ids)
+        pair, length = examples.pairs[i] if examples.pairs else None, len(tokens[i].ids)
         outcome = (text, pair, found[i], predicted[i], probabilities[i], length, length > limit)
         outcomes.append(Outcome(*outcome))
     return outcomes

@@ -34,8 +34,8 @@ from minibert.training.options import TrainingOptions
 
 # Standard deviations over 10 seeds of BERT-large on SST-2 and MRPC, from NVIDIA's README of BERT.
 SEED_NOISE = (
-    "this is one seed; seeds alone move accuracy by some 0.4 points (with 67,000 training texts) to "
-    "1.2 (with 3,700): docs/results.md"
+    "this is one seed; seeds alone move accuracy by some 0.4 points (67,000 training texts) to 1.2 "
+    "(3,700): docs/results.md"
 )
 
 
