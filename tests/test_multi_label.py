@@ -24,8 +24,8 @@ from minibert.evaluation.multi_label import (
     predict_labels,
     report_multi_label,
     score_multi_label,
-    tune_thresholds,
 )
+from minibert.evaluation.thresholds import tune_thresholds
 
 NAMES = ("red", "green", "blue")
 HALVES = [0.5] * 3

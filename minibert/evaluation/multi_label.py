@@ -1,4 +1,4 @@
-"""Several labels per text: logits and 0/1 targets to figures, and the thresholds of highest F1."""
+"""Several labels per text: logits and 0/1 targets to figures."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -104,7 +104,7 @@ def score_multi_label(
     precision, recall, f1 = precision_recall_f1(truth, predicted, axis=0)
     support = truth.sum(axis=0)
     # Ranked by logits, since the sigmoid of every large one is 1. The loss shows NaN.
-    columns = _columns(np.nan_to_num(logits.double().numpy()), truth)
+    columns = class_columns(np.nan_to_num(logits.double().numpy()), truth)
     average_precisions = [average_precision(*column) for column in columns]
     per_class = {
         name: {
@@ -193,19 +193,20 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> float | None:
     """
     if not truth.any():
         return None
-    ranked, hits = _rank(scores, truth)
+    ranked, hits = rank(scores, truth)
     last = np.append(ranked[1:] < ranked[:-1], True)  # of equal scores, which count as one step
     precision = hits[last] / (np.flatnonzero(last) + 1)
     return float(np.diff(hits[last], prepend=0) @ precision / hits[-1])
 
 
-def _rank(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def rank(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the scores from high to low, and the positives among the first 1, 2, ..., N."""
     order = np.argsort(-scores)
     return scores[order], np.cumsum(truth[order])
 
 
-def _columns(scores: np.ndarray, truth: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def class_columns(scores: np.ndarray, truth: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield each class's column (N,) of both arrays (N, C)."""
     return zip(np.ascontiguousarray(scores.T), np.ascontiguousarray(truth.T), strict=True)
 
 
@@ -244,34 +245,3 @@ def report_multi_label(
 
 def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def tune_thresholds(
-    probabilities: Tensor, targets: Tensor, *, per_class: bool = True
-) -> list[float]:
-    """Return C thresholds between 0 and 1 that give the highest F1 on these texts.
-
-    `probabilities` and `targets` are (N, C). Each class gets the threshold of its own highest F1;
-    with per_class=False all classes get that of the highest micro-F1. A threshold lies halfway
-    between two neighbouring probabilities, so that rounding does not change a label. Of equally
-    good ones the nearest to 0.5 is taken. A class without a positive keeps 0.5.
-    """
-    scores, truth = probabilities.double().numpy(), targets.numpy() > 0.5
-    if per_class:
-        return [_best_threshold(*column) for column in _columns(scores, truth)]
-    return [_best_threshold(scores.ravel(), truth.ravel())] * scores.shape[1]
-
-
-def _best_threshold(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Return the threshold of the highest F1 for scores (N,) and booleans (N,)."""
-    if not truth.any():
-        return 0.5
-    ranked, hits = _rank(scores, truth)
-    edges = np.concatenate([[1.0], ranked, [0.0]])
-    upper, lower = edges[:-1], edges[1:]
-    thresholds = (upper + lower) / 2  # number k predicts the k highest scores
-    thresholds = np.where(thresholds > lower, thresholds, upper)  # if no number lies between them
-    f1 = 2 * np.append(0, hits) / (np.arange(len(scores) + 1) + hits[-1])
-    f1[(lower == upper) | (thresholds == 1)] = -1  # no threshold separates equal scores
-    best = thresholds[f1 == f1.max()]
-    return float(best[abs(best - 0.5).argmin()])

@@ -16,9 +16,9 @@ from minibert.evaluation.multi_label import (
     predict_labels,
     report_multi_label,
     score_multi_label,
-    tune_thresholds,
     with_intervals,
 )
+from minibert.evaluation.thresholds import tune_thresholds
 from minibert.model.config import HeadConfig
 from minibert.tasks.task import LossOptions, Task, check_shape
 
