@@ -121,6 +121,13 @@ def test_a_finished_run_folder_holds_exactly_these_files(plain):
     assert "finished: plain" in output
 
 
+def test_it_says_how_much_seeds_alone_move_the_figure(plain):
+    output = plain[1]
+    (line,) = [x for x in output.splitlines() if x.startswith("this is one seed; ")]
+    assert "0.4 points (67,000 training texts) to 1.2 (3,700): docs/results.md" in line
+    assert output.index("test: accuracy ") < output.index(line)
+
+
 def test_metrics_json_has_the_figures_of_both_splits_and_of_the_training(plain):
     figures = metrics(plain[0])
     assert set(figures) == {"validation", "test", "training"}

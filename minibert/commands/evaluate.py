@@ -13,7 +13,7 @@ from minibert.commands.predict import load_predictor
 from minibert.data.examples import Examples
 from minibert.errors import InputError, printable
 from minibert.evaluation import metrics
-from minibert.evaluation.mistakes import Outcome, report_mistakes, surest_errors
+from minibert.evaluation.outcomes import Outcome, report_mistakes, surest_errors
 from minibert.files import json_text, write_json, write_text
 from minibert.inference.predictor import Predictor
 from minibert.tasks.single_label import SingleLabel
