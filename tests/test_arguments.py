@@ -43,6 +43,7 @@ EXAMPLES = {
     "task": ("regression", "regression"),
     "encoding": ("cp1252", "cp1252"),
     "bad_rows": ("drop", "drop"),
+    "leaks": ("drop", "drop"),
     "split": ("8:1:1", (8, 1, 1)),
     "split_seed": ("5", 5),
     "epochs": ("7", 7),
@@ -99,6 +100,13 @@ def test_resume_takes_no_other_flags():
     assert parse_train(["--resume", "run"]).resume == Path("run")
     with pytest.raises(InputError, match=r"--resume uses .* --epochs, --freeze, --out$"):
         parse_train(["--resume", "run", "--epochs", "3", "--freeze", "--out", "new"])
+
+
+def test_checking_the_data_makes_no_run():
+    assert parse_train(["--check-data"]).check_data and not parse_train([]).check_data
+    for flag in ("--out", "--resume"):
+        with pytest.raises(InputError, match="--check-data makes no run; drop --out and --resume"):
+            parse_train(["--check-data", flag, "run"])
 
 
 @pytest.mark.parametrize(

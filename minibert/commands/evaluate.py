@@ -34,7 +34,9 @@ def main(arguments: EvaluateArguments) -> None:
     task = predictor.task
     if not isinstance(task, SingleLabel):
         if arguments.plot:
-            raise InputError("--plot draws a confusion matrix, which only single labels have")
+            raise InputError(
+                "--plot draws a confusion matrix, which only single labels have; drop it"
+            )
         if arguments.errors:
             raise InputError(
                 "--errors writes wrong classes, which only single labels have; drop it"
