@@ -72,13 +72,15 @@ def outcomes_of(
 ) -> list[Outcome]:
     """Return what was predicted for each text."""
     task, limit = predictor.task, predictor.max_length
+    loses_tokens = predictor.classifier.checkpoint.head.long_texts.how != "windows"
     tokens = predictor.classifier.tokenizer.encode(examples.texts, examples.pairs)
     found, predicted = task.labels(labels), task.predict(logits)
     probabilities = task.probabilities(logits.float()).amax(dim=1).tolist()
     outcomes = []
     for i, text in enumerate(examples.texts):
         pair, length = examples.pairs[i] if examples.pairs else None, len(tokens[i].ids)
-        outcome = (text, pair, found[i], predicted[i], probabilities[i], length, length > limit)
+        cut = loses_tokens and length > limit
+        outcome = (text, pair, found[i], predicted[i], probabilities[i], length, cut)
         outcomes.append(Outcome(*outcome))
     return outcomes
 
