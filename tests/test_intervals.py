@@ -232,6 +232,18 @@ def test_the_order_of_the_texts_does_not_matter(kind):
     assert flat(one) == pytest.approx(flat(other), rel=1e-6)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_rounding_hardly_changes_an_interval(kind):
+    """eval.py computes a run's logits in other batches than train.py did."""
+    task, logits, targets = a_case(kind)
+    scores = [
+        task.score_with_intervals(x, targets) for x in (logits, logits + 1e-6 * logits.sign())
+    ]
+    one, other = (getattr(found, "mean", found).intervals for found in scores)
+    for name, interval in one.items():
+        assert other[name] == pytest.approx(interval, abs=1e-4), name
+
+
 def test_a_perfect_prediction_has_the_intervals_of_proportions_alone():
     """All samples of perfect predictions are perfect: the bootstrap says nothing."""
     logits = 5 * torch.eye(3)[torch.arange(30) % 3]

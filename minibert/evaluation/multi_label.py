@@ -141,9 +141,9 @@ def with_intervals(
     Mean average precision has one up to RANKED logits.
     """
     ranking, truth = np.nan_to_num(logits.double().numpy()), targets.numpy() > 0.5
-    order = sorted_rows(ranking, truth)
-    ranking, truth = ranking[order], truth[order]
-    predicted = predict_labels(torch.sigmoid(logits.float()), thresholds).numpy()[order]
+    predicted = predict_labels(torch.sigmoid(logits.float()), thresholds).numpy()
+    order = sorted_rows(truth, predicted, ranking)
+    ranking, truth, predicted = ranking[order], truth[order], predicted[order]
     hits, support, found = (x.sum(axis=0).tolist() for x in (truth & predicted, truth, predicted))
     per_class = {
         name: named(figures, class_intervals(hits[k], support[k], found[k]))

@@ -144,7 +144,7 @@ def _score_output(values: np.ndarray, targets: np.ndarray) -> OutputScores:
 def with_intervals(scores: RegressionScores, values: Tensor, targets: Tensor) -> RegressionScores:
     """Return the scores of these values (N, K) and targets (N, K) with their 95% intervals."""
     found, true = values.double().numpy(), targets.double().numpy()
-    order = sorted_rows(found, true)
+    order = sorted_rows(true, found)
     drawn = bootstrap(errors(found[order], true[order]), np.ones(len(true), dtype=int))
     outputs = (*scores.per_output.values(), scores.mean)
     complete = []
