@@ -7,6 +7,7 @@ resume-<finished steps>.safetensors   the newest states; removed when the run is
 run.lock            the id of the process that trains here; a dead process's lock is ignored
 metrics.json        the figures; written last, so that a run with it is finished
 test_predictions.jsonl
+test_looks.jsonl    one line for each time that eval.py scored the test split again
 """
 
 import itertools
@@ -73,6 +74,11 @@ class RunFolder:
     def predictions_file(self) -> Path:
         """Where a finished run's test split and its predictions are."""
         return self.path / "test_predictions.jsonl"
+
+    @property
+    def looks_file(self) -> Path:
+        """Where eval.py notes each further look at the test split."""
+        return self.path / "test_looks.jsonl"
 
     @classmethod
     def create(

@@ -73,12 +73,9 @@ def assert_same_figures(figures: dict, expected: dict) -> None:
     """Every figure to 1e-6; what eval.py adds (model, data) may be there too."""
     assert expected.keys() <= figures.keys()
     for name, value in expected.items():
-        if name == "confusion":
-            assert figures[name] == value
-        elif name == "per_class":
+        if isinstance(value, dict):
             assert list(figures[name]) == list(value)
-            for label, numbers in value.items():
-                assert figures[name][label] == pytest.approx(numbers, abs=1e-6)
+            assert_same_figures(figures[name], value)
         else:
             assert figures[name] == pytest.approx(value, abs=1e-6), name
 

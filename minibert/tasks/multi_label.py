@@ -16,8 +16,9 @@ from minibert.evaluation.multi_label import (
     predict_labels,
     report_multi_label,
     score_multi_label,
-    tune_thresholds,
+    with_intervals,
 )
+from minibert.evaluation.thresholds import tune_thresholds
 from minibert.model.config import HeadConfig
 from minibert.tasks.task import LossOptions, Task, check_shape
 
@@ -77,6 +78,10 @@ class MultiLabel(Task):
     def score(self, logits: Tensor, targets: Tensor) -> MultiLabelScores:
         """Return F1, average precision and more, at this head's thresholds."""
         return score_multi_label(logits, targets, self.thresholds, self.names)
+
+    def score_with_intervals(self, logits: Tensor, targets: Tensor) -> MultiLabelScores:
+        """Return the figures and their intervals."""
+        return with_intervals(self.score(logits, targets), logits, targets, self.thresholds)
 
     def report(self, logits: Tensor, targets: Tensor) -> str:
         """Return the figures of each class."""

@@ -11,7 +11,13 @@ from torch import Tensor
 from minibert.data.classes import class_ids
 from minibert.data.examples import Examples
 from minibert.errors import InputError
-from minibert.evaluation.metrics import Scores, mean_class_distance, report, score
+from minibert.evaluation.metrics import (
+    Scores,
+    mean_class_distance,
+    report,
+    score,
+    with_intervals,
+)
 from minibert.tasks.task import LossOptions, Task
 
 
@@ -61,6 +67,10 @@ class SingleLabel(Task):
     def score(self, logits: Tensor, targets: Tensor) -> Scores:
         """Return accuracy, F1 and loss."""
         return score(logits, targets, self.names)
+
+    def score_with_intervals(self, logits: Tensor, targets: Tensor) -> Scores:
+        """Return accuracy, F1 and loss, and the intervals of the first two."""
+        return with_intervals(self.score(logits, targets))
 
     def report(self, logits: Tensor, targets: Tensor) -> str:
         """Return scikit-learn's classification report and the confusion matrix.
