@@ -59,6 +59,7 @@ class RunOptions:
         "on validation), shared (tuned, one for all) or a number",
         parse=threshold,
     )
+    no_baseline: bool = option(False, "leave out the scores of guessing and of TF-IDF")
     device: str = option("auto", "cpu, cuda, cuda:1 or mps; auto: a GPU if there is one")
     precision: str = option(
         "auto", "of matrix products; auto prints its choice and the reason", choices=PRECISIONS

@@ -10,6 +10,7 @@ from minibert.checkpoint.config_file import read_encoder_config, read_head_confi
 from minibert.checkpoint.families import FAMILIES
 from minibert.checkpoint.load import load_classifier
 from minibert.commands.arguments import TrainArguments
+from minibert.commands.baselines import score_baselines
 from minibert.commands.options import RunOptions, Settings
 from minibert.commands.session import RunCallback, Session
 from minibert.data.batches import TextDataset
@@ -69,6 +70,10 @@ def main(arguments: TrainArguments) -> None:
             write_config(run.folder.path, config, best.checkpoint.head)
         ready = prepare_for_inference(best.model, compute)
         figures, predictions = evaluate(ready, datasets, splits, best.task, settings.training)
+        if not settings.run.no_baseline:
+            figures["baselines"] = score_baselines(
+                splits, datasets, best.checkpoint.head, thresholds=settings.run.thresholds
+            )
         run.folder.finish({**figures, "training": training}, predictions)
 
 
