@@ -52,6 +52,7 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
     training = parser.add_argument_group("training")
     add_options(training, TrainingOptions)
     add_options(training, RunOptions, ("save_every", "keep_states", "no_baseline"))
+    add_options(training, RunOptions, ("seeds", "learning_curve"))
     add_options(parser.add_argument_group("machine"), RunOptions, ("device", "precision"))
     values: dict[str, Any] = vars(parser.parse_args(argv))
     out, resume = values.pop("out"), values.pop("resume")

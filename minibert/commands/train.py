@@ -12,6 +12,7 @@ from minibert.checkpoint.load import load_classifier
 from minibert.commands.arguments import TrainArguments
 from minibert.commands.baselines import score_baselines
 from minibert.commands.options import RunOptions, Settings
+from minibert.commands.series import series_settings, train_series
 from minibert.commands.session import RunCallback, Session
 from minibert.data.batches import TextDataset
 from minibert.data.classes import output_names
@@ -34,6 +35,15 @@ from minibert.training.options import TrainingOptions
 
 
 def main(arguments: TrainArguments) -> None:
+    """Train a classifier, or a series of them; or continue what was stopped."""
+    settings = series_settings(arguments)
+    if settings:
+        train_series(arguments, settings, train_one)
+    else:
+        train_one(arguments)
+
+
+def train_one(arguments: TrainArguments) -> None:
     """Train a classifier, or continue a run that was stopped."""
     session = Session(arguments)
     settings, compute = session.settings, session.compute
@@ -131,6 +141,7 @@ def train(
         )
     epochs = len(result.history)
     figures: dict[str, Any] = {
+        "texts": len(train),
         "epochs": epochs,
         "best_epoch": result.best_epoch,
         "seconds": round(result.seconds, 3),

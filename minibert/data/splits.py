@@ -13,6 +13,7 @@ from minibert.data.classes import class_set, output_names
 from minibert.data.examples import Examples, load_examples
 from minibert.data.options import DataOptions
 from minibert.data.stratify import stratified_multi_label
+from minibert.data.subsets import take_percent
 from minibert.errors import InputError, printable
 from minibert.hub import find_data
 
@@ -39,8 +40,9 @@ def read_splits(options: DataOptions, *, model_task: str | None = None) -> Split
     """Read the splits, and split off those for which there is no file.
 
     A single file becomes three splits. With a test file, validation is split off the training file;
-    with a validation file alone, there is no test split. `model_task` is what the checkpoint was
-    trained for. Raises InputError for files, columns, rows or labels that cannot be used.
+    with a validation file alone, there is no test split. Of the training split, `train_percent` are
+    kept. `model_task` is what the checkpoint was trained for. Raises InputError for files, columns,
+    rows or labels that cannot be used.
     """
     files = find_data(options.data)
     validation_files = [Path(options.validation)] if options.validation else files.validation
@@ -63,12 +65,14 @@ def read_splits(options: DataOptions, *, model_task: str | None = None) -> Split
     train = load(files.train)
     output_names(train)  # a single class is reported before a split fails for it
     test = load(test_files, train) if test_files else None
+    seed = options.split_seed
     if validation_files:
-        return Splits(train, load(validation_files, train), test)
-    if test is not None:
-        train, validation = split_examples(train, options.split[:2], seed=options.split_seed)
-        return Splits(train, validation, test)
-    return Splits(*split_examples(train, options.split, seed=options.split_seed))
+        validation = load(validation_files, train)
+    elif test is not None:
+        train, validation = split_examples(train, options.split[:2], seed=seed)
+    else:
+        train, validation, test = split_examples(train, options.split, seed=seed)
+    return Splits(take_percent(train, options.train_percent, seed=seed), validation, test)
 
 
 def split_examples(examples: Examples, ratios: Sequence[int], *, seed: int) -> list[Examples]:
