@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers import start_script, write_checkpoint
 
-from benchmarks import accuracy, machine, rounding, rounds, tricks
+from benchmarks import accuracy, baselines, machine, rounding, rounds, tricks
 from benchmarks.__main__ import read_flags
 from benchmarks.figures import (
     agreement,
@@ -308,3 +308,9 @@ def test_accuracy_compares_both_encoders(
         "minibert",
         "transformers",
     ]
+
+
+def test_baselines_need_no_model(reviews: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    baselines.main(["--data", str(reviews)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[1][:8] for line in lines] == ["accuracy", "accuracy"]

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minibert.data.batches import TextDataset
 from minibert.data.examples import Examples
 from minibert.data.splits import Splits
 from minibert.evaluation.bag_of_words import OUTPUTS, fit_bag_of_words
@@ -25,15 +24,14 @@ GUESSES = {
 }
 
 
-def score_baselines(
-    splits: Splits, datasets: dict[str, TextDataset], head: HeadConfig, *, thresholds: str
-) -> dict[str, Any]:
-    """Score two baselines on the rows of the run, print a line for each, return their figures.
+def score_baselines(splits: Splits, head: HeadConfig, *, thresholds: str) -> dict[str, Any]:
+    """Score two baselines on the rows of a run, print a line for each, return their figures.
 
     They learn from the training split, without class weights. `thresholds` says how those of
     several labels are chosen on validation, as for the model.
     """
-    labels = {name: dataset.labels for name, dataset in datasets.items()}
+    targets = task_of(head).targets
+    labels = {name: torch.from_numpy(targets(split)) for name, split in splits.named().items()}
     guess = _guess(labels, head)
     figures = {"guess": _score(f"{GUESSES[head.task]} alone", guess, labels, head, thresholds)}
     if len(head.labels) > OUTPUTS:

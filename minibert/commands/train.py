@@ -82,7 +82,7 @@ def train_one(arguments: TrainArguments) -> None:
         figures, predictions = evaluate(ready, datasets, splits, best.task, settings.training)
         if not settings.run.no_baseline:
             figures["baselines"] = score_baselines(
-                splits, datasets, best.checkpoint.head, thresholds=settings.run.thresholds
+                splits, best.checkpoint.head, thresholds=settings.run.thresholds
             )
         run.folder.finish({**figures, "training": training}, predictions)
 
