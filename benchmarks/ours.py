@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 import minibert
 from benchmarks.task import EPOCHS, Answerer, Repetition, Task, run_whole
 from minibert.checkpoint.load import load_classifier
-from minibert.data.batches import TextDataset
+from minibert.data.batches import Dataset, TextDataset
 from minibert.device import choose_compute
 from minibert.inference.text_classifier import TextClassifier
 from minibert.model.config import HeadConfig
@@ -67,15 +68,13 @@ def serve_training(task: Task, turns: Iterator[int], report: Callable[[Repetitio
     """
     classifier = TextClassifier.from_folder(Path(task.folder))
     config = classifier.checkpoint.encoder
-    rows, _ = classifier.tokenize(task.texts)
-    train = CorpusDataset(
-        rows,
-        np.array(task.labels),
-        pad_token_id=config.pad_token_id,
-        token_types=config.token_types > 1,
-    )
-    corpus, _ = classifier.tokenize(task.corpus or task.texts)
-    train.corpus_ids = classifier.dataset_of(corpus).used_ids()
+    padding: Any = {
+        "pad_token_id": config.pad_token_id,
+        "token_types": config.token_types > 1,
+    }
+    train = CorpusDataset(classifier.tokenize(task.texts).rows, np.array(task.labels), **padding)
+    corpus = classifier.tokenize(task.corpus or task.texts).rows
+    train.corpus_ids = TextDataset(corpus, None, **padding).used_ids()
     fit(
         classifier.model,
         train,
@@ -120,7 +119,7 @@ def start(task: Task) -> Callable[[int], Repetition]:
     return lambda count: run_whole([*command, task.texts[0]])
 
 
-def labelled_texts(classifier: TextClassifier, task: Task, count: int) -> TextDataset:
+def labelled_texts(classifier: TextClassifier, task: Task, count: int) -> Dataset:
     """Tokenize the first texts of the task."""
-    rows, _ = classifier.tokenize(task.texts[:count])
-    return classifier.dataset_of(rows, np.array(task.labels[:count]))
+    texts = classifier.tokenize(task.texts[:count])
+    return classifier.dataset_of(texts, np.array(task.labels[:count]))

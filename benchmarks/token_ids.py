@@ -12,8 +12,7 @@ from benchmarks.task import Answerer, Task
 def answerer(task: Task) -> Answerer:
     """Return the answering of all texts of the task with probabilities."""
     predictor = minibert.load(task.folder, device=task.device, precision=task.precision)
-    rows, _ = predictor.classifier.tokenize(task.texts)
-    dataset = predictor.classifier.dataset_of(rows)
+    dataset = predictor.classifier.dataset(task.texts)
 
     def answer(texts: Sequence[str]) -> np.ndarray:
         assert len(texts) == len(dataset)

@@ -21,7 +21,7 @@ from minibert.checkpoint.config_file import (
 )
 from minibert.checkpoint.families import FAMILIES
 from minibert.errors import InputError
-from minibert.model.config import EncoderConfig, HeadConfig
+from minibert.model.config import EncoderConfig, HeadConfig, LongTexts
 
 # The keys of each family. No two sizes are equal.
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -237,6 +237,12 @@ def test_encoder_and_head_are_read_as_they_were_written(
     config, head = tiny_config(family), HeadConfig(kind, pooling, ("ä", "b", "c"), 17)
     write_config(tmp_path, config, head)
     assert read_encoder_config(tmp_path) == config
+    assert read_head_config(tmp_path) == head
+
+
+def test_long_texts_are_read_as_they_were_written(tmp_path: Path):
+    head = HeadConfig("mlp", "cls", ("a", "b"), 17, long_texts=LongTexts("windows", 5, "max"))
+    write_config(tmp_path, tiny_config("bert"), head)
     assert read_head_config(tmp_path) == head
 
 
@@ -488,6 +494,11 @@ def test_architectures_must_be_a_list(architectures: Any) -> None:
         minibert_entry(thresholds=[0.5, 1.5]),
         minibert_entry(thresholds=[0.5, "0.5"]),
         minibert_entry(thresholds=0.5),
+        minibert_entry(long_texts={"how": "window"}),
+        minibert_entry(long_texts={"how": "windows", "stride": 0}),
+        minibert_entry(long_texts={"pooling": "cls"}),
+        minibert_entry(long_texts={"length": 7}),
+        minibert_entry(long_texts="windows"),
     ],
 )
 def test_a_damaged_minibert_entry_is_refused(entry: Any) -> None:

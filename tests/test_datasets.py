@@ -67,14 +67,14 @@ def long_and_short() -> Splits:
 def test_texts_are_cut_at_the_requested_length(tokenizer):
     found = tokenize_splits(long_and_short(), tokenizer, max_length=8, positions=40)
     assert found.max_length == 8
-    assert [len(row) for row in found.rows["validation"]] == [4, 7, 8]
+    assert [len(row) for row in found.texts["validation"].rows] == [4, 7, 8]
     assert "  train: 1 of 152 texts cut at 8 tokens (0.7%)" in found.report
     assert "  validation: 1 of 3 texts cut at 8 tokens (33.3%)" in found.report
 
 
 def test_auto_uses_the_training_texts_and_at_most_the_model_s_positions(tokenizer):
     found = tokenize_splits(long_and_short(), tokenizer, max_length=None, positions=40)
-    assert found.max_length == 7 and max(len(row) for row in found.rows["train"]) == 7
+    assert found.max_length == 7 and max(len(row) for row in found.texts["train"].rows) == 7
     found = tokenize_splits(long_and_short(), tokenizer, max_length=None, positions=6)
     assert found.max_length == 6
 

@@ -45,7 +45,7 @@ def test_each_batch_has_the_vectors_of_its_texts_and_zeros_for_padding(lengths, 
             values = torch.nn.utils.rnn.pad_sequence(padded, batch_first=True, padding_value=99)
             kept.put(rows, values)
     rows = data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, unique=True))
-    (values, mask), labels = kept.batch(rows).inputs, kept.batch(rows).labels
+    (values, mask, _), labels = kept.batch(rows).inputs, kept.batch(rows).labels
     expected = [numbered(row, lengths[row]) for row in rows]
     expected = torch.nn.utils.rnn.pad_sequence(expected, batch_first=True)
     assert values.dtype == dtype
@@ -66,7 +66,7 @@ def test_large_arrays_are_in_a_file_that_has_no_name(tmp_path, monkeypatch, dtyp
     assert os.listdir(tmp_path) == []
     values = torch.randn(3, int(texts.lengths[[4, 0, 6]].max()), 12).to(dtype)
     kept.put([4, 0, 6], values)
-    found, mask = kept.batch([4, 0, 6]).inputs
+    found, mask, _ = kept.batch([4, 0, 6]).inputs
     assert torch.equal(found, values * (1 if mask is None else mask[:, :, None]))
 
 

@@ -115,33 +115,39 @@ def test_every_option_has_help_and_shows_its_default(kind: type, field: Any) -> 
     assert field.default is not None or field.metadata["shown"] != "None"
 
 
+def build(kind: type, field: Any, value: Any) -> Any:
+    """Options with one value, and with windows, which some of them need."""
+    needed = {"long_texts": "windows"} if kind is DataOptions else {}
+    return kind(**{**needed, field.name: value})
+
+
 @pytest.mark.parametrize(("kind", "field"), FIELDS)
 def test_the_bounds_themselves_are_allowed_and_values_beyond_raise(kind: type, field: Any) -> None:
     low, high = field.metadata["bounds"]
     for bound, beyond in ((low, -1e-9 if low == 0 else -1), (high, 1e-9)):
         if bound is None:
             continue
-        kind(**{field.name: bound})
+        build(kind, field, bound)
         step = beyond if field.metadata["parse"] is float else math.copysign(1, beyond)
         value = bound + step if field.metadata["parse"] is float else int(bound + step)
         with pytest.raises(InputError, match=f"^{flag_name(field.name)} is .*; it must be"):
-            kind(**{field.name: value})
+            build(kind, field, value)
 
 
 @pytest.mark.parametrize(("kind", "field"), FIELDS)
 def test_nan_and_infinity_are_never_allowed(kind: type, field: Any) -> None:
     for value in (math.nan, math.inf):
         with pytest.raises(InputError, match=f"{flag_name(field.name)} is (nan|inf)"):
-            kind(**{field.name: value})
+            build(kind, field, value)
 
 
 @pytest.mark.parametrize(("kind", "field"), FIELDS)
 def test_choices_are_allowed_and_nothing_else(kind: type, field: Any) -> None:
     for choice in field.metadata["choices"] or ():
-        kind(**{field.name: choice})
+        build(kind, field, choice)
     if field.metadata["choices"]:
         with pytest.raises(InputError, match=f"{flag_name(field.name)} is 'cosin', not one of"):
-            kind(**{field.name: "cosin"})
+            build(kind, field, "cosin")
 
 
 # --- options of the data
@@ -181,6 +187,14 @@ def test_a_length_on_the_command_line_is_a_number_or_auto() -> None:
 def test_one_file_for_two_splits_raises(files: dict[str, str]) -> None:
     with pytest.raises(InputError, match=r"^one file is given for two of --data, --validation and"):
         DataOptions(**files)
+
+
+@pytest.mark.parametrize("option", [{"stride": 9}, {"window_pooling": "max"}, {"max_windows": 2}])
+def test_options_of_windows_need_windows(option: dict[str, Any]) -> None:
+    (name,) = option
+    with pytest.raises(InputError, match=f"^{flag_name(name)} is for --long-texts windows$"):
+        DataOptions("reviews.csv", **option)
+    assert DataOptions("reviews.csv", long_texts="windows", **option)
 
 
 def test_the_requested_columns_are_those_of_the_options() -> None:

@@ -73,3 +73,24 @@ def test_a_command_ends_with_one_line_and_an_exit_status(tmp_path, statement, st
 def test_a_bug_keeps_its_traceback(tmp_path):
     status, _, errors = run(tmp_path, "1 / 0")
     assert status == 1 and "Traceback" in errors and "ZeroDivisionError" in errors
+
+
+@pytest.mark.parametrize("script", ["train.py", "eval.py", "predict.py"])
+def test_several_processes_are_refused(script: str, tmp_path: Path):
+    """Each would train a run of its own."""
+    environment = {"WORLD_SIZE": "2", "LOCAL_RANK": "1", "RANK": "1"}
+    process = start_script(script, cwd=tmp_path, env=environment)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (2, "")
+    assert errors == (
+        "error: 2 processes were started, and each would do the whole work; start one, without "
+        "torchrun\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_process_of_a_launcher_works(tmp_path: Path):
+    environment = {"WORLD_SIZE": "1", "LOCAL_RANK": "0", "RANK": "0"}
+    process = start_script("predict.py", "--help", cwd=tmp_path, env=environment)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "predict.py" in output

@@ -100,6 +100,18 @@ def test_tricky_texts_and_pairs_have_the_ids_of_transformers(both: tuple[Tokeniz
     assert ids_and_types(tokenizer, texts, texts[::-1]) == expected
 
 
+def test_texts_and_their_special_tokens_can_be_encoded_apart(both: tuple[Tokenizer, Any]) -> None:
+    tokenizer, _ = both
+    texts = [text for text in TRICKY.values() if text]
+    bare = [row.ids.tolist() for row in tokenizer.encode(texts, special_tokens=False)]
+    first, last = (part.tolist() for part in tokenizer.frame(paired=False))
+    whole = [row.ids.tolist() for row in tokenizer.encode(texts)]
+    assert whole == [first + ids + last for ids in bare]
+    first, middle, last = (part.tolist() for part in tokenizer.frame(paired=True))
+    whole = [row.ids.tolist() for row in tokenizer.encode(texts, texts[::-1])]
+    assert whole == [first + a + middle + b + last for a, b in zip(bare, bare[::-1], strict=True)]
+
+
 def test_each_kind_has_its_own_ids(tmp_path: Path) -> None:
     """Without this, the comparison above could pass with a map of characters that is ignored."""
 

@@ -1,7 +1,7 @@
 """`config.json` to the numbers of an encoder and its head, and back. Bad values are errors."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from reprlib import repr as shorten  # bounds length and depth
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from minibert.checkpoint.families import FAMILIES
 from minibert.errors import CONTROL_CHARACTERS, InputError
 from minibert.files import model_file, read_json, write_json
-from minibert.model.config import ACTIVATIONS, HEADS, POOLINGS, EncoderConfig, HeadConfig
+from minibert.model.config import ACTIVATIONS, HEADS, POOLINGS, EncoderConfig, HeadConfig, LongTexts
 
 # Our tasks -> transformers' problem_type.
 PROBLEM_TYPES = {
@@ -67,6 +67,8 @@ def write_config(folder: Path, config: EncoderConfig, head: HeadConfig) -> None:
     data["minibert"] = {"head": head.kind, "pooling": head.pooling, "max_length": head.max_length}
     if head.thresholds:
         data["minibert"]["thresholds"] = list(head.thresholds)
+    if head.long_texts != LongTexts():
+        data["minibert"]["long_texts"] = asdict(head.long_texts)
     write_json(folder / "config.json", data)
 
 
@@ -138,16 +140,20 @@ def parse_head(data: Mapping[str, Any], encoder: EncoderConfig, *, where: str) -
         return HeadConfig("native", pooling, labels, encoder.max_tokens, task)
     try:
         thresholds = tuple(ours.get("thresholds", ()))
+        long_texts = LongTexts(**ours.get("long_texts", {}))
         head = HeadConfig(
-            ours["head"], ours["pooling"], labels, ours["max_length"], task, thresholds
+            ours["head"], ours["pooling"], labels, ours["max_length"], task, thresholds, long_texts
         )
     except (AttributeError, KeyError, TypeError):
-        raise InputError(f"{where}: the entry minibert lacks head, pooling or max_length") from None
+        raise InputError(
+            f"{where}: the entry minibert lacks head, pooling or max_length, or has others than "
+            "this version knows"
+        ) from None
     length_fits = type(head.max_length) is int and 3 <= head.max_length <= encoder.max_tokens
     thresholds_fit = len(thresholds) in (0, len(labels)) and all(
         type(x) is float and 0 < x < 1 for x in thresholds
     )
-    fits = length_fits and thresholds_fit
+    fits = length_fits and thresholds_fit and long_texts.is_valid
     if head.kind not in HEADS or head.pooling not in POOLINGS or not fits:
         raise InputError(f"{where}: the entry minibert holds values this version does not know")
     return head

@@ -17,6 +17,7 @@ def run_script(name: str) -> int:
     prepare_process()
 
     def main(argv: Sequence[str]) -> None:
+        check_single_process()
         # Parsing comes first: --help and mistakes need not wait for torch's import.
         parse = getattr(importlib.import_module("minibert.commands.arguments"), f"parse_{name}")
         arguments = parse(argv)
@@ -41,6 +42,16 @@ def prepare_process() -> None:
     os.close(descriptor)
     if sys.stderr is None:  # print() would take standard output in its place
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+
+
+def check_single_process() -> None:
+    """Raise InputError if a launcher such as torchrun started this process beside others."""
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if "LOCAL_RANK" in os.environ and processes != "1":
+        raise InputError(
+            f"{printable(processes, 20)} processes were started, and each would do the whole work; "
+            "start one, without torchrun"
+        )
 
 
 def run_command(main: Callable[[Sequence[str]], None]) -> int:

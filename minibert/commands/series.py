@@ -43,7 +43,9 @@ def runs_of_series(settings: Settings) -> dict[str, Settings]:
 
 
 def series_settings(arguments: TrainArguments) -> Settings | None:
-    """Return the settings of a new or resumed series; None if one run is asked for."""
+    """Return the settings of a new or resumed series; None for one run, or none."""
+    if arguments.check_data:
+        return None
     settings = saved_settings(arguments.resume) if arguments.resume else arguments.settings
     return settings if settings and runs_of_series(settings) else None
 

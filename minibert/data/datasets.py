@@ -1,36 +1,45 @@
-"""Splits to datasets: tokenize texts, report their lengths, cut the long ones."""
+"""Splits to datasets: tokenize texts, report their lengths, shorten the long ones."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from minibert.data.batches import TextDataset, TokenIds
+from minibert.data.batches import Dataset
 from minibert.data.examples import Examples
+from minibert.data.long_texts import TokenizedTexts, shorten
 from minibert.data.splits import Splits
 from minibert.data.tokenizer import Tokenizer
+from minibert.data.windows import text_dataset
 from minibert.errors import InputError
-from minibert.model.config import EncoderConfig
+from minibert.model.config import EncoderConfig, LongTexts
 
 AUTO_CUT = 0.01  # --max-length auto cuts at most this fraction of the training texts
 
 
 @dataclass(frozen=True)
 class TokenizedSplits:
-    """The token ids of each split, cut at `max_length` tokens, and a report of what was cut."""
+    """The token ids of each split, and a report of texts over `max_length` tokens."""
 
-    rows: dict[str, list[TokenIds]]
+    texts: dict[str, TokenizedTexts]
     max_length: int
+    long_texts: LongTexts
     report: str
 
 
 def tokenize_splits(
-    splits: Splits, tokenizer: Tokenizer, *, max_length: int | None, positions: int
+    splits: Splits,
+    tokenizer: Tokenizer,
+    *,
+    max_length: int | None,
+    positions: int,
+    long_texts: LongTexts = LongTexts(),  # noqa: B008 (frozen)
+    max_windows: int | None = None,
 ) -> TokenizedSplits:
-    """Tokenize all splits and cut texts that are longer than `max_length` tokens.
+    """Tokenize all splits, and shorten texts that are longer than `max_length` tokens.
 
-    None takes the shortest length that cuts at most 1% of the training texts. Raises InputError for
-    a length over the model's positions.
+    None takes the shortest length that at most 1% of the training texts exceed. Training texts
+    have at most `max_windows` windows. Raises InputError for a length over the model's positions.
     """
     if max_length is not None and max_length > positions:
         raise InputError(f"--max-length is {max_length}; this model has {positions} positions")
@@ -41,13 +50,35 @@ def tokenize_splits(
     if max_length is None:
         max_length = min(shortest_length(lengths), positions)
     lines = [length_histogram(lengths, max_length)]
+    texts = {}
     for name, split in splits.named().items():
-        cut = tokenizer.truncate(rows[name], split.texts, split.pairs, max_length=max_length)
-        percent = 100 * cut / len(split)
-        lines.append(
-            f"  {name}: {cut:,} of {len(split):,} texts cut at {max_length} tokens ({percent:.1f}%)"
+        tokens = sum(map(len, rows[name]))
+        texts[name] = shorten(
+            *(tokenizer, rows[name], split.texts, split.pairs),
+            max_length=max_length,
+            long_texts=long_texts,
+            max_windows=max_windows if name == "train" else None,
         )
-    return TokenizedSplits(rows, max_length, "\n".join(lines))
+        lines.append(f"  {name}: {describe_long(texts[name], long_texts, max_length, tokens)}")
+    return TokenizedSplits(texts, max_length, long_texts, "\n".join(lines))
+
+
+def describe_long(
+    texts: TokenizedTexts, long_texts: LongTexts, max_length: int, tokens: int
+) -> str:
+    """Return how many texts were shortened, and how many of all `tokens` that loses."""
+    if long_texts.how == "windows":
+        long, rows = int((texts.counts > 1).sum()), int(texts.counts[texts.counts > 1].sum())
+        done = f"in {rows:,} windows of"
+    else:
+        long = texts.cut
+        done = "reduced to their ends," if long_texts.how == "head-tail" else "cut at"
+    count = len(texts.counts)
+    line = f"{long:,} of {count:,} texts {done} {max_length} tokens ({100 * long / count:.1f}%)"
+    if texts.lost:
+        percent = 100 * texts.lost / tokens
+        line += f", which loses {texts.lost:,} of {tokens:,} tokens ({percent:.1f}%)"
+    return line
 
 
 def build_datasets(
@@ -55,16 +86,10 @@ def build_datasets(
     splits: Splits,
     targets: Callable[[Examples], np.ndarray],
     config: EncoderConfig,
-) -> dict[str, TextDataset]:
+) -> dict[str, Dataset]:
     """Join each split's token ids and targets. Raises InputError for an unknown label."""
     return {
-        name: TextDataset(
-            tokenized.rows[name],
-            targets(split),
-            pad_token_id=config.pad_token_id,
-            token_types=config.token_types > 1,
-            places=split.places,
-        )
+        name: text_dataset(tokenized.texts[name], config, targets(split), places=split.places)
         for name, split in splits.named().items()
     }
 

@@ -41,11 +41,11 @@ class HiddenDataset:
         self.values[places] = hidden[to_device(real, hidden.device)].to(self.values)
 
     def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
-        """Return hidden states (B, S, D), mask (B, S) or None without padding, and labels."""
+        """Return hidden states (B, S, D), mask (B, S) or None without padding, None, and labels."""
         real, tokens = self._tokens(rows)
         mask = None if real.all() else real
         values = self.values[to_device(tokens, self.values.device)]
-        return Batch((values, mask), self.labels[rows])
+        return Batch((values, mask, None), self.labels[rows])
 
     def _tokens(self, rows: Sequence[int] | np.ndarray) -> tuple[Tensor, Tensor]:
         """Return which tokens of a batch are real, and the row of each in `values`: (B, S) each."""

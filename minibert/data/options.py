@@ -7,8 +7,8 @@ from typing import Any
 
 from minibert.data.columns import RequestedColumns
 from minibert.data.labels import LabelFormat
-from minibert.model.config import TASKS
-from minibert.options import check_options, length, option
+from minibert.model.config import LONG_TEXTS, TASKS, WINDOW_POOLINGS, LongTexts
+from minibert.options import check_options, flag_name, length, option
 
 
 def column_names(text: str) -> tuple[str, ...]:
@@ -60,6 +60,11 @@ class DataOptions:
     bad_rows: str = option(
         "error", "stop at a row that cannot be used, or drop it", choices=("error", "drop")
     )
+    leaks: str = option(
+        "keep",
+        "training texts that are also in validation or test: keep, drop, or stop with an error",
+        choices=("keep", "drop", "error"),
+    )
     split: tuple[int, int, int] = option(
         (70, 15, 15), "ratio of training, validation and test", parse=ratios, shown="70:15:15"
     )
@@ -72,9 +77,29 @@ class DataOptions:
     )
     max_length: int | None = option(
         128,
-        "tokens per text, longer texts are cut; auto: cuts at most 1%% of the training texts",
+        "tokens per text; auto: at most 1%% of the training texts have more",
         parse=length,
         bounds=(3, None),
+    )
+
+    long_texts: str = option(
+        "cut",
+        "of a longer text: the first tokens, the first quarter and the last of them, or all in "
+        "windows",
+        choices=LONG_TEXTS,
+    )
+    stride: int | None = option(
+        None,
+        "tokens from one window to the next",
+        parse=int,
+        bounds=(1, None),
+        shown="half a window",
+    )
+    window_pooling: str = option(
+        "mean", "how the features of a text's windows become one", choices=WINDOW_POOLINGS
+    )
+    max_windows: int = option(
+        8, "windows of a training text, evenly spread", parse=int, bounds=(1, None)
     )
 
     def __post_init__(self) -> None:
@@ -91,6 +116,9 @@ class DataOptions:
             problems.append("--label-columns names a column twice")
         if not _is_ratio(self.split):
             problems.append(f"--split is {self.split}; it needs three whole numbers, none below 1")
+        for name in ("stride", "window_pooling", "max_windows"):
+            if self.long_texts != "windows" and getattr(self, name) != getattr(DataOptions, name):
+                problems.append(f"{flag_name(name)} is for --long-texts windows")
         files = [self.data, self.validation, self.test]
         paths = [os.path.realpath(name) for name in files if isinstance(name, str)]
         if len(set(paths)) < len(paths):
@@ -102,6 +130,10 @@ class DataOptions:
         return RequestedColumns(
             self.text_column, self.pair_column, self.label_column, self.label_columns or ()
         )
+
+    def shortening(self) -> LongTexts:
+        """Return what happens to texts over `max_length`."""
+        return LongTexts(self.long_texts, self.stride, self.window_pooling)
 
     def labels(self, model_task: str | None) -> LabelFormat:
         """Return how labels are read, for a model that was trained for a task (None: unknown)."""

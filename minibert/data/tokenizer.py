@@ -90,10 +90,29 @@ class Tokenizer:
             )
         return tokenizer
 
-    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[TokenIds]:
+    def encode(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        special_tokens: bool = True,
+    ) -> list[TokenIds]:
         """Encode texts (with `pairs`: as first and second segment) at their full lengths."""
         with self.lock:
-            return self._encode(texts, pairs)
+            return self._encode(texts, pairs, special_tokens=special_tokens)
+
+    def frame(self, *, paired: bool) -> list[np.ndarray]:
+        """Return the special tokens before, between and after one or two texts."""
+        encoding = self.backend.encode("a", "a" if paired else None)
+        parts: list[list[int]] = [[]]
+        last = None
+        for token, text in zip(encoding.ids, encoding.sequence_ids, strict=True):
+            if text is None:
+                parts[-1].append(token)
+            elif text != last:
+                parts.append([])
+                last = text
+        return [np.array(part, dtype=np.int32) for part in parts]
 
     def truncate(
         self,
@@ -119,6 +138,26 @@ class Tokenizer:
             for number, row in zip(long, short, strict=True):
                 rows[number] = row
         return len(long)
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The id of what the vocabulary lacks; None if there is no such id."""
+        token = getattr(self.backend.model, "unk_token", None) or special_token(
+            self.settings, "unk"
+        )
+        return None if token is None else self.backend.token_to_id(token)
+
+    def unknown_parts(self, texts: Sequence[str]) -> list[str]:
+        """Return the parts of texts, words or characters, that become the unknown token."""
+        unknown = self.unknown_id
+        with self.lock:
+            encodings = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        return [
+            text[start:end]
+            for text, encoding in zip(texts, encodings, strict=True)
+            for number, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
+            if number == unknown
+        ]
 
     def save(self, folder: Path, *, wordpiece_class: str | None = "BertTokenizer") -> None:
         """Write the tokenizer's files, with which transformers computes the same ids.
@@ -158,10 +197,12 @@ class Tokenizer:
         }
         return {name: token for name, token in tokens.items() if token in vocabulary}
 
-    def _encode(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[TokenIds]:
+    def _encode(
+        self, texts: Sequence[str], pairs: Sequence[str] | None, *, special_tokens: bool = True
+    ) -> list[TokenIds]:
         inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
         try:
-            encodings = self.backend.encode_batch_fast(inputs)
+            encodings = self.backend.encode_batch_fast(inputs, add_special_tokens=special_tokens)
         except BaseException as error:
             # The library raises bare exceptions, and panics that are not even those.
             if type(error) is Exception or type(error).__name__ == "PanicException":

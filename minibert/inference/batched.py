@@ -5,17 +5,18 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from minibert.data.batches import Dataset, FeatureDataset, length_order
+from minibert.data.batches import Dataset, FeatureDataset, length_order, to_device
 from minibert.data.hidden import HiddenDataset
+from minibert.data.windows import WindowDataset, encoded_rows
 from minibert.device import Compute, memory_advice
 from minibert.inference.cpu import prepack, prepacking_works
-from minibert.model.classifier import Classifier, Head
+from minibert.model.classifier import Classifier, Head, pool_windows
 from minibert.model.encoder import Encoder
 
 # The number of threads belongs to the process: only one call at a time may change it.
@@ -33,6 +34,10 @@ class InferenceModel:
 
     def logits(self, dataset: Dataset, *, batch_size: int) -> Tensor:
         """Return logits (N, C), float32 on the CPU, in the dataset's order."""
+        if isinstance(dataset, WindowDataset):
+            features = self.features(dataset, batch_size=batch_size)
+            assert isinstance(self.module, Classifier)
+            return replace(self, module=self.module.head).logits(features, batch_size=batch_size)
         logits = InOrder()
         self._run(self.module, dataset, logits.put, batch_size)
         return logits.values().cpu()
@@ -41,8 +46,12 @@ class InferenceModel:
         """Return the features (N, D) below the head, on the model's device, and the labels."""
         assert isinstance(self.module, Classifier)
         features = InOrder()
-        self._run(self.module.features, dataset, features.put, batch_size)
-        return FeatureDataset(features.values(), dataset.labels, places=dataset.places)
+        self._run(self.module.features, encoded_rows(dataset), features.put, batch_size)
+        values = features.values()
+        if isinstance(dataset, WindowDataset):
+            windows = to_device(torch.from_numpy(dataset.counts), values.device)
+            values = pool_windows(values, windows, how=self.module.head.config.long_texts.pooling)
+        return FeatureDataset(values, dataset.labels, places=dataset.places)
 
     def encode(self, dataset: Dataset, hidden: HiddenDataset, *, batch_size: int) -> None:
         """Put the encoder's output for every token of the dataset into `hidden`."""

@@ -1,7 +1,7 @@
 """Predictor: texts in; logits, probabilities and classes out."""
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minibert.data.batches import TokenIds
 from minibert.device import choose_compute
 from minibert.errors import InputError
 from minibert.hub import find_model
@@ -135,15 +134,15 @@ class Predictor:
         """Return logits (N, C) of N texts or pairs of texts, float32 on the CPU.
 
         A single string is one text; a list, a tuple, and a pandas or numpy column are N. Longer
-        texts are cut at `max_length` tokens and counted in `truncated`. Raises InputError for
-        values that are not strings.
+        texts are shortened as in training; `truncated` counts those that lose tokens. Raises
+        InputError for values that are not strings.
         """
-        rows, truncated = self.classifier.tokenize(texts, pairs, max_length=self.max_length)
-        if not rows:
+        tokenized = self.classifier.tokenize(texts, pairs, max_length=self.max_length)
+        if not tokenized.rows:
             return torch.empty(0, len(self.classes))
         with self._lock:
-            self.truncated += truncated
-        distinct, places = distinct_rows(rows)  # equal texts are computed once
+            self.truncated += tokenized.cut
+        distinct, places = tokenized.distinct()  # equal texts are computed once
         dataset = self.classifier.dataset_of(distinct)
         return self.model.logits(dataset, batch_size=self.batch_size)[places]
 
@@ -169,11 +168,3 @@ class Predictor:
                 "its folder"
             )
         return self.load_copy, ()
-
-
-def distinct_rows(rows: Sequence[TokenIds]) -> tuple[list[TokenIds], list[int]]:
-    """Return the rows without repetitions, and the place of each row among them."""
-    keys = [(row.ids.tobytes(), row.segment_b_start) for row in rows]
-    distinct = dict(zip(keys, rows, strict=True))
-    places = {key: place for place, key in enumerate(distinct)}
-    return list(distinct.values()), [places[key] for key in keys]

@@ -12,16 +12,26 @@ from minibert.checkpoint.families import FAMILIES
 from minibert.checkpoint.load import Checkpoint, load_classifier
 from minibert.checkpoint.load import load_encoder as load_encoder_folder
 from minibert.checkpoint.save import save_weights
-from minibert.data.batches import Dataset, TextDataset, TokenIds
+from minibert.data.batches import Dataset
 from minibert.data.examples import Examples
+from minibert.data.long_texts import TokenizedTexts, shorten
 from minibert.data.tokenizer import Tokenizer
+from minibert.data.windows import text_dataset
 from minibert.device import Compute, choose_compute
 from minibert.errors import InputError
 from minibert.hub import find_model
 from minibert.inference.as_lists import as_labels, as_names, as_texts, check_lengths, shown
 from minibert.inference.batched import prepare_for_inference
 from minibert.model.classifier import Classifier
-from minibert.model.config import HEADS, POOLINGS, TASKS, HeadConfig
+from minibert.model.config import (
+    HEADS,
+    LONG_TEXTS,
+    POOLINGS,
+    TASKS,
+    WINDOW_POOLINGS,
+    HeadConfig,
+    LongTexts,
+)
 from minibert.model.encoder import Encoder
 from minibert.tasks.choice import task_of
 from minibert.tasks.multi_label import with_thresholds
@@ -71,13 +81,15 @@ class TextClassifier:
         head: str = "mlp",
         pooling: str | None = None,
         max_length: int = 128,
+        long_texts: LongTexts = LongTexts(),  # noqa: B008 (frozen)
         revision: str | None = None,
     ) -> "TextClassifier":
         """Load a pretrained encoder, by folder or hub id, under a new head for these classes.
 
         `task` is single-label, multi-label, or regression, whose numbers `classes` names. `head` is
         mlp, relu, linear or native; `pooling` is cls, pooler or mean (default: cls, or the pooling
-        of the native head). Texts are cut at `max_length` tokens. The head's weights are drawn from
+        of the native head). Texts over `max_length` tokens are shortened as `long_texts` says
+        (default: they are cut). The head's weights are drawn from
         torch's random state. Raises InputError for a checkpoint that cannot be used, and for
         arguments out of range.
         """
@@ -96,7 +108,14 @@ class TextClassifier:
             raise InputError(
                 f"max_length is {max_length!r}; this model takes 3 to {config.max_tokens}"
             )
-        requested = HeadConfig(head, pooling or native, tuple(names), max_length, task)
+        if not (isinstance(long_texts, LongTexts) and long_texts.is_valid):
+            raise InputError(
+                f"long_texts is {shown(long_texts)}; give LongTexts({' or '.join(LONG_TEXTS)}, "
+                f"stride=tokens, pooling={' or '.join(WINDOW_POOLINGS)})"
+            )
+        requested = HeadConfig(
+            head, pooling or native, tuple(names), max_length, task, long_texts=long_texts
+        )
         return cls(load_classifier(folder, requested), Tokenizer.from_folder(folder, config))
 
     @classmethod
@@ -125,14 +144,17 @@ class TextClassifier:
         texts: str | Iterable[str],
         labels: str | Iterable[Any] | None = None,
         pairs: str | Iterable[str] | None = None,
-    ) -> TextDataset:
+        *,
+        max_windows: int | None = None,
+    ) -> Dataset:
         """Return N tokenized texts, or pairs of texts, with the targets of their labels.
 
         Texts and labels are lists, tuples, or pandas or numpy columns; a single string is one. A
         label is a class name, or a class number if no class name has a digit; with several labels,
-        a list of them; in a regression, a number or a list of numbers. Longer texts are cut at the
-        head's `max_length`. Raises InputError for a text that is not a string, and for a label that
-        the model does not have.
+        a list of them; in a regression, a number or a list of numbers. Longer texts are shortened
+        as the head's `long_texts` says; of a text in more than `max_windows` windows (default: no
+        limit), that many are kept. Raises InputError for a text that is not a string, and for a
+        label that the model does not have.
         """
         texts = as_texts(texts, "texts")
         targets = None
@@ -142,7 +164,7 @@ class TextClassifier:
             places = [f"labels[{number}]" for number in range(len(texts))]
             examples = Examples("labels", texts, labels=list(values), places=places)
             targets = self.task.targets(examples, numbers=True)
-        return self.dataset_of(self.tokenize(texts, pairs)[0], targets)
+        return self.dataset_of(self.tokenize(texts, pairs, max_windows=max_windows), targets)
 
     def tokenize(
         self,
@@ -150,22 +172,24 @@ class TextClassifier:
         pairs: str | Iterable[str] | None = None,
         *,
         max_length: int | None = None,
-    ) -> tuple[list[TokenIds], int]:
-        """Return the token ids of each text and the number of texts that were cut."""
+        max_windows: int | None = None,
+    ) -> TokenizedTexts:
+        """Return the token ids of each text."""
         texts = as_texts(texts, "texts")
         if pairs is not None:
             pairs = as_texts(pairs, "pairs")
             check_lengths(texts, pairs, "pairs")
-        max_length = max_length or self.checkpoint.head.max_length
-        rows = self.tokenizer.encode(texts, pairs)
-        return rows, self.tokenizer.truncate(rows, texts, pairs, max_length=max_length)
-
-    def dataset_of(self, rows: Sequence[TokenIds], labels: np.ndarray | None = None) -> TextDataset:
-        """Return a dataset of token ids and targets."""
-        config = self.checkpoint.encoder
-        return TextDataset(
-            rows, labels, pad_token_id=config.pad_token_id, token_types=config.token_types > 1
+        head = self.checkpoint.head
+        return shorten(
+            *(self.tokenizer, self.tokenizer.encode(texts, pairs), texts, pairs),
+            max_length=max_length or head.max_length,
+            long_texts=head.long_texts,
+            max_windows=max_windows,
         )
+
+    def dataset_of(self, texts: TokenizedTexts, labels: np.ndarray | None = None) -> Dataset:
+        """Return a dataset of tokenized texts and targets."""
+        return text_dataset(texts, self.checkpoint.encoder, labels)
 
     def tune_thresholds(
         self, validation: Dataset, *, how: str = "tuned", compute: Compute | None = None

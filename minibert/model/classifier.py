@@ -26,6 +26,14 @@ def pool(
     return torch.tanh(pooler(first))
 
 
+def pool_windows(features: Tensor, windows: Tensor, *, how: str) -> Tensor:
+    """(W, D) -> (B, D) float32: mean or max over the windows of each text, which has windows[b]."""
+    texts = torch.repeat_interleave(windows, output_size=len(features))  # (W,)
+    pooled = torch.zeros(len(windows), features.shape[1], device=features.device)
+    index, reduce = texts[:, None].expand_as(features), "amax" if how == "max" else how
+    return pooled.scatter_reduce(0, index, features.float(), reduce, include_self=False)
+
+
 class Head(nn.Module):
     """(B, D) -> (B, C): [dropout, dense, activation,] dropout, output."""
 
@@ -145,6 +153,14 @@ class Classifier(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        windows: Tensor | None = None,
     ) -> Tensor:
-        """(B, S) ids -> logits (B, C)."""
-        return self.head(self.features(input_ids, attention_mask, token_type_ids))
+        """(B, S) ids -> logits (B, C).
+
+        With `windows`, (T,) numbers of rows, the B rows are the windows of T texts, in their order:
+        logits (T, C).
+        """
+        features = self.features(input_ids, attention_mask, token_type_ids)
+        if windows is not None:
+            features = pool_windows(features, windows, how=self.head.config.long_texts.pooling)
+        return self.head(features)

@@ -6,6 +6,8 @@ ACTIVATIONS = ("gelu", "gelu_new", "relu")
 POOLINGS = ("cls", "pooler", "mean")
 HEADS = ("mlp", "relu", "linear", "native")
 TASKS = ("single-label", "multi-label", "regression")
+LONG_TEXTS = ("cut", "head-tail", "windows")
+WINDOW_POOLINGS = ("mean", "max")
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,26 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True)
+class LongTexts:
+    """What happens to texts with more tokens than a head's `max_length`.
+
+    Example:
+        >>> LongTexts("windows", stride=64).is_valid
+        True
+    """
+
+    how: str = "cut"  # one of LONG_TEXTS
+    stride: int | None = None  # tokens from one window to the next; None: half a window
+    pooling: str = "mean"  # of the windows' features, one of WINDOW_POOLINGS
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether each value is one that it may have."""
+        stride_fits = self.stride is None or (type(self.stride) is int and self.stride > 0)
+        return self.how in LONG_TEXTS and self.pooling in WINDOW_POOLINGS and stride_fits
+
+
+@dataclass(frozen=True)
 class HeadConfig:
     """The head of a classifier: its kind, the pooling below it, what its outputs are."""
 
@@ -64,3 +86,4 @@ class HeadConfig:
     max_length: int  # tokens per text, special tokens included
     task: str = "single-label"  # one of TASKS
     thresholds: tuple[float, ...] = ()  # multi-label: a class's lowest probability; (): 0.5
+    long_texts: LongTexts = LongTexts()

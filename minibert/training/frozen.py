@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from minibert.data.batches import Dataset, FeatureDataset
 from minibert.data.hidden import HiddenDataset, allocate, in_file
+from minibert.data.windows import encoded_rows, with_rows
 from minibert.device import Compute
 from minibert.errors import InputError
 from minibert.inference.batched import prepare_for_inference
@@ -79,15 +80,17 @@ def encode(
     """
     started = time.perf_counter()
     module: nn.Module
+    above: Sequence[Dataset]
     outputs: Sequence[FeatureDataset | HiddenDataset]
     if options.freeze:
         layers, module = len(model.encoder.blocks), model.head
-        outputs = encode_features(model, datasets, options, compute)
+        outputs = above = encode_features(model, datasets, options, compute)
     else:
         layers = options.freeze_layers
         module = with_blocks(model, layers, None)
         below = with_blocks(model, 0, layers)
         outputs = encode_tokens(below, datasets, options, compute, folder=folder)
+        above = [with_rows(*pair) for pair in zip(datasets, outputs, strict=True)]
     cost = Encoding(
         layers,
         texts=sum(map(len, datasets)),
@@ -95,7 +98,7 @@ def encode(
         bytes=sum(output.values.nbytes for output in outputs),
         in_file=any(isinstance(x, HiddenDataset) and in_file(x.values) for x in outputs),
     )
-    return module, outputs, cost
+    return module, above, cost
 
 
 def encode_features(
@@ -122,15 +125,18 @@ def encode_tokens(
     *,
     folder: Path | None,
 ) -> list[HiddenDataset]:
-    """Return the encoder's output for every token of each dataset, in bf16 if bf16 computes."""
+    """Return the encoder's output for every token of each dataset, in bf16 if bf16 computes.
+
+    Of a dataset in windows, it is the output for its windows.
+    """
     dtype = torch.bfloat16 if compute.precision == "bf16" else torch.float32
     width = int(model.encoder.blocks[0].attention_norm.weight.shape[0])  # type: ignore
     frozen = prepare_for_inference(model, compute, keep=True)
     outputs = []
-    for dataset in datasets:
-        values = allocate(dataset, width, dtype, device=compute.device, folder=folder)
-        output = HiddenDataset(dataset, values)
-        frozen.encode(dataset, output, batch_size=options.batch_size)
+    for rows in map(encoded_rows, datasets):
+        values = allocate(rows, width, dtype, device=compute.device, folder=folder)
+        output = HiddenDataset(rows, values)
+        frozen.encode(rows, output, batch_size=options.batch_size)
         outputs.append(output)
     return outputs
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minibert.data.batches import Dataset, TextDataset
+from minibert.data.windows import encoded_rows
 from minibert.model.encoder import Encoder
 
 
@@ -66,12 +67,13 @@ def compact_word_rows(
     changes.
     """
     trained = isinstance(encoder, Encoder) and encoder.embeddings.word.weight.requires_grad
-    if not (trained and isinstance(train, TextDataset)):
+    texts = encoded_rows(train)
+    if not (trained and isinstance(texts, TextDataset)):
         yield nullcontext
         return
     assert isinstance(encoder, Encoder)
     embeddings, table = encoder.embeddings, encoder.embeddings.word
-    compact = CompactEmbedding(table, train.used_ids())
+    compact = CompactEmbedding(table, texts.used_ids())
 
     def whole_table() -> AbstractContextManager:
         # At the call and not on entry: an interrupt of the context must not cut it short.
