@@ -271,6 +271,11 @@ def test_two_kinds_of_series_at_once_are_refused():
         parse_train(["--seeds", "3", "--learning-curve"])
 
 
+def test_checking_the_data_trains_no_series(here):
+    run(*QUICK, "--seeds", "3", "--check-data")
+    assert not Path("runs").exists()
+
+
 # --- the learning curve
 
 
