@@ -10,7 +10,9 @@ from minibert.checkpoint.config_file import read_encoder_config, read_head_confi
 from minibert.checkpoint.families import FAMILIES
 from minibert.checkpoint.load import load_classifier
 from minibert.commands.arguments import TrainArguments
+from minibert.commands.baselines import score_baselines
 from minibert.commands.options import RunOptions, Settings
+from minibert.commands.series import series_settings, train_series
 from minibert.commands.session import RunCallback, Session
 from minibert.data.batches import Dataset
 from minibert.data.check import check_data, check_splits
@@ -45,6 +47,15 @@ SEED_NOISE = (
 
 
 def main(arguments: TrainArguments) -> None:
+    """Train a classifier, or a series of them; or continue what was stopped."""
+    settings = series_settings(arguments)
+    if settings:
+        train_series(arguments, settings, train_one)
+    else:
+        train_one(arguments)
+
+
+def train_one(arguments: TrainArguments) -> None:
     """Train a classifier, or continue a run that was stopped."""
     session = Session(arguments)
     settings, compute = session.settings, session.compute
@@ -94,7 +105,12 @@ def main(arguments: TrainArguments) -> None:
             write_config(run.folder.path, config, best.checkpoint.head)
         ready = prepare_for_inference(best.model, compute)
         figures, predictions = evaluate(ready, datasets, splits, best.task, settings.training)
-        run.folder.finish({**figures, "training": training}, predictions)
+        if not settings.run.no_baseline:
+            figures["baselines"] = score_baselines(
+                splits, best.checkpoint.head, thresholds=settings.run.thresholds
+            )
+        figures["training"] = {"texts": len(splits.train), **training}
+        run.folder.finish(figures, predictions)
 
 
 def choose_head(

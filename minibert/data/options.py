@@ -69,6 +69,12 @@ class DataOptions:
         (70, 15, 15), "ratio of training, validation and test", parse=ratios, shown="70:15:15"
     )
     split_seed: int = option(2021, "seed of the split", parse=int, bounds=(0, 2**32 - 1))
+    train_percent: int = option(
+        100,
+        "percent of the training texts to train on, of each class alike",
+        parse=int,
+        bounds=(1, 100),
+    )
     max_length: int | None = option(
         128,
         "tokens per text, or per window of it; auto: at most 1%% of the training texts have more",
