@@ -73,14 +73,16 @@ def assert_same_figures(figures: dict, expected: dict) -> None:
     """Every figure to 1e-6; what eval.py adds (model, data) may be there too."""
     assert expected.keys() <= figures.keys()
     for name, value in expected.items():
-        if name == "confusion":
-            assert figures[name] == value
-        elif name == "per_class":
-            assert list(figures[name]) == list(value)
-            for label, numbers in value.items():
-                assert figures[name][label] == pytest.approx(numbers, abs=1e-6)
+        found = figures[name]
+        if isinstance(value, dict):
+            assert list(found) == list(value)
+            assert_same_figures(found, value)
+        elif name == "reliability":
+            assert len(found) == len(value)
+            for one, other in zip(found, value, strict=True):
+                assert_same_figures(one, other)
         else:
-            assert figures[name] == pytest.approx(value, abs=1e-6), name
+            assert found == pytest.approx(value, abs=1e-6), name
 
 
 def test_without_flags_it_scores_the_newest_run_on_its_test_split(place, run_script):

@@ -11,6 +11,7 @@ from minibert.checkpoint.families import FAMILIES
 from minibert.checkpoint.load import load_classifier
 from minibert.commands.arguments import TrainArguments
 from minibert.commands.options import RunOptions, Settings
+from minibert.commands.probabilities import fit_probabilities, tell_probabilities
 from minibert.commands.session import RunCallback, Session
 from minibert.data.batches import Dataset
 from minibert.data.classes import output_names
@@ -27,6 +28,7 @@ from minibert.inference.text_classifier import TextClassifier
 from minibert.model.config import EncoderConfig, HeadConfig
 from minibert.tasks.choice import task_of
 from minibert.tasks.multi_label import MultiLabel
+from minibert.tasks.single_label import SingleLabel
 from minibert.tasks.task import Task, check_finite
 from minibert.training.frozen import check_layers
 from minibert.training.loop import fit
@@ -67,13 +69,12 @@ def main(arguments: TrainArguments) -> None:
         tokenizer.save(run.folder.path, wordpiece_class=FAMILIES[config.family].wordpiece_class)
         write_config(run.folder.path, config, head)
         training = train(classifier, datasets, settings.training, compute, run)
-        best = TextClassifier(load_classifier(run.folder.path), tokenizer)
-        if head.task == "multi-label":
-            how = settings.run.thresholds
-            best.tune_thresholds(datasets["validation"], how=how, compute=compute)
-            write_config(run.folder.path, config, best.checkpoint.head)
-        ready = prepare_for_inference(best.model, compute)
-        figures, predictions = evaluate(ready, datasets, splits, best.task, settings.training)
+        best = prepare_for_inference(load_classifier(run.folder.path).model, compute)
+        logits = scored_logits(best, datasets, settings.training)
+        targets = datasets["validation"].labels
+        head = fit_probabilities(head, logits["validation"], targets, settings.run)
+        write_config(run.folder.path, config, head)
+        figures, predictions = evaluate(task_of(head), logits, datasets, splits)
         run.folder.finish({**figures, "training": training}, predictions)
 
 
@@ -109,6 +110,8 @@ def check_options(task: Task, settings: Settings) -> None:
     task.selects(settings.training.select)
     if settings.run.thresholds != RunOptions().thresholds and not isinstance(task, MultiLabel):
         raise InputError("--thresholds is for several labels; drop it")
+    if settings.run.target_accuracy is not None and not isinstance(task, SingleLabel):
+        raise InputError("--target-accuracy is for one class per text; drop it")
 
 
 def train(
@@ -162,28 +165,31 @@ def smaller_batches(train: Dataset, options: TrainingOptions, compute: Compute) 
     )
 
 
+def scored_logits(
+    model: InferenceModel, datasets: dict[str, Dataset], options: TrainingOptions
+) -> dict[str, Tensor]:
+    """Return the logits of the validation split and of the test split, if there is one."""
+    names = [name for name in ("validation", "test") if name in datasets]
+    return {name: model.logits(datasets[name], batch_size=options.batch_size) for name in names}
+
+
 def evaluate(
-    model: InferenceModel,
-    datasets: dict[str, Dataset],
-    splits: Splits,
-    task: Task,
-    options: TrainingOptions,
+    task: Task, logits: dict[str, Tensor], datasets: dict[str, Dataset], splits: Splits
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Score validation and, for the only time, test; return figures and the test's predictions."""
-    logits = model.logits(datasets["validation"], batch_size=options.batch_size)
-    scores = task.score(logits, datasets["validation"].labels)
-    figures = {"validation": scores.to_json()}
-    print(f"validation: {scores}")
+    figures = {}
+    for name, values in logits.items():
+        labels = datasets[name].labels
+        scores = task.score(values, labels)
+        check_finite(scores)
+        if name == "test":
+            print(task.report(values, labels))
+        print(f"{name}: {scores}")
+        probabilities = tell_probabilities(task, values, labels, start=f"{name}: ")
+        figures[name] = {**scores.to_json(), **probabilities}
     if splits.test is None:
         return figures, []
-    labels = datasets["test"].labels
-    logits = model.logits(datasets["test"], batch_size=options.batch_size)
-    scores = task.score(logits, labels)
-    check_finite(scores)
-    print(task.report(logits, labels))
-    print(f"test: {scores}")
-    figures["test"] = scores.to_json()
-    return figures, prediction_rows(splits.test, task, labels, logits)
+    return figures, prediction_rows(splits.test, task, labels, logits["test"])
 
 
 def prediction_rows(

@@ -76,10 +76,13 @@ def score_multi_label(
     targets: Tensor,
     thresholds: Sequence[float],
     classes: Sequence[str] | None = None,
+    *,
+    temperature: float = 1.0,
 ) -> MultiLabelScores:
     """Score logits (N, C) against targets (N, C) of 0 and 1; the loss is the mean over N x C.
 
-    `thresholds` are C probabilities, `classes` the names (default: the numbers). As in scikit-learn
+    `thresholds` are C probabilities of logits / `temperature`, `classes` the names (default: the
+    numbers). As in scikit-learn
     with zero_division=0, a figure without a denominator is 0: a class without labels and without
     predictions lowers macro-F1, and a text without both lowers samples-F1, although subset accuracy
     counts it as right. A class without a positive is left out of the mean average precision, which
@@ -87,7 +90,8 @@ def score_multi_label(
     """
     classes = classes or [str(number) for number in range(logits.shape[1])]
     truth = targets.numpy() > 0.5
-    predicted = predict_labels(torch.sigmoid(logits.float()), thresholds).numpy()
+    probabilities = torch.sigmoid(logits.float() / temperature)
+    predicted = predict_labels(probabilities, thresholds).numpy()
     precision, recall, f1 = precision_recall_f1(truth, predicted, axis=0)
     support = truth.sum(axis=0)
     # Ranked by logits, since the sigmoid of every large one is 1. The loss shows NaN.
@@ -171,12 +175,18 @@ def _columns(scores: np.ndarray, truth: np.ndarray) -> Iterator[tuple[np.ndarray
 
 
 def report_multi_label(
-    logits: Tensor, targets: Tensor, thresholds: Sequence[float], classes: Sequence[str]
+    logits: Tensor,
+    targets: Tensor,
+    thresholds: Sequence[float],
+    classes: Sequence[str],
+    *,
+    temperature: float = 1.0,
 ) -> str:
     """Return a table of the classes with the most texts, at most 50, and the averages of all."""
-    scores = score_multi_label(logits, targets, thresholds, classes)
+    scores = score_multi_label(logits, targets, thresholds, classes, temperature=temperature)
     truth = targets.numpy() > 0.5
-    predicted = predict_labels(torch.sigmoid(logits.float()), thresholds).numpy()
+    probabilities = torch.sigmoid(logits.float() / temperature)
+    predicted = predict_labels(probabilities, thresholds).numpy()
     support = truth.sum(axis=0)
     order = np.argsort(-support, kind="stable")
     shown, hidden = np.sort(order[:TABLE_ROWS]), order[TABLE_ROWS:]
