@@ -29,8 +29,8 @@ def fit_probabilities(
         head = with_target_accuracy(head, logits, targets, options.target_accuracy)
         if not head.min_probability:
             print(
-                f"--target-accuracy {options.target_accuracy:g}: no lowest probability reaches it "
-                "on the validation split; none is stored"
+                f"--target-accuracy {options.target_accuracy:g}: the validation split does not "
+                "reach it, however few texts are accepted; no text will be rejected"
             )
     return head
 

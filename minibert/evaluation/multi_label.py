@@ -82,15 +82,14 @@ def score_multi_label(
     """Score logits (N, C) against targets (N, C) of 0 and 1; the loss is the mean over N x C.
 
     `thresholds` are C probabilities of logits / `temperature`, `classes` the names (default: the
-    numbers). As in scikit-learn
-    with zero_division=0, a figure without a denominator is 0: a class without labels and without
-    predictions lowers macro-F1, and a text without both lowers samples-F1, although subset accuracy
-    counts it as right. A class without a positive is left out of the mean average precision, which
-    is 0 if no class has one.
+    numbers). As in scikit-learn with zero_division=0, a figure without a denominator is 0: a class
+    without labels and without predictions lowers macro-F1, and a text without both lowers
+    samples-F1, although subset accuracy counts it as right. A class without a positive is left out
+    of the mean average precision, which is 0 if no class has one.
     """
     classes = classes or [str(number) for number in range(logits.shape[1])]
     truth = targets.numpy() > 0.5
-    probabilities = torch.sigmoid(logits.float() / temperature)
+    probabilities = torch.sigmoid(logits.double() / temperature)
     predicted = predict_labels(probabilities, thresholds).numpy()
     precision, recall, f1 = precision_recall_f1(truth, predicted, axis=0)
     support = truth.sum(axis=0)
@@ -185,7 +184,7 @@ def report_multi_label(
     """Return a table of the classes with the most texts, at most 50, and the averages of all."""
     scores = score_multi_label(logits, targets, thresholds, classes, temperature=temperature)
     truth = targets.numpy() > 0.5
-    probabilities = torch.sigmoid(logits.float() / temperature)
+    probabilities = torch.sigmoid(logits.double() / temperature)
     predicted = predict_labels(probabilities, thresholds).numpy()
     support = truth.sum(axis=0)
     order = np.argsort(-support, kind="stable")

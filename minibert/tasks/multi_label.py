@@ -95,7 +95,8 @@ class MultiLabel(Task):
 
     def predict(self, logits: Tensor) -> list[tuple[str, ...]]:
         """Return the classes of each row whose probability reaches the threshold."""
-        return self.labels(predict_labels(self.probabilities(logits), self.thresholds))
+        probabilities = self.probabilities(logits.double())
+        return self.labels(predict_labels(probabilities, self.thresholds))
 
     def labels(self, targets: Tensor) -> list[tuple[str, ...]]:
         """Return the classes of each row."""
@@ -118,6 +119,6 @@ def with_thresholds(head: HeadConfig, logits: Tensor, targets: Tensor, *, how: s
     """
     if how not in ("tuned", "shared"):
         return replace(head, thresholds=(float(how),) * len(head.labels))
-    probabilities = MultiLabel(head).probabilities(logits.float())
+    probabilities = MultiLabel(head).probabilities(logits.double())
     tuned = tune_thresholds(probabilities, targets, per_class=how == "tuned")
     return replace(head, thresholds=tuple(tuned))
