@@ -75,8 +75,11 @@ def main(argv: Sequence[str]) -> None:
     seeds = values.pop("seeds")
     settings = Settings.from_dict(values)
     training = settings.training
-    if training.freeze or training.freeze_layers or training.freeze_embeddings:
-        raise InputError("this benchmark trains the whole encoder; drop the --freeze flags")
+    frozen = training.freeze or training.freeze_layers or training.freeze_embeddings
+    if frozen or settings.run.head == "logistic":
+        raise InputError(
+            "this benchmark trains the whole encoder; drop --head logistic and the --freeze flags"
+        )
     folder = find_model(settings.run.model, revision=settings.run.revision)
     config = read_encoder_config(folder)
     print(choose_compute(settings.run.device, settings.run.precision))

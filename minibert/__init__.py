@@ -26,11 +26,14 @@ _MODULES = {
     "Predictor": "inference.predictor",
     "TextClassifier": "inference.text_classifier",
     "fit": "training.loop",
+    "fit_logistic": "training.logistic",
     "Callback": "training.callback",
     "TrainResult": "training.state",
     "TrainingOptions": "training.options",
     "LongTexts": "model.config",
     "ProgressBar": "training.progress",
+    "check_data": "data.check",
+    "DataOptions": "data.options",
     "load_encoder": "inference.text_classifier",
     "Encoder": "model.encoder",
     "Tokenizer": "data.tokenizer",
@@ -40,6 +43,8 @@ _MODULES = {
 __all__ = list(_MODULES)
 
 if TYPE_CHECKING:
+    from minibert.data.check import check_data as check_data
+    from minibert.data.options import DataOptions as DataOptions
     from minibert.data.tokenizer import Tokenizer as Tokenizer
     from minibert.device import choose_compute as choose_compute
     from minibert.errors import InputError as InputError
@@ -50,6 +55,7 @@ if TYPE_CHECKING:
     from minibert.model.config import LongTexts as LongTexts
     from minibert.model.encoder import Encoder as Encoder
     from minibert.training.callback import Callback as Callback
+    from minibert.training.logistic import fit_logistic as fit_logistic
     from minibert.training.loop import fit as fit
     from minibert.training.options import TrainingOptions as TrainingOptions
     from minibert.training.progress import ProgressBar as ProgressBar

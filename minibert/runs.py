@@ -26,6 +26,7 @@ from minibert.files import (
     write_text,
 )
 from minibert.locks import LOCK, locked
+from minibert.training.history import EpochRecord
 from minibert.training.state import (
     TrainState,
     drop_states,
@@ -157,14 +158,15 @@ class RunFolder:
         """Save the state of the run and its history; then drop all states but the newest."""
         save_state(self.path, state, settings)
         drop_states(self.path, keep=keep)
-        self._write_history(state)
+        self.write_history(state.history)
 
     def load_state(self, state: TrainState) -> None:
         """Set `state` to the newest saved one. Without one, the run starts from its beginning."""
         files = state_files(self.path)
         if files:
             load_state(files[-1], state)
-            self._write_history(state)  # its last line is lost if a run dies before writing it
+            # A run that dies before writing it loses its last line.
+            self.write_history(state.history)
         elif self.history_file.exists():
             raise self._damaged("no resume-*.safetensors is there")
 
@@ -176,9 +178,10 @@ class RunFolder:
         write_json(self.metrics_file, metrics)
         drop_states(self.path, keep=0)
 
-    def _write_history(self, state: TrainState) -> None:
-        if state.history:
-            rows = [record.to_row() for record in state.history]
+    def write_history(self, history: Sequence[EpochRecord]) -> None:
+        """Write history.csv, if an epoch is finished."""
+        if history:
+            rows = [record.to_row() for record in history]
             lines: list[list[Any]] = [list(rows[0]), *(list(row.values()) for row in rows)]
             cells = [["" if x is None else str(x) for x in line] for line in lines]
             write_text(self.history_file, "".join(",".join(line) + "\n" for line in cells))

@@ -33,6 +33,10 @@ EXAMPLES = {
     "thresholds": ("0.25", "0.25"),
     "target_accuracy": ("0.98", 0.98),
     "max_length": ("auto", None),
+    "long_texts": ("windows", "windows"),
+    "stride": ("9", 9),
+    "window_pooling": ("max", "max"),
+    "max_windows": ("2", 2),
     "data": ("a.csv", "a.csv"),
     "validation": ("b.csv", "b.csv"),
     "test": ("c.csv", "c.csv"),
@@ -44,6 +48,7 @@ EXAMPLES = {
     "task": ("regression", "regression"),
     "encoding": ("cp1252", "cp1252"),
     "bad_rows": ("drop", "drop"),
+    "leaks": ("drop", "drop"),
     "split": ("8:1:1", (8, 1, 1)),
     "split_seed": ("5", 5),
     "epochs": ("7", 7),
@@ -88,18 +93,26 @@ def test_without_flags_the_defaults_hold():
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
 def test_every_option_has_a_flag(field):
     text, value = EXAMPLES[field.name]
-    settings = parse_train([flag_of(field.name), *([] if text is None else [text])]).settings
-    values = settings.to_dict()
-    assert values.pop(field.name) == value != field.default
-    defaults = DEFAULTS.to_dict()
-    del defaults[field.name]
-    assert values == defaults
+    words = [flag_of(field.name), *([] if text is None else [text])]
+    expected = {**DEFAULTS.to_dict(), field.name: value}
+    if field.name in ("stride", "window_pooling", "max_windows"):
+        words += ["--long-texts", "windows"]
+        expected["long_texts"] = "windows"
+    assert parse_train(words).settings.to_dict() == expected
+    assert value != field.default
 
 
 def test_resume_takes_no_other_flags():
     assert parse_train(["--resume", "run"]).resume == Path("run")
     with pytest.raises(InputError, match=r"--resume uses .* --epochs, --freeze, --out$"):
         parse_train(["--resume", "run", "--epochs", "3", "--freeze", "--out", "new"])
+
+
+def test_checking_the_data_makes_no_run():
+    assert parse_train(["--check-data"]).check_data and not parse_train([]).check_data
+    for flag in ("--out", "--resume"):
+        with pytest.raises(InputError, match="--check-data makes no run; drop --out and --resume"):
+            parse_train(["--check-data", flag, "run"])
 
 
 @pytest.mark.parametrize(

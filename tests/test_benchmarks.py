@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers import start_script, write_checkpoint
 
-from benchmarks import accuracy, machine, rounding, rounds, tricks
+from benchmarks import accuracy, few, machine, rounding, rounds, tricks
 from benchmarks.__main__ import read_flags
 from benchmarks.figures import (
     agreement,
@@ -308,3 +308,37 @@ def test_accuracy_compares_both_encoders(
         "minibert",
         "transformers",
     ]
+
+
+def test_few_labels_are_measured_once_and_averaged(
+    tmp_path: Path, reviews: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    model = write_checkpoint(tmp_path / "bert", "bert", positions=128)
+    for name, value in {
+        "MODEL": str(model),
+        "FILES": {".": (reviews.name, reviews.name)},
+        "EPOCHS": {4: 1, 99: 1},
+        "BATCH": {4: 3, 99: 8},
+        "SEEDS": 2,
+    }.items():
+        monkeypatch.setattr(few, name, value)
+    cells = tmp_path / "cells.jsonl"
+    few.main([str(tmp_path), str(cells)])
+    *_, small, large = capsys.readouterr().out.splitlines()
+    assert small.startswith("| . | 4 | 8 | ") and large.startswith("| . | 99 | 60 | ")
+    assert small.count("(sd ") == 2
+    cells.write_text("".join(cells.read_text().splitlines(keepends=True)[:5]))  # stopped there
+    measured: list[few.Cell] = []
+
+    def measure(cell: few.Cell, *_: Any) -> few.Measured:
+        measured.append(cell)
+        return few.Measured(**vars(cell), texts=60, loss=0.1, accuracy=0.5, seconds=1.0)
+
+    monkeypatch.setattr(few, "measure", measure)
+    few.main([str(tmp_path), str(cells)])
+    assert [(x.rows, x.seed, x.method) for x in measured] == [
+        (99, 0, "fine-tuned"),
+        (99, 1, "logistic"),
+        (99, 1, "fine-tuned"),
+    ]
+    assert "| 50.0 (sd 0.0) | 1.0 |" in capsys.readouterr().out

@@ -263,6 +263,7 @@ CHANGES: dict[str, tuple[object, object]] = {
     "freeze_embeddings": (False, True),
     "split": ([70, 15, 15], [60, 20, 20]),
     "split_seed": (2021, 1),
+    "leaks": ("keep", "drop"),
     "max_length": (40, 5),
     "precision": ("fp32", "bf16"),
     "seed": (0, 1),

@@ -1,4 +1,4 @@
-"""Splits: read from files or split off one file, stratified; and what is printed about them.
+"""Splits: read from files or split off one file, stratified; leaks dropped.
 
 Run: pytest tests/test_splits.py
 """
@@ -15,13 +15,7 @@ from minibert.data.classes import class_ids, class_names
 from minibert.data.columns import Columns
 from minibert.data.examples import Examples
 from minibert.data.options import DataOptions
-from minibert.data.splits import (
-    Splits,
-    describe_splits,
-    read_splits,
-    repeated_texts,
-    split_examples,
-)
+from minibert.data.splits import Splits, read_splits, split_examples, without_leaks
 from minibert.errors import InputError
 
 RATIOS = (70, 15, 15)
@@ -167,41 +161,6 @@ def test_single_texts_and_pairs_in_one_run_raise(tmp_path):
         read_splits(DataOptions(data=str(tmp_path / "c.csv"), validation=str(data)))
 
 
-def test_texts_that_are_also_in_training_are_counted():
-    train = Examples("train", ["a", "b", "c"], labels=["x", "x", "y"])
-    split = Examples("test", ["b", "d", "b", "A"], labels=["y", "x", "y", "x"])
-    assert repeated_texts(split, train) == 2
-    train.pairs, split.pairs = ["1", "2", "3"], ["2", "2", "other", "1"]
-    assert repeated_texts(split, train) == 1  # a pair repeats only if both texts do
-
-
-def test_the_description_says_what_was_read_dropped_and_repeated():
-    train = examples(3, 2)
-    validation = Examples("other.csv", ["text 0", "new"], labels=["class 0", "class 1"])
-    train.columns = Columns("body", None, "class")
-    validation.dropped = ["other.csv, line 4: column text: is empty"]
-    assert describe_splits(Splits(train, validation, None)).splitlines() == [
-        "columns: text 'body', label 'class'",
-        "train: 5 texts (class 0 3, class 1 2) from some.csv",
-        "validation: 2 texts (class 0 1, class 1 1) from other.csv",
-        "  dropped 1 bad rows: other.csv, line 4: column text: is empty",
-        "  1 of them are also in the training split; scores on them do not measure generalization",
-        "test: none; give --test (with a validation file, no test split is split off)",
-    ]
-
-
-def test_the_description_has_no_control_characters():
-    """Labels may contain a right-to-left override or a joiner; they are shown as escapes."""
-    train = Examples("a\x1b[2J.csv", ["x", "y"], labels=["a\u202e", "b\u200d"])
-    train.columns = Columns("te\x07xt", None, "la\x9bbel")
-    train.dropped = ["a\x1b[2J.csv, line 4: column \x1b]0;title\x07: is empty"]
-    said = describe_splits(Splits(train, train, None))
-    assert said.replace("\n", "").isprintable()
-    assert all(
-        name in said for name in (r"a\u202e 1", r"b\u200d 1", r"\x1b]0;title", r"\x1b[2J.csv")
-    )
-
-
 def test_fingerprints_change_for_the_split_that_changed():
     whole = examples(20, 20)
     splits = Splits(*split_examples(whole, RATIOS, seed=0))
@@ -211,6 +170,54 @@ def test_fingerprints_change_for_the_split_that_changed():
     splits.test.labels[0] = "class 9"
     after = splits.fingerprints()
     assert {name for name in before if before[name] != after[name]} == {"test"}
+
+
+# --- leaks
+
+
+def leaking() -> Splits:
+    """Two of six training texts are in validation, a third one is in test."""
+    train, validation, test = examples(3, 3), examples(1, 1), examples(2, 2)
+    validation.texts = ["text 0!", "new"]
+    train.texts[4] = "TEXT 0"
+    test.texts = ["other", "news", "text  1", "more"]
+    train.dropped, train.possible_pair = ["line 9: is blank"], "title"
+    return Splits(train, validation, test)
+
+
+def test_dropped_leaks_are_those_of_training_and_nothing_else_changes():
+    before = leaking()
+    found = without_leaks(before, "drop")
+    assert found.train.texts == ["text 2", "text 3", "text 5"] and found.leaks_dropped == 3
+    assert found.train.labels == ["class 0", "class 1", "class 1"]
+    assert (found.train.dropped, found.train.possible_pair) == (["line 9: is blank"], "title")
+    assert found.validation is before.validation and found.test is before.test
+    assert without_leaks(found, "error").train.texts == found.train.texts  # nothing leaks now
+
+
+def test_leaks_are_an_error_on_request_with_the_first_two_places():
+    with pytest.raises(InputError) as error:
+        without_leaks(leaking(), "error")
+    assert str(error.value) == (
+        "--leaks error: 2 training texts are also in the validation split, the first at text 0 and "
+        "text 0; drop them with --leaks drop"
+    )
+
+
+def test_dropping_all_texts_of_a_class_raises():
+    splits = leaking()
+    splits.test.texts[:3] = ["text 1", "text 2", "text 3"]
+    with pytest.raises(InputError, match="are all texts of a class; give other files"):
+        without_leaks(splits, "drop")
+
+
+@pytest.mark.parametrize(("leaks", "rows"), [("keep", 34), ("drop", 33)])
+def test_the_option_says_what_happens_to_leaks(tmp_path, leaks, rows):
+    data, other = table(tmp_path / "a.csv", 17, 17), table(tmp_path / "b.csv", 2, 2, word="other")
+    with open(other, "a") as file:
+        file.write("Text 0 16.,class 0\n")
+    options = DataOptions(str(data), validation=str(other), leaks=leaks)
+    assert len(read_splits(options).train) == rows
 
 
 # --- labels of other files
@@ -228,28 +235,6 @@ def test_numbers_in_another_file_mean_what_the_training_file_s_label_text_says(t
     classes = class_names(splits.train)
     assert classes == ("bad", "good")
     assert class_ids(splits.named()[role], classes).tolist() == [1, 0]
-
-
-def test_a_column_that_may_be_a_second_text_is_described_with_the_flags(tmp_path):
-    rows = [f"title {i},text {i},{i % 2}" for i in range(20)]
-    (tmp_path / "news.csv").write_text("Title,text,label\n")
-    with open(tmp_path / "news.csv", "a") as file:
-        file.write("\n".join(rows) + "\n")
-    splits = read_splits(DataOptions(str(tmp_path / "news.csv")))
-    assert splits.train.pairs is None
-    assert (
-        "  one text per row; for 'Title' as second text give --text-column text --pair-column Title"
-    ) in describe_splits(splits).splitlines()
-
-
-def test_labels_that_differ_only_in_case_are_described():
-    train = Examples("here", list("abcd"), labels=["Spam", "ham", "spam", "HAM2"])
-    assert (
-        "  labels that differ only in case are separate classes: Spam, spam; "
-        "write them alike if they are one class"
-    ) in describe_splits(Splits(train, train, None)).splitlines()
-    train.labels = ["spam", "ham"] * 2
-    assert "case" not in describe_splits(Splits(train, train, None))
 
 
 def test_every_class_of_several_labels_is_in_the_training_split():

@@ -39,6 +39,7 @@ class TrainArguments:
     settings: Settings
     out: Path | None
     resume: Path | None
+    check_data: bool = False
 
 
 def parse_train(argv: Sequence[str]) -> TrainArguments:
@@ -55,19 +56,26 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
     add("--resume", type=Path, metavar="DIR", help=RESUME_HELP)
     model = ("model", "revision", "head", "pooling", "thresholds", "target_accuracy")
     add_options(parser.add_argument_group("model"), RunOptions, model)
-    add_options(parser.add_argument_group("data"), DataOptions)
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--check-data", action="store_true", help="report what is in the data, and do not train"
+    )
+    add_options(data, DataOptions)
     training = parser.add_argument_group("training")
     add_options(training, TrainingOptions)
     add_options(training, RunOptions, ("save_every", "keep_states"))
     add_options(parser.add_argument_group("machine"), RunOptions, ("device", "precision"))
     values: dict[str, Any] = vars(parser.parse_args(argv))
     out, resume = values.pop("out"), values.pop("resume")
+    check_data = values.pop("check_data")
+    if check_data and (out or resume):
+        raise InputError("--check-data makes no run; drop --out and --resume")
     if resume and (values or out):
         names = [flag_name(name) for name in values] + (["--out"] if out else [])
         raise InputError(
             f"--resume uses the settings in {resume / 'settings.json'}; drop {', '.join(names)}"
         )
-    return TrainArguments(Settings.from_dict(values), out, resume)
+    return TrainArguments(Settings.from_dict(values), out, resume, check_data)
 
 
 @dataclass(frozen=True)

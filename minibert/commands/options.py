@@ -54,12 +54,17 @@ class RunOptions:
         "distilbert-base-uncased", "folder, finished run, hub id, or all-MiniLM-L6-v2"
     )
     revision: str | None = option(None, "branch, tag or commit of a hub id", shown="the newest")
-    head: str = option("mlp", "layers between features and classes", choices=HEADS)
+    head: str = option(
+        "mlp",
+        "layers between features and classes; logistic: a logistic regression on the features of "
+        "the frozen encoder, for few labels",
+        choices=(*HEADS, "logistic"),
+    )
     pooling: str | None = option(
         None,
         "how a text's vectors become one",
         choices=POOLINGS,
-        shown="cls; for a native head its own",
+        shown="cls; mean for logistic; for a native head its own",
     )
     thresholds: str = option(
         "tuned",
@@ -94,6 +99,10 @@ class RunOptions:
             threshold(self.thresholds)
         except argparse.ArgumentTypeError as error:
             problems.append(f"--thresholds: {error}")
+        if self.head == "logistic" and (self.save_every or self.keep_states != 1):
+            problems.append(
+                "--head logistic has no steps to save; drop --save-every and --keep-states"
+            )
         check_options(self, *problems)
 
 

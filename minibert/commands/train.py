@@ -14,10 +14,12 @@ from minibert.commands.options import RunOptions, Settings
 from minibert.commands.probabilities import fit_probabilities, tell_probabilities
 from minibert.commands.session import RunCallback, Session
 from minibert.data.batches import Dataset
+from minibert.data.check import check_data, check_splits
 from minibert.data.classes import output_names
 from minibert.data.datasets import TokenizedSplits, build_datasets, tokenize_splits
 from minibert.data.examples import Examples
-from minibert.data.splits import Splits, describe_splits, read_splits
+from minibert.data.splits import Splits, read_splits
+from minibert.data.token_report import unknown_warning
 from minibert.data.tokenizer import Tokenizer
 from minibert.data.windows import encoded_rows
 from minibert.device import Compute, cpu_has_bf16, memory_advice
@@ -31,6 +33,8 @@ from minibert.tasks.multi_label import MultiLabel
 from minibert.tasks.single_label import SingleLabel
 from minibert.tasks.task import Task, check_finite
 from minibert.training.frozen import check_layers
+from minibert.training.history import TrainResult
+from minibert.training.logistic import check_logistic, fit_logistic, suggest_logistic
 from minibert.training.loop import fit
 from minibert.training.options import TrainingOptions
 
@@ -46,8 +50,12 @@ def main(arguments: TrainArguments) -> None:
     check_layers(settings.training, config.layers)
     tokenizer = Tokenizer.from_folder(folder, config)
     stored = read_head_config(folder)
-    splits = read_splits(settings.data, model_task=stored.task if stored else None)
-    print(describe_splits(splits))
+    model_task = stored.task if stored else None
+    if arguments.check_data:
+        print(check_data(settings.data, tokenizer, model_task=model_task))
+        return
+    splits = read_splits(settings.data, model_task=model_task)
+    print(check_splits(splits))
     tokenized = tokenize_splits(
         *(splits, tokenizer),
         max_length=settings.data.max_length,
@@ -55,20 +63,24 @@ def main(arguments: TrainArguments) -> None:
         long_texts=settings.data.shortening(),
         max_windows=settings.data.max_windows,
     )
-    print(tokenized.report)
+    print(tokenized.report, *unknown_warning(tokenized.texts["train"].rows, tokenizer), sep="\n")
 
     # The classifier, and the datasets for its classes
     torch.manual_seed(settings.training.seed)
     head = choose_head(stored, config, splits.train, settings.run, tokenized)
-    check_options(task_of(head), settings)
+    check_options(head, settings)
     classifier = TextClassifier(load_classifier(folder, head), tokenizer)
     datasets = build_datasets(tokenized, splits, classifier.task.targets, config)
     print(*session.notes(classifier), compute, sep="\n")
+    if not (session.resumed or settings.training.freeze or settings.run.head == "logistic"):
+        for line in suggest_logistic(head, datasets["train"].labels):
+            print(line)
 
     with session.open(classifier, splits, folder) as run:
         tokenizer.save(run.folder.path, wordpiece_class=FAMILIES[config.family].wordpiece_class)
         write_config(run.folder.path, config, head)
-        training = train(classifier, datasets, settings.training, compute, run)
+        train_model = train_logistic if settings.run.head == "logistic" else train
+        training = train_model(classifier, datasets, settings.training, compute, run)
         best = prepare_for_inference(load_classifier(run.folder.path).model, compute)
         logits = scored_logits(best, datasets, settings.training)
         targets = datasets["validation"].labels
@@ -89,10 +101,11 @@ def choose_head(
     names = output_names(train)
     if stored and same_outputs(stored, names, train.task):
         names = stored.labels
-    default = FAMILIES[config.family].native_pooling if options.head == "native" else "cls"
-    pooling = options.pooling or default
+    defaults = {"native": FAMILIES[config.family].native_pooling, "logistic": "mean"}
+    pooling = options.pooling or defaults.get(options.head, "cls")
+    kind = "linear" if options.head == "logistic" else options.head
     length, long_texts = tokenized.max_length, tokenized.long_texts
-    return HeadConfig(options.head, pooling, names, length, train.task, long_texts=long_texts)
+    return HeadConfig(kind, pooling, names, length, train.task, long_texts=long_texts)
 
 
 def same_outputs(stored: HeadConfig, names: Sequence[str], task: str) -> bool:
@@ -104,8 +117,11 @@ def same_outputs(stored: HeadConfig, names: Sequence[str], task: str) -> bool:
     return sorted(map(str.lower, stored.labels)) == sorted(map(str.lower, names))
 
 
-def check_options(task: Task, settings: Settings) -> None:
-    """Raise InputError for options of another task, before there is a run."""
+def check_options(head: HeadConfig, settings: Settings) -> None:
+    """Raise InputError for options of another task or head, before there is a run."""
+    task = task_of(head)
+    if settings.run.head == "logistic":
+        check_logistic(head, settings.training)
     task.check_options(settings.training)
     task.selects(settings.training.select)
     if settings.run.thresholds != RunOptions().thresholds and not isinstance(task, MultiLabel):
@@ -133,15 +149,39 @@ def train(
             callback=run,
             keep_best=False,  # the run's folder has it
         )
+    if result.encoding_seconds:
+        epochs = len(result.history)
+        print(f"above the frozen layers: {epochs} epochs in {result.seconds:.1f} s")
+    return training_figures(result, len(train))
+
+
+def train_logistic(
+    classifier: TextClassifier,
+    datasets: dict[str, Dataset],
+    options: TrainingOptions,
+    compute: Compute,
+    run: RunCallback,
+) -> dict[str, Any]:
+    """Fit a logistic regression; the weights are in the folder. A killed run starts again."""
+    train, validation = datasets["train"], datasets["validation"]
+    result = fit_logistic(
+        classifier.model, train, validation, options, compute=compute, callback=run
+    )
+    run.folder.write_history(result.history)
+    print(result)
+    return {**training_figures(result, len(train)), "c": result.c, "folds": result.folds}
+
+
+def training_figures(result: TrainResult, texts: int) -> dict[str, Any]:
+    """Return the figures of the training as metrics.json has them."""
     epochs = len(result.history)
     figures: dict[str, Any] = {
         "epochs": epochs,
         "best_epoch": result.best_epoch,
         "seconds": round(result.seconds, 3),
-        "texts_per_second": round(epochs * len(train) / result.seconds, 1),
+        "texts_per_second": round(epochs * texts / result.seconds, 1),
     }
     if result.encoding_seconds:
-        print(f"above the frozen layers: {epochs} epochs in {result.seconds:.1f} s")
         figures["encoding_seconds"] = round(result.encoding_seconds, 3)
     return figures
 

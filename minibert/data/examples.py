@@ -54,6 +54,14 @@ class Examples:
             columns=self.columns,
         )
 
+    def classes(self) -> list[str]:
+        """Return the classes of all rows, with repetitions; none in a regression."""
+        if self.task == "regression":
+            return []
+        if self.task == "multi-label":
+            return [name for label in self.labels for name in label]
+        return self.labels
+
     def fingerprint(self) -> str:
         """Return a digest of texts and labels; it changes when the data changes."""
         digest = hashlib.sha256()

@@ -60,6 +60,11 @@ class DataOptions:
     bad_rows: str = option(
         "error", "stop at a row that cannot be used, or drop it", choices=("error", "drop")
     )
+    leaks: str = option(
+        "keep",
+        "training texts that are also in validation or test: keep, drop, or stop with an error",
+        choices=("keep", "drop", "error"),
+    )
     split: tuple[int, int, int] = option(
         (70, 15, 15), "ratio of training, validation and test", parse=ratios, shown="70:15:15"
     )

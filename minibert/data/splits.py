@@ -1,8 +1,7 @@
 """The training, validation and test split of a data set: read, or split off one file."""
 
-import shlex
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from minibert.data.classes import class_set, output_names
+from minibert.data.duplicates import first_rows, text_keys
 from minibert.data.examples import Examples, load_examples
 from minibert.data.options import DataOptions
 from minibert.data.stratify import stratified_multi_label
@@ -24,6 +24,7 @@ class Splits:
     train: Examples
     validation: Examples
     test: Examples | None
+    leaks_dropped: int = 0  # training texts that another split has, see --leaks
 
     def named(self) -> dict[str, Examples]:
         """Return the splits that exist, by name."""
@@ -64,11 +65,43 @@ def read_splits(options: DataOptions, *, model_task: str | None = None) -> Split
     output_names(train)  # a single class is reported before a split fails for it
     test = load(test_files, train) if test_files else None
     if validation_files:
-        return Splits(train, load(validation_files, train), test)
-    if test is not None:
+        splits = Splits(train, load(validation_files, train), test)
+    elif test is not None:
         train, validation = split_examples(train, options.split[:2], seed=options.split_seed)
-        return Splits(train, validation, test)
-    return Splits(*split_examples(train, options.split, seed=options.split_seed))
+        splits = Splits(train, validation, test)
+    else:
+        train, validation, test = split_examples(train, options.split, seed=options.split_seed)
+        splits = Splits(train, validation, test)
+    return splits if options.leaks == "keep" else without_leaks(splits, options.leaks)
+
+
+def without_leaks(splits: Splits, leaks: str) -> Splits:
+    """Drop the training texts that another split has, up to case, spaces and punctuation.
+
+    Raises InputError if `leaks` is "error" and there is one, or if a class loses all its texts.
+    """
+    train, keys = splits.train, text_keys(splits.train)
+    leaked = np.zeros(len(train), dtype=bool)
+    for name, split in splits.named().items():
+        if name == "train":
+            continue
+        known = text_keys(split)
+        leaked |= np.isin(keys, known)
+        if leaks == "error" and leaked.any():
+            row = int(leaked.argmax())
+            raise InputError(
+                f"--leaks error: {leaked.sum():,} training texts are also in the {name} split, the "
+                f"first at {train.places[row]} and {split.places[first_rows(keys, known)[row]]}; "
+                "drop them with --leaks drop"
+            )
+    kept = train.take(np.flatnonzero(~leaked).tolist(), train.source)
+    if not len(kept) or set(kept.classes()) != set(train.classes()):
+        raise InputError(
+            f"--leaks drop: the {leaked.sum():,} training texts that are also in validation or "
+            "test are all texts of a class; give other files"
+        )
+    kept.dropped, kept.possible_pair = train.dropped, train.possible_pair
+    return replace(splits, train=kept, leaks_dropped=int(leaked.sum()))
 
 
 def split_examples(examples: Examples, ratios: Sequence[int], *, seed: int) -> list[Examples]:
@@ -141,80 +174,3 @@ def _stratified_rows(examples: Examples, ratios: Sequence[int], *, seed: int) ->
     if any(len(set(labels[rows])) < len(set(labels)) for rows in splits):
         raise too_few
     return splits
-
-
-def repeated_texts(split: Examples, train: Examples) -> int:
-    """Count the examples of a split whose text (or pair) is also in the training split."""
-    known = set(_texts(train))
-    return sum(text in known for text in _texts(split))
-
-
-def _texts(examples: Examples) -> Iterable[Hashable]:
-    if examples.pairs is None:
-        return examples.texts
-    return zip(examples.texts, examples.pairs, strict=True)
-
-
-def describe_splits(splits: Splits) -> str:
-    """Return what was read and dropped, and what the user should check, one fact per line."""
-    lines = [f"columns: {splits.train.columns}"]
-    if other := splits.train.possible_pair:
-        lines.append(
-            f"  one text per row; for {printable(other, 40)!r} as second text give "
-            f"--text-column {_quoted(splits.train.columns.text)} --pair-column {_quoted(other)}"
-        )
-    if splits.train.task_reason:
-        lines.append(f"task: {splits.train.task} ({splits.train.task_reason})")
-    if similar := _differ_in_case(_classes(splits.train)):
-        lines.append(
-            f"  labels that differ only in case are separate classes: {', '.join(similar)}; "
-            "write them alike if they are one class"
-        )
-    for name, split in splits.named().items():
-        labels, source = _describe_labels(split), printable(split.source)
-        lines.append(f"{name}: {len(split):,} texts ({labels}) from {source}")
-        if split.dropped:
-            listed = "; ".join(map(printable, split.dropped[:5]))
-            lines.append(f"  dropped {len(split.dropped)} bad rows: {listed}")
-        if name != "train" and (repeated := repeated_texts(split, splits.train)):
-            lines.append(
-                f"  {repeated:,} of them are also in the training split; scores on them do not "
-                "measure generalization"
-            )
-    if splits.test is None:
-        lines.append("test: none; give --test (with a validation file, no test split is split off)")
-    return "\n".join(lines)
-
-
-def _describe_labels(split: Examples) -> str:
-    """Return the counts of the commonest classes, or the range of the numbers."""
-    if split.task == "regression":
-        columns = zip(*split.labels, strict=False)
-        return "; ".join(f"{min(x):g} to {max(x):g}, mean {np.mean(x):.4g}" for x in columns)
-    counts = Counter(_classes(split)).most_common()
-    classes = ", ".join(f"{printable(label, 60)} {count:,}" for label, count in counts[:8])
-    without = sum(label == () for label in split.labels)
-    more = ", ..." if len(counts) > 8 else ""
-    parts = [f"{classes}{more}", f"{without:,} without a class" if without else ""]
-    return "; ".join(part for part in parts if part)
-
-
-def _classes(split: Examples) -> list[str]:
-    """Return the classes of all rows, with repetitions."""
-    if split.task == "regression":
-        return []
-    if split.task == "multi-label":
-        return [name for label in split.labels for name in label]
-    return split.labels
-
-
-def _differ_in_case(labels: Iterable[str]) -> list[str]:
-    """Return the labels that equal another one without case, at most ten, printable."""
-    found = sorted(set(labels), key=lambda label: (label.lower(), label))
-    counts = Counter(label.lower() for label in found)
-    return [printable(label, 40) for label in found if counts[label.lower()] > 1][:10]
-
-
-def _quoted(name: str) -> str:
-    """Return a column's name as a shell reads it."""
-    return shlex.quote(printable(name, 40))

@@ -1,9 +1,5 @@
-"""Texts to token ids with the `tokenizers` library, which only this file and vocabularies.py use.
+"""Texts to token ids. Only this file, backends.py and vocabularies.py use `tokenizers`."""
 
-A tokenizer is read from `tokenizer.json`, or built from the vocabulary of an older checkpoint.
-"""
-
-import json
 import shutil
 import threading
 import warnings
@@ -13,19 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Encoding, normalizers, pre_tokenizers
+from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
-from tokenizers.models import WordPiece
 
+from minibert.data.backends import is_bert, normalizer, prefix_space, read_backend
 from minibert.data.batches import TokenIds
-from minibert.data.limits import GROWTH_LIMIT, TOKENIZER_LIMIT, normalizer_growth
+from minibert.data.limits import GROWTH_LIMIT, normalizer_growth
 from minibert.data.tokenizer_config import (
     disagreement,
     special_token,
     takes_token_types,
     transformers_config,
 )
-from minibert.data.vocabularies import byte_level_bpe, wordpiece
 from minibert.errors import InputError, printable
 from minibert.files import model_file, read_json, write_atomic, write_json
 from minibert.model.config import EncoderConfig
@@ -73,7 +68,7 @@ class Tokenizer:
         """
         settings_file = model_file(folder, CONFIG_FILE)
         settings = read_json(settings_file) if settings_file else {}
-        source, backend = _read_backend(folder, settings)
+        source, backend = read_backend(folder, settings)
         highest = max(backend.get_vocab().values(), default=0)
         if highest >= config.vocab_size:
             raise InputError(
@@ -82,7 +77,7 @@ class Tokenizer:
             )
         tokenizer = cls(backend, folder, config, settings)
         _check_frame(tokenizer, source, config)
-        problem = disagreement(_normalizer(backend), _prefix_space(backend), settings)
+        problem = disagreement(normalizer(backend), prefix_space(backend), settings)
         if settings_file and problem:
             warnings.warn(
                 f"{folder}: its files disagree ({problem}); minibert uses tokenizer.json",
@@ -139,6 +134,26 @@ class Tokenizer:
                 rows[number] = row
         return len(long)
 
+    @property
+    def unknown_id(self) -> int | None:
+        """The id of what the vocabulary lacks; None if there is no such id."""
+        token = getattr(self.backend.model, "unk_token", None) or special_token(
+            self.settings, "unk"
+        )
+        return None if token is None else self.backend.token_to_id(token)
+
+    def unknown_parts(self, texts: Sequence[str]) -> list[str]:
+        """Return the parts of texts, words or characters, that become the unknown token."""
+        unknown = self.unknown_id
+        with self.lock:
+            encodings = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        return [
+            text[start:end]
+            for text, encoding in zip(texts, encodings, strict=True)
+            for number, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
+            if number == unknown
+        ]
+
     def save(self, folder: Path, *, wordpiece_class: str | None = "BertTokenizer") -> None:
         """Write the tokenizer's files, with which transformers computes the same ids.
 
@@ -152,9 +167,9 @@ class Tokenizer:
             write_atomic(folder / "vocab.txt", partial(shutil.copyfile, vocabulary))
         settings = transformers_config(
             self.settings,
-            tokenizer_class=wordpiece_class if _is_bert(self.backend) else None,
-            normalizer=_normalizer(self.backend),
-            prefix_space=_prefix_space(self.backend),
+            tokenizer_class=wordpiece_class if is_bert(self.backend) else None,
+            normalizer=normalizer(self.backend),
+            prefix_space=prefix_space(self.backend),
             special=self._special_tokens(),
             token_types=self.token_types,
         )
@@ -194,30 +209,6 @@ class Tokenizer:
         return [_token_ids(encoding, typed=typed) for encoding in encodings]
 
 
-def _read_backend(folder: Path, settings: Mapping[str, Any]) -> tuple[Path, Backend]:
-    """Read or build the tokenizer from the first file that the folder has; return both."""
-    names = ("tokenizer.json", "vocab.txt", "vocab.json")
-    source = next(filter(None, (model_file(folder, name) for name in names)), None)
-    merges = model_file(folder, "merges.txt")
-    if source is None or (source.name == "vocab.json" and merges is None):
-        raise InputError(
-            f"{folder}: holds no tokenizer (no tokenizer.json, no vocab.txt, no vocab.json with "
-            "merges.txt)"
-        )
-    for file in filter(None, (source, merges)):
-        if file.stat().st_size > TOKENIZER_LIMIT:
-            raise InputError(f"{file}: is over {TOKENIZER_LIMIT >> 20} MB, which no tokenizer is")
-    if source.name == "vocab.txt":
-        return source, wordpiece(source, settings)
-    if source.name == "vocab.json":
-        assert merges is not None
-        return source, byte_level_bpe(source, merges, settings)
-    try:
-        return source, Backend.from_file(str(source))
-    except Exception as error:  # the library raises nothing narrower
-        raise InputError(f"{source}: is not a tokenizer ({error})") from None
-
-
 def _token_ids(encoding: Encoding, *, typed: bool) -> TokenIds:
     ids = np.array(encoding.ids, dtype=np.int32)
     return TokenIds(ids, len(ids) - sum(encoding.type_ids) if typed else len(ids))
@@ -229,7 +220,7 @@ def _check_frame(tokenizer: Tokenizer, source: Path, config: EncoderConfig) -> N
     unknown = getattr(backend.model, "unk_token", None)
     if unknown is not None and backend.model.token_to_id(unknown) is None:
         raise InputError(f"{source}: lacks its token for unknown words, {printable(unknown)}")
-    growth = normalizer_growth(_normalizer(backend))
+    growth = normalizer_growth(normalizer(backend))
     if growth > GROWTH_LIMIT:
         raise InputError(f"{source}: makes up to {growth:,} characters of one; fetch it again")
     frame = backend.num_special_tokens_to_add(True)
@@ -245,30 +236,3 @@ def _check_frame(tokenizer: Tokenizer, source: Path, config: EncoderConfig) -> N
                 f"{source}: adds special tokens that config.json's {config.vocab_size} tokens "
                 "and two token types do not have; the two are not of one model"
             )
-
-
-def _normalizer(backend: Backend) -> dict[str, Any]:
-    """Return tokenizer.json's normalizer."""
-    found = backend.normalizer
-    return {} if found is None else dict(json.loads(found.__getstate__()))
-
-
-def _prefix_space(backend: Backend) -> bool | None:
-    """Return whether byte-level BPE puts a space before each text; None for other tokenizers."""
-    words = backend.pre_tokenizer
-    return words.add_prefix_space if isinstance(words, pre_tokenizers.ByteLevel) else None
-
-
-def _is_bert(backend: Backend) -> bool:
-    """Return whether transformers' BertTokenizer computes the same ids, with the same switches."""
-    model, frame = backend.model, backend.encode("", "")
-    return (
-        isinstance(model, WordPiece)
-        and model.continuing_subword_prefix == "##"
-        and model.max_input_chars_per_word == 100
-        and isinstance(backend.normalizer, normalizers.BertNormalizer)
-        and backend.normalizer.clean_text
-        and isinstance(backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
-        and frame.type_ids == [0, 0, 1]
-        and frame.tokens[1] == frame.tokens[2]
-    )

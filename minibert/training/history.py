@@ -11,7 +11,7 @@ class EpochRecord:
 
     epoch: int
     train_loss: float
-    learning_rate: float  # the highest of the last step
+    learning_rate: float | None  # the highest of the last step; None: there are no steps
     validation: dict[str, float | None]  # the task's figures by name; None: undefined
     seconds: float  # of the training steps
     texts_per_second: float
