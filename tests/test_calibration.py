@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import WORDS, read_table, strict_json, write_checkpoint
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 from sklearn.metrics import log_loss as sklearn_log_loss
@@ -149,6 +149,7 @@ ROWS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(ROWS, st.floats(*TEMPERATURES))
 def test_the_temperature_never_changes_the_predicted_class(rows, temperature):
     logits = torch.tensor(rows)
@@ -159,6 +160,7 @@ def test_the_temperature_never_changes_the_predicted_class(rows, temperature):
     assert [x["label"] for x in scaled.records(logits)] == plain.predict(logits)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 999), st.floats(0.25, TEMPERATURES[1]), st.floats(0.5, 2))
 def test_the_temperature_never_changes_the_predicted_labels(seed, temperature, first):
     """The thresholds move with the probabilities, also from one temperature to another."""
@@ -195,6 +197,7 @@ def test_the_lowest_probability_of_a_case_computed_by_hand():
     assert (found.texts, found.coverage, found.accuracy) == (4, 0.8, 0.75)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from([0.4, 0.5, 0.7, 0.9, 1.0]), st.booleans()), min_size=1),
     st.sampled_from([0.0, 0.5, 0.8, 1.0]),

@@ -7,7 +7,7 @@ import torch
 
 from minibert.commands.arguments import EvaluateArguments
 from minibert.commands.predict import load_predictor
-from minibert.commands.probabilities import tell_probabilities
+from minibert.commands.probabilities import report_probabilities
 from minibert.data.columns import Columns
 from minibert.data.examples import Examples, load_examples
 from minibert.data.labels import LabelFormat
@@ -46,7 +46,7 @@ def main(arguments: EvaluateArguments) -> None:
     print(f"  {predictor.truncated:,} texts cut at {predictor.max_length} tokens")
     print(task.report(logits, labels))
     print(scores)
-    figures = {**scores.to_json(), **tell_probabilities(task, logits, labels)}
+    figures = {**scores.to_json(), **report_probabilities(task, logits, labels)}
     if json_file:
         write_json(json_file, {"model": str(folder), "data": name, **figures})
     if arguments.plot:

@@ -35,7 +35,7 @@ def fit_probabilities(
     return head
 
 
-def tell_probabilities(task: Task, logits: Tensor, targets: Tensor, *, start: str = "") -> dict:
+def report_probabilities(task: Task, logits: Tensor, targets: Tensor, *, start: str = "") -> dict:
     """Print the figures of a split's probabilities; return them for metrics.json."""
     scores = task.score_probabilities(logits, targets)
     if scores is None:

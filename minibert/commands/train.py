@@ -11,7 +11,7 @@ from minibert.checkpoint.families import FAMILIES
 from minibert.checkpoint.load import load_classifier
 from minibert.commands.arguments import TrainArguments
 from minibert.commands.options import RunOptions, Settings
-from minibert.commands.probabilities import fit_probabilities, tell_probabilities
+from minibert.commands.probabilities import fit_probabilities, report_probabilities
 from minibert.commands.session import RunCallback, Session
 from minibert.data.batches import Dataset
 from minibert.data.check import check_data, check_splits
@@ -225,7 +225,7 @@ def evaluate(
         if name == "test":
             print(task.report(values, labels))
         print(f"{name}: {scores}")
-        probabilities = tell_probabilities(task, values, labels, start=f"{name}: ")
+        probabilities = report_probabilities(task, values, labels, start=f"{name}: ")
         figures[name] = {**scores.to_json(), **probabilities}
     if splits.test is None:
         return figures, []

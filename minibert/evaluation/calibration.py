@@ -6,8 +6,7 @@ have a sigmoid each. scipy, which scikit-learn needs and brings, is imported whe
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -44,10 +43,6 @@ class Calibration:
     brier: float
     log_loss: float
     reliability: tuple[Bin, ...]  # without bins that have no decision
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the figures under the names that metrics.json gives them."""
-        return asdict(self)
 
 
 def score_calibration(logits: Tensor, targets: Tensor) -> Calibration:

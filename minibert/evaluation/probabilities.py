@@ -38,10 +38,8 @@ class ProbabilityScores:
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures under the names that metrics.json gives them."""
-        before, after = self.before.to_json(), self.after.to_json()
-        figures: dict[str, Any] = {
-            "calibration": {"temperature": self.temperature, "before": before, "after": after}
-        }
+        calibration = {name: asdict(getattr(self, name)) for name in ("before", "after")}
+        figures: dict[str, Any] = {"calibration": {"temperature": self.temperature, **calibration}}
         if self.accepted:
             figures["accepted"] = self.accepted.to_json()
         if self.rare_class:
@@ -50,12 +48,13 @@ class ProbabilityScores:
 
     def lines(self) -> list[str]:
         """Return one line for each kind of figure."""
-        one = self.temperature == 1
-        both = [self.after] if one else [self.before, self.after]
-        title = "calibration" if one else f"before and after temperature {self.temperature:.4g}"
-        errors = " and ".join(f"{100 * x.expected_calibration_error:.1f}%" for x in both)
-        brier = " and ".join(f"{x.brier:.4f}" for x in both)
-        losses = " and ".join(f"{x.log_loss:.4f}" for x in both)
+        title, found = "calibration", [self.after]
+        if self.temperature != 1:
+            title = f"before and after temperature {self.temperature:.4g}"
+            found = [self.before, self.after]
+        errors = " and ".join(f"{100 * x.expected_calibration_error:.1f}%" for x in found)
+        brier = " and ".join(f"{x.brier:.4f}" for x in found)
+        losses = " and ".join(f"{x.log_loss:.4f}" for x in found)
         line = f"{title}: calibration error {errors}, Brier score {brier}, log loss {losses}"
         return [line, *(str(x) for x in (self.accepted, self.rare_class) if x)]
 

@@ -150,6 +150,7 @@ class Predictor:
     def predict_proba(self, texts: Texts, pairs: Texts | None = None) -> np.ndarray:
         """Return probabilities (N, C), float32; the columns are `classes`.
 
+        They are those of logits / temperature, unless `raw` leaves out the model's temperature.
         Raises InputError for a regression, which has none.
         """
         return self.task.probabilities(self.logits(texts, pairs)).numpy()
