@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from forks import ForkedScript, ForkServer, read_once
+from pytest import approx
 
 from minibert.checkpoint.config_file import write_config
 from minibert.checkpoint.families import FAMILIES
@@ -203,6 +204,21 @@ def strict_json(line: str) -> Any:
 
     assert json.dumps(json.loads(line), ensure_ascii=False).encode()
     return json.loads(line, parse_constant=refuse, object_pairs_hook=names_once)
+
+
+def assert_same_figures(found: Any, expected: Any) -> None:
+    """Compare figures as metrics.json nests them, to 1e-5; more names may have been found."""
+    if isinstance(expected, dict):
+        names = [name for name in found if name in expected]
+        assert names == list(expected)
+        for name in expected:
+            assert_same_figures(found[name], expected[name])
+    elif isinstance(expected, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_same_figures(one, other)
+    else:
+        assert found == (expected if expected is None else approx(expected, rel=1e-5, abs=1e-6))
 
 
 def read_table(file: Path) -> list[dict[str, str]]:

@@ -31,6 +31,7 @@ EXAMPLES = {
     "head": ("native", "native"),
     "pooling": ("mean", "mean"),
     "thresholds": ("0.25", "0.25"),
+    "target_accuracy": ("0.98", 0.98),
     "max_length": ("auto", None),
     "long_texts": ("windows", "windows"),
     "stride": ("9", 9),

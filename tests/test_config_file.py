@@ -246,6 +246,12 @@ def test_long_texts_are_read_as_they_were_written(tmp_path: Path):
     assert read_head_config(tmp_path) == head
 
 
+def test_temperature_and_lowest_probability_are_read_as_they_were_written(tmp_path: Path):
+    head = HeadConfig("mlp", "cls", ("a", "b"), 17, temperature=1.25, min_probability=0.875)
+    write_config(tmp_path, TINY, head)
+    assert read_head_config(tmp_path) == head
+
+
 @pytest.mark.parametrize(
     ("task", "labels", "thresholds"),
     [
@@ -499,6 +505,15 @@ def test_architectures_must_be_a_list(architectures: Any) -> None:
         minibert_entry(long_texts={"window_pooling": "cls"}),
         minibert_entry(long_texts={"length": 7}),
         minibert_entry(long_texts="windows"),
+        minibert_entry(temperature=0),
+        minibert_entry(temperature=1e9),
+        minibert_entry(temperature=float("nan")),
+        minibert_entry(temperature="1.5"),
+        minibert_entry(temperature=True),
+        minibert_entry(temperature=None),
+        minibert_entry(min_probability=-0.5),
+        minibert_entry(min_probability=1.5),
+        minibert_entry(min_probability=[0.5]),
     ],
 )
 def test_a_damaged_minibert_entry_is_refused(entry: Any) -> None:

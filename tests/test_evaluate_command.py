@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import WORDS, strict_json, write_checkpoint
+from helpers import WORDS, assert_same_figures, strict_json, write_checkpoint
 
 from minibert.commands import evaluate as evaluate_command
 from minibert.commands import train as train_command
@@ -67,17 +67,6 @@ def test_split(place) -> list[dict]:
 
 def of_training(run: Path) -> dict:
     return strict_json((run / "metrics.json").read_text())["test"]
-
-
-def assert_same_figures(figures: dict, expected: dict) -> None:
-    """Every figure to 1e-6; what eval.py adds (model, data) may be there too."""
-    assert expected.keys() <= figures.keys()
-    for name, value in expected.items():
-        if isinstance(value, dict):
-            assert list(figures[name]) == list(value)
-            assert_same_figures(figures[name], value)
-        else:
-            assert figures[name] == pytest.approx(value, abs=1e-6), name
 
 
 def test_without_flags_it_scores_the_newest_run_on_its_test_split(place, run_script):

@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 
 from minibert.checkpoint.config_file import encoder_entries
 from minibert.checkpoint.load import load_classifier, load_encoder
-from minibert.model.config import HeadConfig
+from minibert.model.config import HeadConfig, LongTexts
 
 # The encoder
 
@@ -373,6 +373,17 @@ def test_a_head_with_stored_thresholds_is_kept_for_other_thresholds(tmp_path: Pa
     found = load_classifier(tmp_path, replace(head, thresholds=()))
     assert head_note(found) == "head: mlp, 2 classes, from the checkpoint"
     assert torch.equal(found.model.head.out.weight, stored.model.head.out.weight)
+
+
+def test_a_head_that_is_trained_further_is_kept_whatever_was_chosen_after_training(
+    tmp_path: Path,
+) -> None:
+    head = HeadConfig("mlp", "cls", ("a", "b"), 40)
+    write_checkpoint(tmp_path, "bert", replace(head, temperature=1.5, min_probability=0.75))
+    for requested in (head, replace(head, long_texts=LongTexts("windows"))):
+        found = load_classifier(tmp_path, requested)
+        assert head_note(found) == "head: mlp, 2 classes, from the checkpoint"
+        assert found.head == requested
 
 
 @pytest.mark.parametrize("stored", [*UNUSABLE_HEADS, *OTHER_TASKS])

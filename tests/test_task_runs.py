@@ -16,7 +16,14 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import WORDS, read_table, start_script, strict_json, write_checkpoint
+from helpers import (
+    WORDS,
+    assert_same_figures,
+    read_table,
+    start_script,
+    strict_json,
+    write_checkpoint,
+)
 
 from minibert import load
 from minibert.checkpoint.config_file import read_head_config
@@ -262,14 +269,7 @@ def test_eval_repeats_the_figures_of_the_runs_test_split(runs, tmp_path, name):
     evaluate.main(parse_evaluate(["--model", name, *PLAIN, "--json", str(figures)]))
     found, expected = strict_json(figures.read_text()), metrics(runs[name])["test"]
     assert {"model", "data", *expected} == found.keys()
-    per = "per_class" if name == "several" else "per_output"
-    outputs = expected.pop(per)
-    assert list(outputs) == list(found[per])
-    pairs = [(found, expected), *((found[per][output], x) for output, x in outputs.items())]
-    for ours, figures_of_run in pairs:
-        for figure, value in figures_of_run.items():
-            near = value if value is None else pytest.approx(value, rel=1e-5, abs=1e-6)
-            assert ours[figure] == near, figure
+    assert_same_figures(found, expected)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,15 @@ from typing import Any
 from minibert.checkpoint.families import FAMILIES
 from minibert.errors import CONTROL_CHARACTERS, InputError
 from minibert.files import model_file, read_json, write_json
-from minibert.model.config import ACTIVATIONS, HEADS, POOLINGS, EncoderConfig, HeadConfig, LongTexts
+from minibert.model.config import (
+    ACTIVATIONS,
+    HEADS,
+    POOLINGS,
+    TEMPERATURES,
+    EncoderConfig,
+    HeadConfig,
+    LongTexts,
+)
 
 # Our tasks -> transformers' problem_type.
 PROBLEM_TYPES = {
@@ -69,6 +77,9 @@ def write_config(folder: Path, config: EncoderConfig, head: HeadConfig) -> None:
         data["minibert"]["thresholds"] = list(head.thresholds)
     if head.long_texts != LongTexts():
         data["minibert"]["long_texts"] = asdict(head.long_texts)
+    for name in ("temperature", "min_probability"):
+        if getattr(head, name) != getattr(HeadConfig, name):
+            data["minibert"][name] = getattr(head, name)
     write_json(folder / "config.json", data)
 
 
@@ -142,7 +153,10 @@ def parse_head(data: Mapping[str, Any], encoder: EncoderConfig, *, where: str) -
         thresholds = tuple(ours.get("thresholds", ()))
         long_texts = LongTexts(**ours.get("long_texts", {}))
         head = HeadConfig(
-            ours["head"], ours["pooling"], labels, ours["max_length"], task, thresholds, long_texts
+            *(ours["head"], ours["pooling"], labels, ours["max_length"], task),
+            *(thresholds, long_texts),
+            temperature=ours.get("temperature", HeadConfig.temperature),
+            min_probability=ours.get("min_probability", HeadConfig.min_probability),
         )
     except (AttributeError, KeyError, TypeError):
         raise InputError(
@@ -153,10 +167,21 @@ def parse_head(data: Mapping[str, Any], encoder: EncoderConfig, *, where: str) -
     thresholds_fit = len(thresholds) in (0, len(labels)) and all(
         type(x) is float and 0 < x < 1 for x in thresholds
     )
-    fits = length_fits and thresholds_fit and long_texts.is_valid
+    fits = length_fits and thresholds_fit and long_texts.is_valid and _probabilities_fit(head)
     if head.kind not in HEADS or head.pooling not in POOLINGS or not fits:
         raise InputError(f"{where}: the entry minibert holds values this version does not know")
     return head
+
+
+def _probabilities_fit(head: HeadConfig) -> bool:
+    """Return whether temperature and lowest probability are in range, and the task has them."""
+    has_temperature = head.task != "regression" or head.temperature == 1
+    has_bound = head.task == "single-label" or head.min_probability == 0
+    if not all(type(x) in (int, float) for x in (head.temperature, head.min_probability)):
+        return False
+    lowest, highest = TEMPERATURES
+    in_range = lowest <= head.temperature <= highest and 0 <= head.min_probability <= 1
+    return has_temperature and has_bound and in_range
 
 
 def _task(data: Mapping[str, Any], labels: Sequence[str], where: str) -> str:

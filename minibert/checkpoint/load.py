@@ -6,7 +6,7 @@ may be new.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +75,8 @@ def load_classifier(folder: Path, requested: HeadConfig | None = None) -> Checkp
 
 def same_head(stored: HeadConfig, requested: HeadConfig) -> bool:
     """Return whether the weights of a stored head are those of the requested one."""
-    without_weights = ("max_length", "thresholds", "long_texts")
-    same = {name: getattr(requested, name) for name in without_weights}
-    return replace(stored, **same) == requested
+    shape = ("kind", "pooling", "labels", "task")
+    return all(getattr(stored, name) == getattr(requested, name) for name in shape)
 
 
 def outputs(head: HeadConfig) -> str:

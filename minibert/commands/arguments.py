@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minibert.commands.options import PRECISIONS, Parser, RunOptions, Settings, add_options
+from minibert.commands.options import (
+    PRECISIONS,
+    Parser,
+    RunOptions,
+    Settings,
+    add_options,
+    probability,
+)
 from minibert.data.options import DataOptions
 from minibert.errors import InputError
 from minibert.options import flag_name
@@ -47,7 +54,7 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
     add = parser.add_argument_group("run folder").add_argument
     add("--out", type=Path, metavar="DIR", help="new folder (default: under runs/, by time)")
     add("--resume", type=Path, metavar="DIR", help=RESUME_HELP)
-    model = ("model", "revision", "head", "pooling", "thresholds")
+    model = ("model", "revision", "head", "pooling", "thresholds", "target_accuracy")
     add_options(parser.add_argument_group("model"), RunOptions, model)
     data = parser.add_argument_group("data")
     data.add_argument(
@@ -74,7 +81,7 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
 
 @dataclass(frozen=True)
 class ModelArguments:
-    """What eval.py and predict.py load: `options` are those of `minibert.load`."""
+    """What eval.py and predict.py load: `options` are those of `load_predictor`."""
 
     model: str | None  # None: the newest finished run
     options: dict[str, Any]
@@ -92,6 +99,20 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         metavar="N",
         help="tokens per text, or per window of it (default: the model's)",
+    )
+    add(
+        "--min-probability",
+        type=probability,
+        default=argparse.SUPPRESS,
+        metavar="P",
+        help="mark texts whose highest probability is below P as rejected; 0: none (default: the "
+        "model's, from --target-accuracy)",
+    )
+    add(
+        "--raw",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="probabilities without the temperature that calibrates them",
     )
     machine = parser.add_argument_group("machine")
     add_options(machine, RunOptions, ("device",))
@@ -114,7 +135,8 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 def take_model_arguments(values: dict[str, Any]) -> ModelArguments:
     """Take the flags of `add_model_flags` out of the parsed values."""
     model = values.pop("model")
-    names = ("revision", "max_length", "device", "precision", "batch_size")
+    of_model = ("revision", "max_length", "min_probability", "raw")
+    names = (*of_model, "device", "precision", "batch_size")
     options = {name: values.pop(name) for name in names if name in values}
     if model is None and "revision" in options:
         raise InputError("--revision goes with a hub id; give --model")
@@ -213,12 +235,12 @@ def parse_predict(argv: Sequence[str]) -> PredictArguments:
         usage="%(prog)s [options] [TEXT ...]",
         description="Classify texts: one prediction per text, in input order, as JSON lines "
         '{"text", "label", "probability", "probabilities"}, CSV or TSV; "labels" and '
-        '"probabilities" for several labels, "value" for a number. The input is streamed and may '
-        "be of any length. A row that cannot be used gets nulls and an error. Other "
-        "columns of the input are kept; one with a prediction's name gets the prefix input_. NaN "
-        "and infinity in them become null; dates, bytes and whatever else JSON has no type for "
-        "become strings. An output file gets its name when it is complete; until then, or if the "
-        "run stops, the predictions are in .FILE.new.",
+        '"probabilities" for several labels, "value" for a number; "rejected" (true or false) if '
+        "texts can be rejected. The input is streamed and may be of any length. A row that cannot "
+        "be used gets nulls and an error. Other columns of the input are kept; one with a "
+        "prediction's name gets the prefix input_. NaN and infinity in them become null; dates, "
+        "bytes and whatever else JSON has no type for become strings. An output file gets its name "
+        "when it is complete; until then, or if the run stops, the predictions are in .FILE.new.",
     )
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts to classify")
     add_model_flags(parser)

@@ -10,6 +10,7 @@ from minibert.commands import compare
 from minibert.commands.arguments import EvaluateArguments
 from minibert.commands.labelled import count_look, print_labels, read_examples
 from minibert.commands.predict import load_predictor
+from minibert.commands.probabilities import report_probabilities
 from minibert.data.examples import Examples
 from minibert.errors import InputError, printable
 from minibert.evaluation import metrics
@@ -59,9 +60,10 @@ def main(arguments: EvaluateArguments) -> None:
         if arguments.errors:
             write_errors(arguments.errors, outcomes)
     print(scores)
+    figures = {**scores.to_json(), **report_probabilities(task, logits, labels)}
     print(look, end="")
     if json_file:
-        write_json(json_file, {"model": str(folder), "data": name, **scores.to_json()})
+        write_json(json_file, {"model": str(folder), "data": name, **figures})
     if arguments.plot:
         cells = metrics.confusion(labels, logits.argmax(dim=1))
         plot_confusion(arguments.plot, cells, predictor.classes)

@@ -32,6 +32,14 @@ def threshold(text: str) -> str:
     return text
 
 
+def probability(text: str) -> float:
+    """Parse --min-probability."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a probability from 0 to 1")
+    return value
+
+
 METAVARS: dict[Any, str] = {
     **{int: "N", float: "X", length: "N", ratios: "A:B:C", column_names: "NAME,NAME"},
     threshold: "P",
@@ -63,6 +71,14 @@ class RunOptions:
         "probability from which a class is predicted, for several labels: tuned (for each class, "
         "on validation), shared (tuned, one for all) or a number",
         parse=threshold,
+    )
+    target_accuracy: float | None = option(
+        None,
+        "accuracy of the texts that predict.py accepts: the lowest probability that reaches it on "
+        "validation is stored, and texts below it are marked as rejected",
+        parse=float,
+        bounds=(0, 1),
+        shown="no text is rejected",
     )
     seeds: int = option(
         1,

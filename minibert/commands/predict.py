@@ -16,6 +16,8 @@ from minibert.inference.formats import WINDOW, Record, prediction_record
 from minibert.inference.predictor import Predictor, load
 from minibert.inference.writers import PredictionWriter, open_writer
 from minibert.runs import RunFolder, newest_run
+from minibert.tasks.calibrated import with_min_probability
+from minibert.tasks.choice import task_of
 
 NOT_FINITE = "the model's logits are not finite; its weights may be too large"
 
@@ -44,9 +46,12 @@ def main(arguments: PredictArguments) -> None:
 def load_predictor(model: ModelArguments) -> tuple[Path, Predictor]:
     """Return the folder of the named model, or of the newest finished run, and its predictor."""
     options = dict(model.options)
-    revision = options.pop("revision", None)
+    revision, min_probability = (options.pop(x, None) for x in ("revision", "min_probability"))
     folder = newest_run() if model.model is None else find_model(model.model, revision=revision)
-    return folder, load(str(folder), **options)
+    predictor = load(str(folder), **options)
+    if min_probability is not None:
+        predictor.task = task_of(with_min_probability(predictor.task.head, min_probability))
+    return folder, predictor
 
 
 def predictions(

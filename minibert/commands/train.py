@@ -1,49 +1,36 @@
 """The story of a run: from a pretrained encoder and labelled texts to a classifier in a folder."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from minibert.checkpoint.config_file import read_encoder_config, read_head_config, write_config
 from minibert.checkpoint.families import FAMILIES
 from minibert.checkpoint.load import load_classifier
 from minibert.commands.arguments import TrainArguments
 from minibert.commands.baselines import score_baselines
-from minibert.commands.options import RunOptions, Settings
+from minibert.commands.final_scores import evaluate, scored_logits
+from minibert.commands.new_head import check_options, choose_head
+from minibert.commands.probabilities import fit_probabilities
 from minibert.commands.series import series_settings, train_series
 from minibert.commands.session import RunCallback, Session
 from minibert.data.batches import Dataset
 from minibert.data.check import check_data, check_splits
-from minibert.data.classes import output_names
-from minibert.data.datasets import TokenizedSplits, build_datasets, tokenize_splits
-from minibert.data.examples import Examples
-from minibert.data.splits import Splits, read_splits
+from minibert.data.datasets import build_datasets, tokenize_splits
+from minibert.data.splits import read_splits
 from minibert.data.token_report import unknown_warning
 from minibert.data.tokenizer import Tokenizer
 from minibert.data.windows import WindowDataset, encoded_rows
 from minibert.device import Compute, cpu_has_bf16, memory_advice
-from minibert.errors import InputError
 from minibert.hub import find_model
-from minibert.inference.batched import InferenceModel, prepare_for_inference
+from minibert.inference.batched import prepare_for_inference
 from minibert.inference.text_classifier import TextClassifier
-from minibert.model.config import EncoderConfig, HeadConfig
 from minibert.tasks.choice import task_of
-from minibert.tasks.multi_label import MultiLabel
-from minibert.tasks.single_label import SingleLabel
-from minibert.tasks.task import Task, check_finite
 from minibert.training.frozen import check_layers
 from minibert.training.history import TrainResult
-from minibert.training.logistic import check_logistic, fit_logistic, suggest_logistic
+from minibert.training.logistic import fit_logistic, suggest_logistic
 from minibert.training.loop import fit
 from minibert.training.options import TrainingOptions
-
-# Standard deviations over 10 seeds of BERT-large on SST-2 and MRPC, from NVIDIA's README of BERT.
-SEED_NOISE = (
-    "this is one seed; seeds alone move accuracy by some 0.4 points (67,000 training texts) to 1.2 "
-    "(3,700): docs/results.md"
-)
 
 
 def main(arguments: TrainArguments) -> None:
@@ -98,57 +85,17 @@ def train_one(arguments: TrainArguments) -> None:
         write_config(run.folder.path, config, head)
         train_model = train_logistic if settings.run.head == "logistic" else train
         training = train_model(classifier, datasets, settings.training, compute, run)
-        best = TextClassifier(load_classifier(run.folder.path), tokenizer)
-        if head.task == "multi-label":
-            how = settings.run.thresholds
-            best.tune_thresholds(datasets["validation"], how=how, compute=compute)
-            write_config(run.folder.path, config, best.checkpoint.head)
-        ready = prepare_for_inference(best.model, compute)
-        figures, predictions = evaluate(ready, datasets, splits, best.task, settings.training)
+        best = prepare_for_inference(load_classifier(run.folder.path).model, compute)
+        logits = scored_logits(best, datasets, settings.training)
+        targets = datasets["validation"].labels
+        tuned = fit_probabilities(head, logits["validation"], targets, settings.run)
+        write_config(run.folder.path, config, tuned)
+        figures, predictions = evaluate(task_of(tuned), logits, datasets, splits)
         if not settings.run.no_baseline:
-            figures["baselines"] = score_baselines(
-                splits, best.checkpoint.head, thresholds=settings.run.thresholds
-            )
+            thresholds = settings.run.thresholds
+            figures["baselines"] = score_baselines(splits, head, thresholds=thresholds)
         figures["training"] = {"texts": len(splits.train), **training}
         run.folder.finish(figures, predictions)
-
-
-def choose_head(
-    stored: HeadConfig | None,
-    config: EncoderConfig,
-    train: Examples,
-    options: RunOptions,
-    tokenized: TokenizedSplits,
-) -> HeadConfig:
-    """Return the head to train. If the checkpoint's has the same classes, their order is kept."""
-    names = output_names(train)
-    if stored and same_outputs(stored, names, train.task):
-        names = stored.labels
-    defaults = {"native": FAMILIES[config.family].native_pooling, "logistic": "mean"}
-    pooling = options.pooling or defaults.get(options.head, "cls")
-    kind = "linear" if options.head == "logistic" else options.head
-    length, long_texts = tokenized.max_length, tokenized.long_texts
-    return HeadConfig(kind, pooling, names, length, train.task, long_texts=long_texts)
-
-
-def same_outputs(stored: HeadConfig, names: Sequence[str], task: str) -> bool:
-    """Return whether a head has the outputs of the data; the name of a single number may differ."""
-    if stored.task != task:
-        return False
-    if task == "regression" and len(stored.labels) == len(names) == 1:
-        return True
-    return sorted(map(str.lower, stored.labels)) == sorted(map(str.lower, names))
-
-
-def check_options(head: HeadConfig, settings: Settings) -> None:
-    """Raise InputError for options of another task or head, before there is a run."""
-    task = task_of(head)
-    if settings.run.head == "logistic":
-        check_logistic(head, settings.training)
-    task.check_options(settings.training)
-    task.selects(settings.training.select)
-    if settings.run.thresholds != RunOptions().thresholds and not isinstance(task, MultiLabel):
-        raise InputError("--thresholds is for several labels; drop it")
 
 
 def train(
@@ -226,45 +173,3 @@ def smaller_batches(train: Dataset, options: TrainingOptions, compute: Compute) 
         f"training on {size} texts per batch, the longest of {longest} tokens; start a new run "
         f"with {' or '.join(advice or ['fewer texts'])}"
     )
-
-
-def evaluate(
-    model: InferenceModel,
-    datasets: dict[str, Dataset],
-    splits: Splits,
-    task: Task,
-    options: TrainingOptions,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Score validation and, for the only time, test; return figures and the test's predictions."""
-    logits = model.logits(datasets["validation"], batch_size=options.batch_size)
-    scores = task.score_with_intervals(logits, datasets["validation"].labels)
-    figures = {"validation": scores.to_json()}
-    print(f"validation: {scores}")
-    if splits.test is None:
-        return figures, []
-    labels = datasets["test"].labels
-    logits = model.logits(datasets["test"], batch_size=options.batch_size)
-    scores = task.score_with_intervals(logits, labels)
-    check_finite(scores)
-    print(task.report(logits, labels))
-    print(f"test: {scores}")
-    if isinstance(task, SingleLabel):
-        print(SEED_NOISE)
-    figures["test"] = scores.to_json()
-    return figures, prediction_rows(splits.test, task, labels, logits)
-
-
-def prediction_rows(
-    test: Examples, task: Task, labels: Tensor, logits: Tensor
-) -> list[dict[str, Any]]:
-    """Return one row per text: the text, its label, the prediction and a class's probability."""
-    rows = []
-    results = zip(task.labels(labels), task.records(logits), strict=True)
-    for i, (label, record) in enumerate(results):
-        row = {"text": test.texts[i], "label": label, "prediction": record[task.keys[0]]}
-        if test.pairs is not None:
-            row["pair"] = test.pairs[i]
-        if "probability" in record:
-            row["probability"] = record["probability"]
-        rows.append(row)
-    return rows

@@ -89,18 +89,21 @@ def score_multi_label(
     targets: Tensor,
     thresholds: Sequence[float],
     classes: Sequence[str] | None = None,
+    *,
+    temperature: float = 1.0,
 ) -> MultiLabelScores:
     """Score logits (N, C) against targets (N, C) of 0 and 1; the loss is the mean over N x C.
 
-    `thresholds` are C probabilities, `classes` the names (default: the numbers). As in scikit-learn
-    with zero_division=0, a figure without a denominator is 0: a class without labels and without
-    predictions lowers macro-F1, and a text without both lowers samples-F1, although subset accuracy
-    counts it as right. A class without a positive is left out of the mean average precision, which
-    is 0 if no class has one.
+    `thresholds` are C probabilities of logits / `temperature`, `classes` the names (default: the
+    numbers). As in scikit-learn with zero_division=0, a figure without a denominator is 0: a class
+    without labels and without predictions lowers macro-F1, and a text without both lowers
+    samples-F1, although subset accuracy counts it as right. A class without a positive is left out
+    of the mean average precision, which is 0 if no class has one.
     """
     classes = classes or [str(number) for number in range(logits.shape[1])]
     truth = targets.numpy() > 0.5
-    predicted = predict_labels(torch.sigmoid(logits.float()), thresholds).numpy()
+    probabilities = torch.sigmoid(logits.double() / temperature)
+    predicted = predict_labels(probabilities, thresholds).numpy()
     precision, recall, f1 = precision_recall_f1(truth, predicted, axis=0)
     support = truth.sum(axis=0)
     # Ranked by logits, since the sigmoid of every large one is 1. The loss shows NaN.
@@ -134,14 +137,14 @@ def score_multi_label(
 
 
 def with_intervals(
-    scores: MultiLabelScores, logits: Tensor, targets: Tensor, thresholds: Sequence[float]
+    scores: MultiLabelScores, logits: Tensor, targets: Tensor, labels: Tensor
 ) -> MultiLabelScores:
-    """Return the scores of these logits (N, C) and targets (N, C) with their 95% intervals.
+    """Return the scores of these logits, targets and predicted labels with their 95% intervals.
 
-    Mean average precision has one up to RANKED logits.
+    All are (N, C). Mean average precision has an interval up to RANKED logits.
     """
     ranking, truth = np.nan_to_num(logits.double().numpy()), targets.numpy() > 0.5
-    predicted = predict_labels(torch.sigmoid(logits.float()), thresholds).numpy()
+    predicted = labels.numpy()
     order = sorted_rows(truth, predicted, ranking)
     ranking, truth, predicted = ranking[order], truth[order], predicted[order]
     hits, support, found = (x.sum(axis=0).tolist() for x in (truth & predicted, truth, predicted))
@@ -211,12 +214,18 @@ def class_columns(scores: np.ndarray, truth: np.ndarray) -> Iterator[tuple[np.nd
 
 
 def report_multi_label(
-    logits: Tensor, targets: Tensor, thresholds: Sequence[float], classes: Sequence[str]
+    logits: Tensor,
+    targets: Tensor,
+    thresholds: Sequence[float],
+    classes: Sequence[str],
+    *,
+    temperature: float = 1.0,
 ) -> str:
     """Return a table of the classes with the most texts, at most 50, and the averages of all."""
-    scores = score_multi_label(logits, targets, thresholds, classes)
+    scores = score_multi_label(logits, targets, thresholds, classes, temperature=temperature)
     truth = targets.numpy() > 0.5
-    predicted = predict_labels(torch.sigmoid(logits.float()), thresholds).numpy()
+    probabilities = torch.sigmoid(logits.double() / temperature)
+    predicted = predict_labels(probabilities, thresholds).numpy()
     support = truth.sum(axis=0)
     order = np.argsort(-support, kind="stable")
     shown, hidden = np.sort(order[:TABLE_ROWS]), order[TABLE_ROWS:]

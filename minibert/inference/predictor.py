@@ -15,7 +15,8 @@ from minibert.errors import InputError
 from minibert.hub import find_model
 from minibert.inference.batched import prepare_for_inference
 from minibert.inference.text_classifier import TextClassifier
-from minibert.tasks.task import Task
+from minibert.tasks.calibrated import with_temperature
+from minibert.tasks.choice import task_of
 
 Texts = str | Iterable[str]  # a single string is one text; lists, pandas and numpy columns are N
 
@@ -28,6 +29,7 @@ def load(
     device: str = "auto",
     precision: str = "auto",
     max_length: int | None = None,
+    raw: bool = False,
 ) -> "Predictor":
     """Load a finished run, a model folder or a hub model for prediction.
 
@@ -38,6 +40,7 @@ def load(
         device: auto, cpu, cuda, cuda:1, mps.
         precision: auto, fp32, bf16, fp16 or int8.
         max_length: tokens per text, or per window of it (default: the model's).
+        raw: leave out the temperature that calibrates the probabilities.
 
     Raises InputError for a model that cannot be used, and for options out of range.
 
@@ -55,6 +58,7 @@ def load(
         "device": device,
         "precision": precision,
         "max_length": max_length,
+        "raw": raw,
     }
     classifier = TextClassifier.from_folder(find_model(name, revision=revision))
     predictor = Predictor(classifier, **options, keep=False)
@@ -76,7 +80,7 @@ class Predictor:
 
     Args:
         classifier: the model and its tokenizer.
-        batch_size, device, precision, max_length: as in `load`.
+        batch_size, device, precision, max_length, raw: as in `load`.
         keep: copy the model, so that the classifier can still be trained and saved.
 
     Raises InputError for options out of range.
@@ -101,6 +105,7 @@ class Predictor:
         device: str = "auto",
         precision: str = "auto",
         max_length: int | None = None,
+        raw: bool = False,
         keep: bool = True,
     ) -> None:
         longest = classifier.checkpoint.encoder.max_tokens
@@ -112,6 +117,7 @@ class Predictor:
             )
         if type(batch_size) is not int or batch_size < 1:
             raise InputError(f"--batch-size is {batch_size!r}; it must be 1 or more")
+        self.task = task_of(with_temperature(head, 1.0) if raw else head)
         self.classifier = classifier
         self.batch_size = batch_size
         self.compute = choose_compute(device, precision)
@@ -124,11 +130,6 @@ class Predictor:
     def classes(self) -> tuple[str, ...]:
         """The names of the logits' columns: the classes, or the numbers of a regression."""
         return self.classifier.classes
-
-    @property
-    def task(self) -> Task:
-        """What the logits mean."""
-        return self.classifier.task
 
     def logits(self, texts: Texts, pairs: Texts | None = None) -> Tensor:
         """Return logits (N, C) of N texts or pairs of texts, float32 on the CPU.
@@ -149,6 +150,7 @@ class Predictor:
     def predict_proba(self, texts: Texts, pairs: Texts | None = None) -> np.ndarray:
         """Return probabilities (N, C), float32; the columns are `classes`.
 
+        They are those of logits / temperature, unless `raw` leaves out the model's temperature.
         Raises InputError for a regression, which has none.
         """
         return self.task.probabilities(self.logits(texts, pairs)).numpy()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from minibert.checkpoint.config_file import read_encoder_config, write_config
 from minibert.checkpoint.families import FAMILIES
@@ -33,6 +34,7 @@ from minibert.model.config import (
     LongTexts,
 )
 from minibert.model.encoder import Encoder
+from minibert.tasks.calibrated import calibrated
 from minibert.tasks.choice import task_of
 from minibert.tasks.multi_label import with_thresholds
 from minibert.tasks.task import Task
@@ -204,12 +206,24 @@ class TextClassifier:
         """
         if self.checkpoint.head.task != "multi-label":
             raise InputError(f"a {self.checkpoint.head.task} model has no thresholds")
-        if not (len(validation) and validation.has_labels):
-            raise InputError("thresholds need texts with labels; give both to dataset()")
-        model = prepare_for_inference(self.model, compute or choose_compute(), keep=True)
-        logits = model.logits(validation, batch_size=32)
+        logits = self._logits(validation, compute)
         head = with_thresholds(self.checkpoint.head, logits, validation.labels, how=how)
         self.model.head.config = head
+
+    def calibrate(self, validation: Dataset, *, compute: Compute | None = None) -> None:
+        """Set the temperature that makes the probabilities of these texts the truest.
+
+        They are those of logits / temperature (Guo et al. 2017); the labels that the model predicts
+        stay the same. Give texts that it was not trained on. Raises InputError for a regression.
+        """
+        logits = self._logits(validation, compute)
+        self.model.head.config = calibrated(self.checkpoint.head, logits, validation.labels)
+
+    def _logits(self, validation: Dataset, compute: Compute | None) -> Tensor:
+        if not (len(validation) and validation.has_labels):
+            raise InputError("validation needs texts with labels; give both to dataset()")
+        model = prepare_for_inference(self.model, compute or choose_compute(), keep=True)
+        return model.logits(validation, batch_size=32)
 
     def save(self, folder: Path | str) -> None:
         """Write a Hugging Face folder: config.json, model.safetensors, the tokenizer's files."""

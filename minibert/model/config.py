@@ -8,6 +8,7 @@ HEADS = ("mlp", "relu", "linear", "native")
 TASKS = ("single-label", "multi-label", "regression")
 LONG_TEXTS = ("cut", "head-tail", "windows")
 WINDOW_POOLINGS = ("mean", "max")
+TEMPERATURES = (0.05, 20.0)  # beyond them all probabilities are 0 and 1, or all are alike
 
 
 @dataclass(frozen=True)
@@ -87,3 +88,5 @@ class HeadConfig:
     task: str = "single-label"  # one of TASKS
     thresholds: tuple[float, ...] = ()  # multi-label: a class's lowest probability; (): 0.5
     long_texts: LongTexts = LongTexts()
+    temperature: float = 1.0  # probabilities are those of logits / temperature
+    min_probability: float = 0.0  # single-label: lowest that is not rejected; 0: none is

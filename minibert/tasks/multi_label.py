@@ -18,6 +18,7 @@ from minibert.evaluation.multi_label import (
     score_multi_label,
     with_intervals,
 )
+from minibert.evaluation.probabilities import ProbabilityScores, score_probabilities
 from minibert.evaluation.thresholds import tune_thresholds
 from minibert.model.config import HeadConfig
 from minibert.tasks.task import LossOptions, Task, check_shape
@@ -77,23 +78,31 @@ class MultiLabel(Task):
 
     def score(self, logits: Tensor, targets: Tensor) -> MultiLabelScores:
         """Return F1, average precision and more, at this head's thresholds."""
-        return score_multi_label(logits, targets, self.thresholds, self.names)
+        thresholds, temperature = self.thresholds, self.head.temperature
+        return score_multi_label(logits, targets, thresholds, self.names, temperature=temperature)
+
+    def score_probabilities(self, logits: Tensor, targets: Tensor) -> ProbabilityScores:
+        """Return the calibration of all classes together."""
+        return score_probabilities(logits, targets, temperature=self.head.temperature)
 
     def score_with_intervals(self, logits: Tensor, targets: Tensor) -> MultiLabelScores:
         """Return the figures and their intervals."""
-        return with_intervals(self.score(logits, targets), logits, targets, self.thresholds)
+        labels = predict_labels(self.probabilities(logits), self.thresholds)
+        return with_intervals(self.score(logits, targets), logits, targets, labels)
 
     def report(self, logits: Tensor, targets: Tensor) -> str:
         """Return the figures of each class."""
-        return report_multi_label(logits, targets, self.thresholds, self.names)
+        thresholds, temperature = self.thresholds, self.head.temperature
+        return report_multi_label(logits, targets, thresholds, self.names, temperature=temperature)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the probability of each class (N, C); the classes are independent."""
-        return torch.sigmoid(logits)
+        return torch.sigmoid(logits / self.head.temperature)
 
     def predict(self, logits: Tensor) -> list[tuple[str, ...]]:
         """Return the classes of each row whose probability reaches the threshold."""
-        return self.labels(predict_labels(self.probabilities(logits), self.thresholds))
+        probabilities = self.probabilities(logits.double())
+        return self.labels(predict_labels(probabilities, self.thresholds))
 
     def labels(self, targets: Tensor) -> list[tuple[str, ...]]:
         """Return the classes of each row."""
@@ -116,6 +125,6 @@ def with_thresholds(head: HeadConfig, logits: Tensor, targets: Tensor, *, how: s
     """
     if how not in ("tuned", "shared"):
         return replace(head, thresholds=(float(how),) * len(head.labels))
-    probabilities = torch.sigmoid(logits.float())
+    probabilities = MultiLabel(head).probabilities(logits.double())
     tuned = tune_thresholds(probabilities, targets, per_class=how == "tuned")
     return replace(head, thresholds=tuple(tuned))

@@ -1,6 +1,7 @@
 """One class per text: softmax and cross-entropy."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,13 @@ from minibert.evaluation.metrics import (
     score,
     with_intervals,
 )
+from minibert.evaluation.probabilities import (
+    ProbabilityScores,
+    score_probabilities,
+    score_rare_class,
+)
+from minibert.evaluation.rejection import score_accepted
+from minibert.model.config import HeadConfig
 from minibert.tasks.task import LossOptions, Task
 
 
@@ -26,7 +34,11 @@ class SingleLabel(Task):
 
     figures = ("accuracy", "macro-f1", "loss")
     prior = "the class frequencies"
-    keys = ("label", "probability", "probabilities")
+
+    def __init__(self, head: HeadConfig) -> None:
+        super().__init__(head)
+        rejected = ("rejected",) if head.min_probability else ()
+        self.keys = ("label", "probability", *rejected, "probabilities")
 
     def targets(self, examples: Examples, *, numbers: bool = False) -> np.ndarray:
         """Return class numbers (N,)."""
@@ -72,6 +84,18 @@ class SingleLabel(Task):
         """Return accuracy, F1 and loss, and the intervals of the first two."""
         return with_intervals(self.score(logits, targets))
 
+    def score_probabilities(self, logits: Tensor, targets: Tensor) -> ProbabilityScores:
+        """Return calibration, the accepted texts, and how well the rarer of two classes ranks."""
+        bound = self.head.min_probability
+        accepted = score_accepted(*self.confidence(logits, targets), bound) if bound else None
+        rare = score_rare_class(logits, targets, self.names) if len(self.names) == 2 else None
+        scores = score_probabilities(logits, targets, temperature=self.head.temperature)
+        return replace(scores, accepted=accepted, rare_class=rare)
+
+    def confidence(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return each text's highest probability (N,), and whether its class is correct (N,)."""
+        return self.probabilities(logits).amax(dim=1), logits.argmax(dim=1) == targets
+
     def report(self, logits: Tensor, targets: Tensor) -> str:
         """Return scikit-learn's classification report and the confusion matrix.
 
@@ -86,7 +110,7 @@ class SingleLabel(Task):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return probabilities (N, C) that sum to 1."""
-        return torch.softmax(logits, dim=1)
+        return torch.softmax(logits / self.head.temperature, dim=1)
 
     def predict(self, logits: Tensor) -> list[str]:
         """Return the most probable class of each row."""
@@ -97,11 +121,16 @@ class SingleLabel(Task):
         return [self.names[number] for number in targets.tolist()]
 
     def records(self, logits: Tensor) -> list[dict[str, Any]]:
-        """Return the class, its probability, and the probability of each class."""
-        records = []
-        for row in self.probabilities(logits).tolist():
-            label = self.names[max(range(len(row)), key=row.__getitem__)]
+        """Return the class, its probability, and the probability of each class.
+
+        With a lowest probability, `rejected` says whether that of the class is below it.
+        """
+        records, bound = [], self.head.min_probability
+        probabilities = self.probabilities(logits).tolist()
+        for label, row in zip(self.predict(logits), probabilities, strict=True):
             rounded = {name: round(p, 6) for name, p in zip(self.names, row, strict=True)}
-            probability = rounded[label]
-            records.append({"label": label, "probability": probability, "probabilities": rounded})
+            record: dict[str, Any] = {"label": label, "probability": rounded[label]}
+            if bound:
+                record["rejected"] = max(row) < bound
+            records.append({**record, "probabilities": rounded})
         return records

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from minibert.data.examples import Examples
 from minibert.errors import InputError
+from minibert.evaluation.probabilities import ProbabilityScores
 from minibert.model.classifier import Head
 from minibert.model.config import HeadConfig
 
@@ -66,7 +67,7 @@ class Task(ABC):
     keys: tuple[str, ...]  # of a prediction's record; the last may have a value for each name
 
     def __init__(self, head: HeadConfig) -> None:
-        self.names = head.labels
+        self.head, self.names = head, head.labels
 
     @abstractmethod
     def targets(self, examples: Examples, *, numbers: bool = False) -> np.ndarray:
@@ -110,6 +111,10 @@ class Task(ABC):
     def score(self, logits: Tensor, targets: Tensor) -> Scores:
         """Return the figures of logits (N, C)."""
 
+    def score_probabilities(self, logits: Tensor, targets: Tensor) -> ProbabilityScores | None:
+        """Return the figures of the probabilities; None if the task has none."""
+        return None
+
     @abstractmethod
     def score_with_intervals(self, logits: Tensor, targets: Tensor) -> Scores:
         """Return the figures of logits (N, C), each with its 95% interval: up to seconds."""
@@ -120,7 +125,10 @@ class Task(ABC):
 
     @abstractmethod
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Return probabilities (N, C). Raises InputError if the task has none."""
+        """Return probabilities (N, C), with the head's temperature.
+
+        Raises InputError if the task has none.
+        """
 
     @abstractmethod
     def predict(self, logits: Tensor) -> list[Any]:

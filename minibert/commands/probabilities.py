@@ -1,0 +1,45 @@
+"""What the commands do with probabilities: fit them after training, and tell how true they are."""
+
+from typing import Any
+
+from torch import Tensor
+
+from minibert.commands.options import RunOptions
+from minibert.model.config import HeadConfig
+from minibert.tasks.calibrated import calibrated, with_target_accuracy
+from minibert.tasks.multi_label import with_thresholds
+from minibert.tasks.task import Task
+
+
+def fit_probabilities(
+    head: HeadConfig, logits: Tensor, targets: Tensor, options: RunOptions
+) -> HeadConfig:
+    """Return the head with all that is chosen on the validation split, and print it.
+
+    It is the temperature; then, on the probabilities that this gives, the thresholds of several
+    labels and the lowest probability of --target-accuracy.
+    """
+    if head.task == "regression":
+        return head
+    head = calibrated(head, logits, targets)
+    print(f"temperature {head.temperature:.4g}, fitted on the validation split")
+    if head.task == "multi-label":
+        head = with_thresholds(head, logits, targets, how=options.thresholds)
+    if options.target_accuracy is not None:
+        head = with_target_accuracy(head, logits, targets, options.target_accuracy)
+        if not head.min_probability:
+            print(
+                f"--target-accuracy {options.target_accuracy:g}: the validation split does not "
+                "reach it, however few texts are accepted; no text will be rejected"
+            )
+    return head
+
+
+def report_probabilities(task: Task, logits: Tensor, targets: Tensor, *, start: str = "") -> dict:
+    """Print the figures of a split's probabilities; return them for metrics.json."""
+    scores = task.score_probabilities(logits, targets)
+    if scores is None:
+        return {}
+    print(*(f"{start}{line}" for line in scores.lines()), sep="\n")
+    figures: dict[str, Any] = scores.to_json()
+    return figures

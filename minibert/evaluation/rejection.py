@@ -1,0 +1,69 @@
+"""The reject option: texts are accepted if their highest probability reaches a bound."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from minibert.evaluation.metrics import wilson_interval
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The texts that are accepted; `interval` is the 95% Wilson interval of their accuracy.
+
+    Accuracy and interval are None if no text is accepted.
+    """
+
+    min_probability: float
+    texts: int
+    coverage: float  # accepted texts / all texts
+    accuracy: float | None
+    interval: tuple[float, float] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures under the names that metrics.json gives them."""
+        return {
+            "min_probability": self.min_probability,
+            "texts": self.texts,
+            "coverage": self.coverage,
+            "accuracy": self.accuracy,
+            "accuracy_95": self.interval and list(self.interval),
+        }
+
+    def __str__(self) -> str:
+        text = (
+            f"accepted with a probability of at least {self.min_probability:.4g}: "
+            f"{self.texts:,} texts ({100 * self.coverage:.1f}%)"
+        )
+        if self.accuracy is None or self.interval is None:
+            return text
+        low, high = (100 * x for x in self.interval)
+        return f"{text}, accuracy {100 * self.accuracy:.1f}% (95% interval {low:.1f} to {high:.1f})"
+
+
+def score_accepted(highest: Tensor, correct: Tensor, min_probability: float) -> Accepted:
+    """Score texts by their highest probability (N,) and whether their class is correct (N,)."""
+    accepted = highest.double() >= min_probability
+    texts, hits = int(accepted.sum()), int(correct[accepted].sum())
+    coverage = texts / len(correct)
+    if not texts:
+        return Accepted(min_probability, 0, coverage, None, None)
+    return Accepted(min_probability, texts, coverage, hits / texts, wilson_interval(hits, texts))
+
+
+def lowest_probability(highest: Tensor, correct: Tensor, accuracy: float) -> float | None:
+    """Return the lowest bound with which the accepted texts reach an accuracy, None if none does.
+
+    It lies halfway between two neighbouring probabilities, so that rounding rejects no text.
+    """
+    order = highest.argsort(descending=True)
+    edges = np.append(highest[order].double().numpy(), 0.0)
+    last = edges[1:] < edges[:-1]  # of equal probabilities, which are accepted together
+    reached = np.cumsum(correct[order].numpy()) / np.arange(1, len(edges)) >= accuracy
+    if not (last & reached).any():
+        return None
+    upper, lower = edges[np.flatnonzero(last & reached)[-1] :][:2]
+    middle = float((upper + lower) / 2)
+    return middle if middle > lower else float(upper)  # if no number lies between them
