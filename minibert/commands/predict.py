@@ -5,7 +5,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from minibert.commands.arguments import ModelArguments, PredictArguments
+from minibert.commands.arguments import PredictArguments
+from minibert.commands.model_flags import ModelArguments
 from minibert.data.columns import Columns, choose_columns, field_names
 from minibert.data.examples import text_of
 from minibert.data.options import DataOptions
