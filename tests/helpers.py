@@ -25,11 +25,11 @@ from minibert.data.tokenizer import TokenIds
 from minibert.model.classifier import Classifier, Head
 from minibert.model.config import EncoderConfig, HeadConfig
 from minibert.model.encoder import Encoder, initialize
-from minibert.tasks.baseline import Baseline
 from minibert.tasks.choice import task_of
+from minibert.tasks.prior import Prior
 from minibert.tasks.task import Task
 
-BASELINE = Baseline(train_loss=1.1, validation={"accuracy": 0.4}, distinct_targets=3)
+PRIOR = Prior(train_loss=1.1, validation={"accuracy": 0.4}, distinct_targets=3)
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 ONE_THREAD_NO_HUB = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

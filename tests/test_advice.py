@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import BASELINE, a_task, random_texts, tiny_classifier
+from helpers import PRIOR, a_task, random_texts, tiny_classifier
 from torch import Tensor
 
 from minibert.data.batches import Dataset, FeatureDataset
 from minibert.device import Compute
 from minibert.model.classifier import Classifier
-from minibert.tasks.baseline import Baseline
+from minibert.tasks.prior import Prior
 from minibert.training.advice import overfitting, worse_than_baseline
 from minibert.training.history import EpochRecord
 from minibert.training.loop import fit
@@ -198,7 +198,7 @@ def test_a_larger_error_than_the_mean_has_is_worse():
     state: Any = SimpleNamespace(
         options=TrainingOptions(),
         task=a_task("score", kind="regression"),
-        baseline=Baseline(1.0, {"rmse": 1.5}, distinct_targets=9),
+        prior=Prior(1.0, {"rmse": 1.5}, distinct_targets=9),
         step=500,
     )
     records = [EpochRecord(2, 1.1, 0.0, {"rmse": rmse}, 1.0, 1.0) for rmse in (1.4, 1.625)]
@@ -256,7 +256,7 @@ def test_a_loss_that_rises_with_the_accuracy_is_about_probabilities():
     state: Any = SimpleNamespace(
         options=TrainingOptions(),
         task=a_task(),
-        baseline=BASELINE,
+        prior=PRIOR,
         best_epoch=4,
         history=[
             EpochRecord(i + 1, train, 0.0, {"accuracy": accuracy, "loss": loss}, 1.0, 1.0)

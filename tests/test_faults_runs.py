@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import BASELINE, ROOT, WORDS, a_task, start_script, write_checkpoint
+from helpers import PRIOR, ROOT, WORDS, a_task, start_script, write_checkpoint
 from safetensors.torch import load, load_file
 
 from minibert.commands.options import Settings
@@ -391,7 +391,7 @@ def test_a_read_only_folder_is_one_error_and_stays_as_it_was(no_rights):
         TrainingOptions(),
         8,
         2,
-        BASELINE,
+        PRIOR,
     )
     metadata = Metadata(Columns("text"), {}, {})
     run = RunFolder.create(no_rights, Settings.from_dict({}).to_dict(), metadata)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import BASELINE, a_task, random_texts, tiny_classifier
+from helpers import PRIOR, a_task, random_texts, tiny_classifier
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
@@ -115,7 +115,7 @@ def test_gradients_of_several_batches_equal_those_of_one_big_batch(sizes, weight
         options,
         len(dataset),
         1,
-        BASELINE,
+        PRIOR,
     )
     mean, weight = forward_backward(state, dataset, rows, weights, CPU)
     assert weight == pytest.approx(weights[dataset.labels].sum())

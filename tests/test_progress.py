@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from helpers import BASELINE, ROOT, a_task, random_texts, start_script, tiny_classifier
+from helpers import PRIOR, ROOT, a_task, random_texts, start_script, tiny_classifier
 
 from minibert import ProgressBar, TrainingOptions, choose_compute, fit
 from minibert.training.state import EpochRecord
@@ -137,7 +137,7 @@ def test_epoch_lines_of_large_numbers_fit_in_80_columns(capsys):
     validation = {"accuracy": 1.0, "macro-f1": 1.0, "loss": 2.3456}
     state = SimpleNamespace(
         task=a_task(),
-        baseline=BASELINE,
+        prior=PRIOR,
         options=TrainingOptions(epochs=100),
         history=[EpochRecord(100, 2.3456, 1e-5, validation, 1.0, 12345.6)],
         best_epoch=100,

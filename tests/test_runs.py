@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import BASELINE, a_task, strict_json
+from helpers import PRIOR, a_task, strict_json
 from torch import nn
 
 from minibert import runs
@@ -49,7 +49,7 @@ def new_state(step: int = 0) -> TrainState:
     module = nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(module.parameters())
     state = TrainState(
-        module, optimizer, CPU.scaler(), CPU.device, a_task(), TrainingOptions(), 24, 8, BASELINE
+        module, optimizer, CPU.scaler(), CPU.device, a_task(), TrainingOptions(), 24, 8, PRIOR
     )
     module(torch.randn(5, 3)).sum().backward()
     optimizer.step()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import BASELINE, a_task
+from helpers import PRIOR, a_task
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -56,7 +56,7 @@ def new_state(seed: int = 1, *, steps: int = 1, fp16: bool = False, **values: ob
         module[2](module[0](torch.randn(5, 3))).pow(3).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
-    state = TrainState(module, optimizer, scaler, CPU, a_task(), TrainingOptions(), 24, 8, BASELINE)
+    state = TrainState(module, optimizer, scaler, CPU, a_task(), TrainingOptions(), 24, 8, PRIOR)
     for name, value in values.items():
         setattr(state, name, value)
     return state

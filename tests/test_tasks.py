@@ -28,8 +28,8 @@ from minibert.inference.predictor import load
 from minibert.inference.text_classifier import TextClassifier
 from minibert.model.classifier import Head
 from minibert.model.config import HeadConfig
-from minibert.tasks.baseline import baseline_of
 from minibert.tasks.multi_label import MultiLabel, with_thresholds
+from minibert.tasks.prior import prior_of
 from minibert.tasks.task import Task, check_finite, check_shape, figures_of, show_figure
 from minibert.training.loop import fit, forward_backward
 from minibert.training.optimizer import make_optimizer
@@ -154,10 +154,8 @@ def test_gradients_of_several_batches_equal_those_of_one(task):
     def step(*rows: list[int]) -> tuple[float, list[Tensor]]:
         one = copy.deepcopy(model)
         optimizer = make_optimizer(one, balanced)
-        baseline = baseline_of(task, dataset.labels, dataset.labels, balanced)
-        state = TrainState(
-            *(one, optimizer, CPU.scaler(), CPU.device, task, balanced, 7, 1, baseline)
-        )
+        prior = prior_of(task, dataset.labels, dataset.labels, balanced)
+        state = TrainState(*(one, optimizer, CPU.scaler(), CPU.device, task, balanced, 7, 1, prior))
         loss, _ = forward_backward(state, dataset, [np.array(x) for x in rows], weights, CPU)
         return float(loss), [p.grad for p in one.parameters() if p.grad is not None]
 

@@ -42,11 +42,11 @@ def slow_head(state: TrainState, history: Sequence[EpochRecord]) -> str | None:
 
 def one_prediction(state: TrainState, history: Sequence[EpochRecord]) -> str | None:
     """Check that not all validation texts get the same prediction."""
-    record, name, labels = history[-1], state.task.figures[0], state.baseline.distinct_targets
+    record, name, labels = history[-1], state.task.figures[0], state.prior.distinct_targets
     if _is_early(state, record) or labels == 1 or record.predicted_classes != 1:
         return None
     cause = _cause(state)
-    if record.train_loss < state.baseline.train_loss:
+    if record.train_loss < state.prior.train_loss:
         cause = "it needs more epochs, or, if a class is rare, --class-weights balanced"
     return (
         f"all validation texts get the same prediction, but they have {labels:,} different labels "
@@ -56,36 +56,36 @@ def one_prediction(state: TrainState, history: Sequence[EpochRecord]) -> str | N
 
 def no_progress(state: TrainState, history: Sequence[EpochRecord]) -> str | None:
     """Check that the training loss is below that of a model that ignores the texts."""
-    record, baseline = history[-1], state.baseline.train_loss
-    if _is_early(state, record) or record.train_loss < baseline or _learns(state, record):
+    record, prior = history[-1], state.prior.train_loss
+    if _is_early(state, record) or record.train_loss < prior or _learns(state, record):
         return None
     return (
         f"the training loss is {record.train_loss:.4f}, but knowing only {state.task.prior} gives "
-        f"{baseline:.4f}; likely {_cause(state)}"
+        f"{prior:.4f}; likely {_cause(state)}"
     )
 
 
 def worse_than_baseline(state: TrainState, history: Sequence[EpochRecord]) -> str | None:
     """Check that the validation is better than that of a model that ignores the texts."""
     record, name = history[-1], state.task.figures[0]
-    value, baseline = record.validation[name], state.baseline.validation[name]
-    if _is_early(state, record) or state.baseline.distinct_targets == 1:
+    value, prior = record.validation[name], state.prior.validation[name]
+    if _is_early(state, record) or state.prior.distinct_targets == 1:
         return None
-    if value is None or baseline is None:
+    if value is None or prior is None:
         return None
     rare_classes = state.options.class_weights == "balanced" or state.options.select == "macro-f1"
-    worse = value > baseline if name in LOWER_IS_BETTER else value < baseline
-    same = show_figure(name, value) == show_figure(name, baseline)
+    worse = value > prior if name in LOWER_IS_BETTER else value < prior
+    same = show_figure(name, value) == show_figure(name, prior)
     if not worse or same or (rare_classes and name == "accuracy"):
         return None
     cause = _cause(state)
-    if record.train_loss < state.baseline.train_loss:
+    if record.train_loss < state.prior.train_loss:
         cause = (
             "the validation texts or labels are of another kind than the training's, or the labels "
             "do not follow from the texts; compare some texts of both with their labels"
         )
     return (
-        f"validation {show_figure(name, value)} is worse than {show_figure(name, baseline)}, "
+        f"validation {show_figure(name, value)} is worse than {show_figure(name, prior)}, "
         f"which knowing only {state.task.prior} gives; likely {cause}"
     )
 
@@ -127,12 +127,12 @@ def overfitting(state: TrainState, history: Sequence[EpochRecord]) -> str | None
 
 
 def _learns(state: TrainState, record: EpochRecord) -> bool:
-    """Return whether the validation's first figure is half of the way from the baseline to best."""
+    """Return whether the validation's first figure is half of the way from the prior to best."""
     name = state.task.figures[0]
-    value, baseline = record.validation[name], state.baseline.validation[name]
-    if value is None or baseline is None:
+    value, prior = record.validation[name], state.prior.validation[name]
+    if value is None or prior is None:
         return False
-    return value < baseline / 2 if name in LOWER_IS_BETTER else value > (1 + baseline) / 2
+    return value < prior / 2 if name in LOWER_IS_BETTER else value > (1 + prior) / 2
 
 
 def _is_early(state: TrainState, record: EpochRecord) -> bool:

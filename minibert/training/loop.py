@@ -14,7 +14,7 @@ from minibert.device import Compute, choose_compute
 from minibert.errors import InputError
 from minibert.inference.batched import head_for_inference, prepare_for_inference
 from minibert.model.classifier import Classifier, Head
-from minibert.tasks.baseline import baseline_of
+from minibert.tasks.prior import prior_of
 from minibert.tasks.task import Scores, Task
 from minibert.training.callback import Callback
 from minibert.training.finite import FiniteCheck
@@ -100,9 +100,9 @@ def first_state(
     """Return the state before the first step."""
     texts = len(train)
     steps = optimizer_steps(texts, options)
-    baseline = baseline_of(task, train.labels, validation.labels, options)
+    prior = prior_of(task, train.labels, validation.labels, options)
     scaler, device = compute.scaler(), compute.device
-    return TrainState(module, optimizer, scaler, device, task, options, texts, steps, baseline)
+    return TrainState(module, optimizer, scaler, device, task, options, texts, steps, prior)
 
 
 def finished(state: TrainState) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from minibert.errors import InputError
 from minibert.files import write_atomic
-from minibert.tasks.baseline import Baseline
+from minibert.tasks.prior import Prior
 from minibert.tasks.task import Scores, Task, figures_of
 from minibert.training.history import EpochRecord, TrainResult, clipping
 from minibert.training.options import TrainingOptions
@@ -42,7 +42,7 @@ class TrainState:
     options: TrainingOptions
     texts_per_epoch: int
     steps_per_epoch: int
-    baseline: Baseline
+    prior: Prior
     epoch: int = 0  # finished epochs
     step: int = 0  # finished optimizer steps of all epochs
     texts: int = 0  # of the current epoch, trained on so far

@@ -11,7 +11,7 @@ ROWS = 4096  # of the logits that are in memory
 
 
 @dataclass(frozen=True)
-class Baseline:
+class Prior:
     """The figures of always predicting the class frequencies, or the mean, of the training texts.
 
     `validation` has the task's figures by name; None is undefined.
@@ -22,8 +22,8 @@ class Baseline:
     distinct_targets: int  # of the validation texts
 
 
-def baseline_of(task: Task, train: Tensor, validation: Tensor, options: LossOptions) -> Baseline:
-    """Return the baseline of a task from the targets of both splits."""
+def prior_of(task: Task, train: Tensor, validation: Tensor, options: LossOptions) -> Prior:
+    """Return the prior of a task, from the targets of both splits."""
     weights = task.weights(train, options)
     constant = task.constant(train, weights, options)
     loss = weight = 0.0
@@ -33,4 +33,4 @@ def baseline_of(task: Task, train: Tensor, validation: Tensor, options: LossOpti
         weight += float(task.total_weight(targets, weights))
     scores = task.score(constant.expand(len(validation), -1), validation)
     distinct = len(torch.unique(validation, dim=0))
-    return Baseline(loss / weight, figures_of(scores, task.figures), distinct)
+    return Prior(loss / weight, figures_of(scores, task.figures), distinct)

@@ -1,6 +1,6 @@
 """What a model scores that ignores its texts equals scikit-learn's DummyClassifier and -Regressor.
 
-Run: pytest tests/test_baseline.py
+Run: pytest tests/test_prior.py
 """
 
 import numpy as np
@@ -10,8 +10,8 @@ from helpers import a_task
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.metrics import accuracy_score, f1_score, log_loss, mean_squared_error
 
-from minibert.tasks import baseline
-from minibert.tasks.baseline import baseline_of
+from minibert.tasks import prior
+from minibert.tasks.prior import prior_of
 from minibert.training.options import TrainingOptions
 
 OPTIONS = TrainingOptions()
@@ -22,8 +22,8 @@ NUMBERS = torch.tensor([[3.0, 10.0], [5.0, 10.0], [4.0, 40.0], [12.0, 30.0]])
 
 @pytest.mark.parametrize("rows", [3, 4096])
 def test_classes_are_predicted_by_their_frequency(monkeypatch, rows):
-    monkeypatch.setattr(baseline, "ROWS", rows)
-    found = baseline_of(a_task(), TRAIN, VALIDATION, OPTIONS)
+    monkeypatch.setattr(prior, "ROWS", rows)
+    found = prior_of(a_task(), TRAIN, VALIDATION, OPTIONS)
     dummy = DummyClassifier(strategy="prior").fit(np.zeros((7, 1)), TRAIN)
     expected = log_loss(TRAIN, dummy.predict_proba(np.zeros((7, 1))))
     assert found.train_loss == pytest.approx(expected, rel=1e-5)
@@ -36,7 +36,7 @@ def test_classes_are_predicted_by_their_frequency(monkeypatch, rows):
 
 def test_several_labels_have_their_mean_binary_entropy_and_frequencies():
     task = a_task(kind="multi-label")
-    found = baseline_of(task, SETS, SETS, OPTIONS)
+    found = prior_of(task, SETS, SETS, OPTIONS)
     p = SETS.double().mean(dim=0)
     entropy = -(p * p.log() + (1 - p) * (1 - p).log()).mean()
     assert found.train_loss == pytest.approx(float(entropy), rel=1e-5)
@@ -46,7 +46,7 @@ def test_several_labels_have_their_mean_binary_entropy_and_frequencies():
 
 def test_numbers_are_predicted_by_their_mean_and_have_a_loss_of_1():
     task = a_task("price", "weight", kind="regression")
-    found = baseline_of(task, NUMBERS, NUMBERS[:3], OPTIONS)
+    found = prior_of(task, NUMBERS, NUMBERS[:3], OPTIONS)
     assert found.train_loss == pytest.approx(1.0)
     dummy = DummyRegressor().fit(np.zeros((4, 1)), NUMBERS)
     squared = mean_squared_error(
@@ -70,7 +70,7 @@ def test_no_constant_has_a_lower_loss(kind, targets, weights, smoothing):
         return float(total / task.total_weight(targets, weight))
 
     best = task.constant(targets, weight, options)
-    assert baseline_of(task, targets, targets, options).train_loss == pytest.approx(loss(best))
+    assert prior_of(task, targets, targets, options).train_loss == pytest.approx(loss(best))
     for column in range(3):
         for change in (-0.1, 0.1):
             moved = best.clone()
@@ -80,5 +80,5 @@ def test_no_constant_has_a_lower_loss(kind, targets, weights, smoothing):
 
 def test_a_class_without_training_texts_has_finite_figures():
     for kind, targets in (("single-label", TRAIN[:4]), ("multi-label", SETS[:3])):
-        found = baseline_of(a_task(kind=kind), targets, targets, OPTIONS)
+        found = prior_of(a_task(kind=kind), targets, targets, OPTIONS)
         assert np.isfinite(found.train_loss) and found.validation["loss"] < 1
