@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from minibert.checkpoint.config_file import read_encoder_config, read_head_config
 from minibert.checkpoint.load import load_classifier
+from minibert.commands.new_head import choose_head
 from minibert.commands.options import Parser, RunOptions, Settings, add_options
 from minibert.commands.process import run_command
-from minibert.commands.train import choose_head
 from minibert.data.datasets import TokenizedSplits, build_datasets, tokenize_splits
 from minibert.data.options import DataOptions
 from minibert.data.splits import Splits, read_splits
@@ -91,6 +91,8 @@ def main(argv: Sequence[str]) -> None:
         Tokenizer.from_folder(folder, config),
         max_length=settings.data.max_length,
         positions=config.max_tokens,
+        long_texts=settings.data.for_long_texts(),
+        max_windows=settings.data.max_windows,
     )
     accuracies: dict[str, list[float]] = {"minibert": [], "transformers": []}
     for seed in range(seeds):

@@ -7,6 +7,7 @@ resume-<finished steps>.safetensors   the newest states; removed when the run is
 run.lock            the id of the process that trains here; a dead process's lock is ignored
 metrics.json        the figures; written last, so that a run with it is finished
 test_predictions.jsonl
+test_looks.jsonl    one line for each time that eval.py scored the test split again
 """
 
 import itertools
@@ -74,18 +75,17 @@ class RunFolder:
         """Where a finished run's test split and its predictions are."""
         return self.path / "test_predictions.jsonl"
 
+    @property
+    def looks_file(self) -> Path:
+        """Where eval.py notes each further look at the test split."""
+        return self.path / "test_looks.jsonl"
+
     @classmethod
     def create(
         cls, out: Path | None, settings: Mapping[str, Any], metadata: Metadata
     ) -> "RunFolder":
         """Make `out`, or a folder under runs/ named by time, model and data; write the settings."""
-        path = _new_folder(settings) if out is None else out
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except FileExistsError:
-            raise InputError(f"--out {out}: is a file; give a new folder") from None
-        except OSError as error:
-            raise InputError(f"--out {out}: cannot be made ({error.strerror})") from None
+        path = make_folder(out, settings)
         options = dict(settings)
         for name in ("model", "data", "validation", "test"):
             if options[name] and Path(options[name]).exists():
@@ -104,9 +104,7 @@ class RunFolder:
             raise InputError(f"--resume {self.path}: no such folder")
         if not file.is_file():
             raise InputError(f"--resume {self.path}: is not a run of minibert (no settings.json)")
-        links = [file.name for file in self.path.iterdir() if file.is_symlink()]
-        if links:  # a run must not write outside its folder, even if a stranger made the folder
-            raise InputError(f"--resume {self.path}: {links[0]} is a link; copy the file there")
+        self.check_links()
         self.check_unfinished()
         with locked(self.path, "--resume"):
             pass  # fail now, not after the data is read
@@ -125,6 +123,12 @@ class RunFolder:
                 "writes it; undo the change, or start a new run"
             ) from None
         return data, metadata
+
+    def check_links(self) -> None:
+        """Raise InputError for a link: a run writes in its folder alone, also a stranger's run."""
+        links = [file.name for file in self.path.iterdir() if file.is_symlink()]
+        if links:
+            raise InputError(f"--resume {self.path}: {links[0]} is a link; copy the file there")
 
     def check_unfinished(self) -> None:
         """Raise InputError if the run is finished."""
@@ -190,6 +194,19 @@ class RunFolder:
         return InputError(
             f"--resume {self.path}: the saved state is damaged ({reason}); start a new run"
         )
+
+
+def make_folder(out: Path | None, settings: Mapping[str, Any]) -> Path:
+    """Make `out`, or a folder under runs/ named by time, model and data; return its path."""
+    if out is None:
+        return _new_folder(settings)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InputError(f"--out {out}: is a file; give a new folder") from None
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be made ({error.strerror})") from None
+    return out
 
 
 def check_new(path: Path) -> None:

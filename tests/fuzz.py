@@ -30,13 +30,14 @@ with atheris.instrument_imports(include=["minibert"]) if atheris else contextlib
     from minibert.data.columns import choose_columns, field_names
     from minibert.data.examples import text_of
     from minibert.data.labels import read_label
+    from minibert.data.long_texts import shorten
     from minibert.data.readers import FORMATS, read_stream
     from minibert.data.tokenizer import Tokenizer
     from minibert.errors import InputError, printable
     from minibert.files import read_json
-    from minibert.model.config import HeadConfig
-
 from helpers import tiny_config, write_checkpoint
+
+from minibert.model.config import HeadConfig, LongTexts
 
 HEAD = HeadConfig("linear", "cls", ("a", "b"), 4)
 FORMS = sorted(set(FORMATS.values()) - {"parquet"})
@@ -113,8 +114,8 @@ def tokenizer(data: bytes, place: Place) -> None:
     if name == "tokenizer_config.json":
         (place.folder / "vocab.txt").write_bytes(place.good["vocab.txt"])
     found = Tokenizer.from_folder(place.folder, place.config)
-    rows = found.encode(["a good film ~"], ["b\u0301ad"])
-    found.truncate(rows, ["a good film ~"], ["b\u0301ad"], max_length=4)
+    pair = ["a good film ~"], ["b\u0301ad"]
+    shorten(found, found.encode(*pair), *pair, max_length=4, long_texts=LongTexts())
     found.save(place.saved)
 
 

@@ -71,6 +71,10 @@ EXAMPLES = {
     "seed": ("4294967295", 2**32 - 1),
     "save_every": ("100", 100),
     "keep_states": ("2", 2),
+    "no_baseline": (None, True),
+    "seeds": ("3", 3),
+    "learning_curve": (None, True),
+    "train_percent": ("20", 20),
     "device": ("cuda:1", "cuda:1"),
     "precision": ("fp32", "fp32"),
 }
@@ -242,9 +246,10 @@ FILE = Path("run/settings.json")
 
 
 def test_settings_come_back_from_json():
-    """All options but --freeze and --label-column, which exclude others, and the same as tuples."""
+    """All options but those that exclude others, and the same as tuples."""
     values: dict[str, Any] = {name: value for name, (_, value) in EXAMPLES.items()}
-    settings = Settings.from_dict({**values, "freeze": False, "label_column": None})
+    excluded = {"freeze": False, "label_column": None, "learning_curve": False}
+    settings = Settings.from_dict({**values, **excluded})
     data = json.loads(json.dumps(settings.to_dict()))
     assert Settings.from_json(data, FILE) == settings
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers import start_script, write_checkpoint
 
-from benchmarks import accuracy, few, machine, rounding, rounds, tricks
+from benchmarks import accuracy, baselines, few, machine, rounding, rounds, tricks
 from benchmarks.__main__ import read_flags
 from benchmarks.figures import (
     agreement,
@@ -342,3 +342,9 @@ def test_few_labels_are_measured_once_and_averaged(
         (99, 1, "fine-tuned"),
     ]
     assert "| 50.0 (sd 0.0) | 1.0 |" in capsys.readouterr().out
+
+
+def test_baselines_need_no_model(reviews: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    baselines.main(["--data", str(reviews)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[1][:8] for line in lines] == ["accuracy", "accuracy"]

@@ -502,7 +502,7 @@ def test_architectures_must_be_a_list(architectures: Any) -> None:
         minibert_entry(thresholds=0.5),
         minibert_entry(long_texts={"how": "window"}),
         minibert_entry(long_texts={"how": "windows", "stride": 0}),
-        minibert_entry(long_texts={"pooling": "cls"}),
+        minibert_entry(long_texts={"window_pooling": "cls"}),
         minibert_entry(long_texts={"length": 7}),
         minibert_entry(long_texts="windows"),
         minibert_entry(temperature=0),

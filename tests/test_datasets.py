@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minibert.data.datasets import (
-    AUTO_CUT,
+    AUTO_LONG,
     build_datasets,
     length_histogram,
     shortest_length,
@@ -30,8 +30,8 @@ token_lengths = st.lists(st.integers(2, 300), min_size=1, max_size=400).map(np.a
 @given(token_lengths)
 def test_auto_is_the_shortest_length_that_cuts_at_most_1_percent_of_the_texts(lengths):
     chosen = shortest_length(lengths)
-    assert np.mean(lengths > chosen) <= AUTO_CUT == 0.01
-    assert chosen == 3 or np.mean(lengths > chosen - 1) > AUTO_CUT
+    assert np.mean(lengths > chosen) <= AUTO_LONG == 0.01
+    assert chosen == 3 or np.mean(lengths > chosen - 1) > AUTO_LONG
 
 
 @settings(deadline=None)
@@ -46,7 +46,7 @@ def test_the_histogram_adds_up_and_marks_the_bars_with_texts_that_are_cut(length
         (first, last), count = map(int, columns[0].split("-")), int(columns[1])
         inside = lengths[(lengths >= first) & (lengths <= last)]
         assert first == next_first and len(inside) == count
-        assert bar.endswith("cut") == bool((inside > longest).any())
+        assert bar.endswith("over") == bool((inside > longest).any())
         assert ("#" in bar) == bool(count)
         total, next_first = total + count, last + 1
     assert total == len(lengths)

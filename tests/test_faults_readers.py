@@ -19,9 +19,11 @@ from helpers import write_checkpoint
 from minibert.checkpoint.config_file import read_encoder_config
 from minibert.data.examples import load_examples
 from minibert.data.limits import LINE_LIMIT
+from minibert.data.long_texts import shorten
 from minibert.data.readers import Row, read_rows, read_stream
 from minibert.data.tokenizer import Tokenizer
 from minibert.errors import InputError
+from minibert.model.config import LongTexts
 
 pytestmark = pytest.mark.faults
 
@@ -156,8 +158,8 @@ def test_a_text_of_millions_of_characters_is_read_and_encoded(
     (row,) = read_stream(io.BytesIO(data), "csv", "here")
     assert row.error is None and row.fields["text"] == text
     encoded = tokenizer.encode([text])
-    tokenizer.truncate(encoded, [text], max_length=40)
-    assert 2 <= len(encoded[0]) <= 40
+    cut = shorten(tokenizer, encoded, [text], max_length=40, long_texts=LongTexts())
+    assert 2 <= len(cut.rows[0]) <= 40
 
 
 # --- pipes, and files that change

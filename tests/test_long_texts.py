@@ -8,10 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import WORDS, tiny_config, write_checkpoint
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from minibert.data.long_texts import TokenizedTexts, head_tail, kept_tokens, shorten, windows
+from minibert.data.long_texts import (
+    TokenizedTexts,
+    head_and_tail,
+    shorten,
+    shorten_text,
+    window_starts,
+)
 from minibert.data.tokenizer import Tokenizer
 from minibert.errors import InputError
 from minibert.model.config import LongTexts
@@ -54,46 +60,47 @@ def assert_rows(
 )
 def test_windows_cover_a_text_from_end_to_end(length, room, stride, limit):
     room = min(room, length - 1)
-    every = windows(length, room, stride)
-    assert all(len(window) == room and (np.diff(window) == 1).all() for window in every)
-    starts = [int(window[0]) for window in every]
-    assert starts == sorted(set(starts)) and starts[0] == 0 and every[-1][-1] == length - 1
-    assert (np.unique(np.concatenate(every)) == np.arange(length)).all()
-    some = [window.tolist() for window in windows(length, room, stride, limit)]
-    assert len(some) == min(limit or len(every), len(every))
-    assert [x for x in [window.tolist() for window in every] if x in some] == some
+    starts = window_starts(length, room, stride)
+    assert (starts[0], starts[-1]) == (0, length - room)
+    steps = np.diff(starts)
+    assert (steps > 0).all() and (steps <= room).all()  # in order, no token left out
+    assert (steps[:-1] == min(stride or -(-room // 2), room)).all()
+    some = window_starts(length, room, stride, limit)
+    assert len(some) == min(limit or len(starts), len(starts))
+    assert [start for start in starts if start in some] == some.tolist()
     if len(some) > 1:
-        assert (some[0][0], some[-1][-1]) == (0, length - 1)
+        assert (some[0], some[-1]) == (0, length - room)
 
 
 def test_windows_overlap_by_half_unless_a_stride_is_given():
-    assert [x.tolist() for x in windows(7, 4)] == [[0, 1, 2, 3], [2, 3, 4, 5], [3, 4, 5, 6]]
-    assert [x.tolist() for x in windows(7, 4, 3)] == [[0, 1, 2, 3], [3, 4, 5, 6]]
+    assert window_starts(7, 4).tolist() == [0, 2, 3]
+    assert window_starts(7, 4, 3).tolist() == [0, 3]
+    assert window_starts(9, 4, 99).tolist() == [0, 4, 5]  # no token is left out
 
 
 def test_head_tail_keeps_128_and_382_tokens_of_a_long_text_as_in_the_paper():
-    places = head_tail(2000, 510)
-    assert places[:128].tolist() == [*range(128)]
-    assert places[128:].tolist() == [*range(2000 - 382, 2000)]
-    assert head_tail(7, 9).tolist() == [*range(7)]
+    tokens = head_and_tail(np.arange(2000), 510)
+    assert tokens[:128].tolist() == [*range(128)]
+    assert tokens[128:].tolist() == [*range(2000 - 382, 2000)]
+    assert head_and_tail(np.arange(7), 9).tolist() == [*range(7)]
 
 
 @given(first=st.integers(1, 30), second=st.integers(1, 30), room=st.integers(2, 29))
 def test_of_a_pair_the_longer_text_loses_tokens_first(first, second, room):
-    lengths = [first, second]
-    if sum(lengths) <= room:
-        return
-    ((a, b),) = kept_tokens(lengths, room, HEAD_TAIL, None)
-    assert len(a) + len(b) == room
-    shorter, longer = sorted([(first, len(a)), (second, len(b))])
-    assert shorter[1] == min(shorter[0], room // 2) and longer[1] == room - shorter[1]
-    rows = kept_tokens(lengths, room, WINDOWS, None)
+    assume(first + second > room)
+    lengths = np.array([first, second])
+    parts = [np.arange(length) for length in lengths]
+    longer = int(second >= first)
+    shorter_room = min(lengths[1 - longer], room // 2)
+    for how in (LongTexts(), HEAD_TAIL):
+        ((*kept,), lost) = (*shorten_text(parts, room, how, None)[0], first + second - room)
+        assert [len(kept[longer]), len(kept[1 - longer])] == [room - shorter_room, shorter_room]
+        assert shorten_text(parts, room, how, None)[1] == lost
+    rows, lost = shorten_text(parts, room, WINDOWS, None)
     assert all(len(a) + len(b) == room for a, b in rows)
-    in_windows, repeated = zip(*rows, strict=True)
-    if second > first:
-        in_windows, repeated = repeated, in_windows
-    assert len(np.unique(np.concatenate(in_windows))) == max(lengths)
-    assert {tuple(places) for places in repeated} == {tuple(range(shorter[1]))}
+    assert len(np.unique(np.concatenate([row[longer] for row in rows]))) == lengths[longer]
+    assert {tuple(row[1 - longer]) for row in rows} == {tuple(range(shorter_room))}
+    assert lost == lengths[1 - longer] - shorter_room
 
 
 def test_a_window_is_encoded_as_a_text_of_its_own(tokenizer):
@@ -101,20 +108,20 @@ def test_a_window_is_encoded_as_a_text_of_its_own(tokenizer):
     parts = [words(0, 6), words(0, 6), words(3, 9), words(5, 11), words(3, 4)]
     assert_rows(texts, tokenizer, parts)
     assert texts.counts.tolist() == [1, 3, 1]
-    assert (texts.cut, texts.lost) == (0, 0)
+    assert (texts.long, texts.cut, texts.lost) == (1, 0, 0)
 
 
 def test_head_tail_drops_the_middle(tokenizer):
     texts = found(tokenizer, [words(0, 6), words(0, 11)], long_texts=HEAD_TAIL)
     ends = f"{words(0, 2)} {words(7, 11)}"
     assert_rows(texts, tokenizer, [words(0, 6), ends])
-    assert (texts.counts.tolist(), texts.cut, texts.lost) == ([1, 1], 1, 5)
+    assert (texts.counts.tolist(), texts.long, texts.cut, texts.lost) == ([1, 1], 1, 1, 5)
 
 
 def test_cut_keeps_the_first_tokens(tokenizer):
     texts = found(tokenizer, [words(0, 6), words(0, 11)], long_texts=LongTexts())
     assert_rows(texts, tokenizer, [words(0, 6), words(0, 6)])
-    assert (texts.counts.tolist(), texts.cut, texts.lost) == ([1, 1], 1, 5)
+    assert (texts.counts.tolist(), texts.long, texts.cut, texts.lost) == ([1, 1], 1, 1, 5)
 
 
 def test_windows_of_a_pair_are_of_its_longer_text(tokenizer):
@@ -141,22 +148,11 @@ def test_of_many_windows_the_first_the_last_and_some_between_are_kept(tokenizer)
 
 
 @pytest.mark.parametrize(
-    ("options", "problem"),
-    [
-        (
-            {"long_texts": LongTexts("windows", stride=7)},
-            "--stride is 7; a window of 8 tokens has 6",
-        ),
-        (
-            {"max_length": 2},
-            "--max-length is 2, of which 2 are special tokens; --long-texts windows",
-        ),
-        ({"max_length": 2, "long_texts": HEAD_TAIL}, "--long-texts head-tail needs more"),
-    ],
+    ("how", "length", "special"), [("cut", 2, 3), ("head-tail", 2, 3), ("windows", 3, 3)]
 )
-def test_a_length_or_stride_that_covers_no_text_is_refused(tokenizer, options, problem):
-    with pytest.raises(InputError, match=problem):
-        found(tokenizer, ["good"], **options)
+def test_a_length_without_room_for_a_text_is_refused(tokenizer, how, length, special):
+    with pytest.raises(InputError, match=f"--max-length is {length}; {special} are special tokens"):
+        found(tokenizer, ["good"], ["bad"], max_length=length, long_texts=LongTexts(how))
 
 
 def test_equal_texts_are_found_with_all_their_windows(tokenizer):

@@ -1,4 +1,4 @@
-"""Figures from logits and labels: scikit-learn's, and the published intervals.
+"""Figures from logits and labels: scikit-learn's.
 
 Run: pytest tests/test_metrics.py
 """
@@ -19,7 +19,6 @@ from minibert.evaluation.metrics import (
     most_confused,
     report,
     score,
-    wilson_interval,
 )
 from minibert.files import json_text
 
@@ -55,30 +54,6 @@ def test_a_class_without_labels_and_predictions_does_not_count_in_macro_f1():
     wrong = score(logits_for([0, 2, 1, 1], 4), labels, NAMES)
     assert wrong.macro_f1 == pytest.approx((2 / 3 + 1 + 0) / 3)
     assert wrong.per_class["blue"] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
-
-
-@pytest.mark.parametrize(
-    ("correct", "texts", "low", "high"),
-    [
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ],
-)
-def test_the_interval_is_the_published_one(correct, texts, low, high):
-    """Newcombe, Two-sided confidence intervals for the single proportion (1998), method 3."""
-    assert wilson_interval(correct, texts) == pytest.approx((low, high), abs=5e-5)
-
-
-@settings(deadline=None)
-@given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_the_interval_contains_the_accuracy_and_stays_between_0_and_1(counts):
-    correct, texts = counts
-    low, high = wilson_interval(correct, texts)
-    assert 0 <= low <= correct / texts + 1e-12 and correct / texts - 1e-12 <= high <= 1
-    mirrored = wilson_interval(texts - correct, texts)
-    assert (1 - mirrored[1], 1 - mirrored[0]) == pytest.approx((low, high))
 
 
 def test_the_class_distance_is_the_mean_of_how_many_classes_each_prediction_is_off():

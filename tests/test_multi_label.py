@@ -24,8 +24,8 @@ from minibert.evaluation.multi_label import (
     predict_labels,
     report_multi_label,
     score_multi_label,
-    tune_thresholds,
 )
+from minibert.evaluation.thresholds import tune_thresholds
 
 NAMES = ("red", "green", "blue")
 HALVES = [0.5] * 3
@@ -107,7 +107,7 @@ def test_the_figures_of_four_texts_are_the_ones_computed_by_hand():
     assert found.samples_f1 == pytest.approx((1 + 2 / 3 + 0 + 0) / 4)
     assert found.hamming_loss == pytest.approx(3 / 12)
     assert found.subset_accuracy == 1 / 4
-    assert found.interval == pytest.approx((0.0456, 0.6994), abs=5e-5)
+    assert found.intervals["subset_accuracy"] == pytest.approx((0.0456, 0.6994), abs=5e-5)
     # Red ranks text 1 first, a wrong one second, text 3 third: (1/1 + 2/3) / 2. Green is perfect.
     assert found.mean_average_precision == pytest.approx((5 / 6 + 1) / 2)
     assert found.per_class["red"] == {

@@ -89,12 +89,12 @@ def test_the_interval_is_fisher_s():
     scores = score_regression(values, targets, loss=0.0).mean
     reach = 1.959964 / math.sqrt(30 - 3)
     expected = [math.tanh(math.atanh(scores.pearson) + sign * reach) for sign in (-1, 1)]
-    assert scores.pearson_95 == pytest.approx(expected, abs=1e-6)
+    assert scores.intervals["pearson"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_fewer_than_four_texts_have_no_interval():
     found = score_regression(column(1, 3, 2), column(1, 2, 3), loss=0.0)
-    assert found.mean.pearson == pytest.approx(0.5) and found.mean.pearson_95 is None
+    assert found.mean.pearson == pytest.approx(0.5) and found.mean.intervals["pearson"] is None
 
 
 @pytest.mark.filterwarnings("error")
@@ -103,7 +103,7 @@ def test_perfect_values_have_perfect_figures():
         targets = column(1, 2, 3, 5, 8)
         scores = score_regression(sign * targets, targets, loss=0.0).mean
         assert (scores.pearson, scores.spearman) == (pytest.approx(sign), pytest.approx(sign))
-        assert scores.pearson_95 == pytest.approx((sign, sign))
+        assert scores.intervals == {"pearson": None, "spearman": None}
     assert score_regression(targets, targets, loss=0.0).mean.r2 == 1
 
 
@@ -181,11 +181,12 @@ def test_the_figures_can_be_written_as_json_and_read_by_a_person():
     assert data["texts"] == 4 and data["mae"] == 0.5 and len(data["pearson_95"]) == 2
     assert data["per_output"]["stars"]["rmse"] == pytest.approx(math.sqrt(0.5))
     assert str(found) == (
-        "Pearson 0.894 (95% interval -0.475 to 0.998), Spearman 0.894, MAE 0.5, RMSE 0.7071, "
-        "R2 0.500, 4 texts"
+        "Pearson 0.894 (95% interval -0.475 to 0.998), Spearman 0.894 (-0.704 to 0.999), "
+        "MAE 0.5, RMSE 0.7071, R2 0.500, 4 texts"
     )
     two = score_regression(*random_case(11, 9), loss=0.25)
-    assert two.mean.pearson_95 is None and str(two).endswith(" 9 texts (means of 2 outputs)")
+    assert "pearson_95" not in two.mean.to_json()
+    assert str(two).endswith(" 9 texts (means of 2 outputs)")
 
 
 def test_the_report_has_a_line_per_output_and_the_means():

@@ -271,7 +271,7 @@ def test_an_epoch_s_record_has_its_loss_and_speed():
     state.count_step(torch.tensor(0.5), torch.tensor(3.0), 0.6, texts=4, lr=0.02)
     state.count_step(torch.tensor(1.5), torch.tensor(1.0), torch.tensor(5.0), texts=2, lr=0.01)
     state.epoch_seconds = 2.0
-    scores = Scores(7, 0.8, (0.0, 1.0), 0.7, 0.4, {}, {})
+    scores = Scores(7, 0.8, 0.7, 0.4, {}, {})
     assert state.end_epoch(scores)
     (record,) = state.history
     assert record.train_loss == pytest.approx((0.5 * 3 + 1.5) / 4)  # a mean over the weights

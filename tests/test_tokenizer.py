@@ -12,7 +12,6 @@ import json
 import pickle
 import shutil
 import string
-import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,10 +24,12 @@ from hypothesis import strategies as st
 from tokens import SPECIAL, TEXTS, TRICKY, ids_and_types, reference_ids_and_types, token_types
 
 from minibert.checkpoint.families import FAMILIES
+from minibert.data.long_texts import shorten
 from minibert.data.tokenizer import Tokenizer
 from minibert.errors import InputError
 from minibert.hub import MINILM_PACKAGE
 from minibert.inference.text_classifier import TextClassifier
+from minibert.model.config import LongTexts
 
 # Cased and uncased words, an accent, pieces, punctuation, a Chinese character and an emoji.
 LETTERS = [*string.ascii_letters, *string.digits, *"é博推😀한हя"]
@@ -260,76 +261,32 @@ def test_truncation_and_padding_in_the_file_are_switched_off(baked: Path, tmp_pa
     assert written["truncation"] is None and written["padding"] is None
 
 
-def test_truncate_changes_and_counts_only_rows_that_are_too_long(tmp_path: Path) -> None:
-    tokenizer = read(write_vocabulary(tmp_path))
-    texts = ["hello", "hello a b", "hello a b c", "hello " * 30]
-    rows = tokenizer.encode(texts)
-    before = [row.ids.tolist() for row in rows]
-    assert tokenizer.truncate(rows, texts, max_length=5) == 2
-    assert [row.ids.tolist() for row in rows[:2]] == before[:2]
-    for row, whole in zip(rows[2:], before[2:], strict=True):
-        assert row.ids.tolist() == [*whole[:4], whole[-1]]  # [SEP] stays at the end
-    assert tokenizer.truncate(rows, texts, max_length=5) == 0
-    assert len(tokenizer.encode(texts)[3]) == 32  # truncation is off again
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     sizes=st.lists(st.tuples(st.integers(1, 14), st.integers(1, 14)), min_size=1, max_size=5),
     max_length=st.integers(3, 20),
     paired=st.booleans(),
 )
-def test_truncate_equals_longest_first_of_transformers(
+def test_cut_texts_equal_longest_first_of_transformers(
     tiny: Callable[..., Any], sizes: list[tuple[int, int]], max_length: int, paired: bool
 ) -> None:
     tokenizer, reference = tiny("vocab.txt", "uncased")
     texts = [" ".join(string.ascii_lowercase[:first]) for first, _ in sizes]
     pairs = [" ".join(string.digits[:second]) for _, second in sizes] if paired else None
     rows = tokenizer.encode(texts, pairs)
-    long = sum(len(row) > max_length for row in rows)
-    assert tokenizer.truncate(rows, texts, pairs, max_length=max_length) == long
+    found = shorten(tokenizer, rows, texts, pairs, max_length=max_length, long_texts=LongTexts())
+    assert found.long == found.cut == sum(len(row) > max_length for row in rows)
+    assert found.lost == sum(max(0, len(row) - max_length) for row in rows)
     expected = reference_ids_and_types(
         reference, texts, pairs, truncation="longest_first", max_length=max_length
     )
-    assert [(row.ids.tolist(), token_types(row)) for row in rows] == expected
-
-
-def test_threads_can_share_a_tokenizer(tmp_path: Path) -> None:
-    """truncate switches truncation on in the library's tokenizer, which encode uses too."""
-    tokenizer = read(write_vocabulary(tmp_path))
-    texts = ["a b c d e f"] * 50
-    lengths: set[int] = set()
-    stop = threading.Event()
-
-    def cut() -> None:
-        while not stop.is_set():
-            tokenizer.truncate(tokenizer.encode(texts), texts, max_length=4)
-
-    cutters = [threading.Thread(target=cut) for _ in range(3)]
-    for cutter in cutters:
-        cutter.start()
-    try:
-        for _ in range(200):
-            lengths |= {len(row) for row in tokenizer.encode(texts)}
-    finally:
-        stop.set()
-        for cutter in cutters:
-            cutter.join()
-    assert lengths == {8}
+    assert [(row.ids.tolist(), token_types(row)) for row in found.rows] == expected
 
 
 def test_a_tokenizer_can_be_copied_and_pickled(tmp_path: Path) -> None:
     tokenizer = read(write_vocabulary(tmp_path))
     for other in (copy.deepcopy(tokenizer), pickle.loads(pickle.dumps(tokenizer))):
         assert ids_and_types(other, ["hello a"]) == ids_and_types(tokenizer, ["hello a"])
-
-
-def test_truncation_is_off_again_after_an_error(tmp_path: Path) -> None:
-    tokenizer = read(write_vocabulary(tmp_path))
-    rows = tokenizer.encode(["a b c"])
-    with pytest.raises(TypeError):
-        tokenizer.truncate(rows, [3], max_length=3)  # type: ignore[list-item]
-    assert len(tokenizer.encode(["a b c"])[0]) == 5
 
 
 # --- files that do not fit the model or are damaged
@@ -385,13 +342,6 @@ def test_special_tokens_that_do_not_fit_the_model_raise_when_it_is_read(
     folder = edited(tmp_path, edit)
     with pytest.raises(InputError, match=rf"tokenizer\.json: {problem}"):
         read(folder)
-
-
-def test_a_length_that_is_too_short_for_the_special_tokens_raises(tmp_path: Path) -> None:
-    tokenizer = read(write_vocabulary(tmp_path))
-    rows = tokenizer.encode(["hello"], ["hello"])
-    with pytest.raises(InputError, match="--max-length is 2; 3 are special tokens alone"):
-        tokenizer.truncate(rows, ["hello"], ["hello"], max_length=2)
 
 
 @pytest.mark.parametrize("token", SPECIAL)

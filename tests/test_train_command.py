@@ -121,15 +121,24 @@ def test_a_finished_run_folder_holds_exactly_these_files(plain):
     assert "finished: plain" in output
 
 
+def test_it_says_how_much_seeds_alone_move_the_figure(plain):
+    output = plain[1]
+    (line,) = [x for x in output.splitlines() if x.startswith("this is one seed; ")]
+    assert "0.4 points (67,000 training texts) to 1.2 (3,700): docs/results.md" in line
+    assert output.index("test: accuracy ") < output.index(line)
+
+
 def test_metrics_json_has_the_figures_of_both_splits_and_of_the_training(plain):
     figures = metrics(plain[0])
-    assert set(figures) == {"validation", "test", "training"}
+    assert set(figures) == {"validation", "test", "baselines", "training"}
     for part in ("validation", "test"):
         assert {"accuracy", "macro_f1", "loss", "per_class", "texts"} <= figures[part].keys()
         classes = figures[part]["per_class"]
         assert list(classes) == ["negative", "positive"]
         for values in classes.values():
-            assert set(values) == {"precision", "recall", "f1", "support"}
+            assert set(values) == {
+                *("precision", "precision_95", "recall", "recall_95", "f1", "f1_95", "support"),
+            }
         assert sum(values["support"] for values in classes.values()) == figures[part]["texts"] == 12
         assert figures[part]["macro_f1"] == pytest.approx(
             sum(values["f1"] for values in classes.values()) / 2

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers import tiny_config
 from hypothesis import given, settings
@@ -100,16 +101,17 @@ def test_tricky_texts_and_pairs_have_the_ids_of_transformers(both: tuple[Tokeniz
     assert ids_and_types(tokenizer, texts, texts[::-1]) == expected
 
 
-def test_texts_and_their_special_tokens_can_be_encoded_apart(both: tuple[Tokenizer, Any]) -> None:
+def test_each_token_is_of_a_text_or_special(both: tuple[Tokenizer, Any]) -> None:
     tokenizer, _ = both
     texts = [text for text in TRICKY.values() if text]
-    bare = [row.ids.tolist() for row in tokenizer.encode(texts, special_tokens=False)]
-    first, last = (part.tolist() for part in tokenizer.frame(paired=False))
-    whole = [row.ids.tolist() for row in tokenizer.encode(texts)]
-    assert whole == [first + ids + last for ids in bare]
-    first, middle, last = (part.tolist() for part in tokenizer.frame(paired=True))
-    whole = [row.ids.tolist() for row in tokenizer.encode(texts, texts[::-1])]
-    assert whole == [first + a + middle + b + last for a, b in zip(bare, bare[::-1], strict=True)]
+    special = set(tokenizer.encode([""])[0].ids.tolist())
+    single = zip(tokenizer.encode(texts), tokenizer.owners(texts), strict=True)
+    alone = [row.ids[owner == 0].tolist() for row, owner in single]
+    rows, owners = tokenizer.encode(texts, texts[::-1]), tokenizer.owners(texts, texts[::-1])
+    for row, owner, first, second in zip(rows, owners, alone, alone[::-1], strict=True):
+        assert row.ids[owner == 0].tolist() == first and row.ids[owner == 1].tolist() == second
+        assert {*row.ids[owner == -1].tolist()} == special
+        assert (np.diff(owner[owner >= 0]) >= 0).all()
 
 
 def test_each_kind_has_its_own_ids(tmp_path: Path) -> None:

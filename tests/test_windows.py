@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minibert
+from minibert.commands.train import smaller_batches
 from minibert.data.windows import WindowDataset, split_batch
 from minibert.device import Compute
 from minibert.errors import InputError
@@ -44,7 +45,7 @@ def in_windows(counts: np.ndarray = COUNTS, **options: Any) -> WindowDataset:
 def model_of(pooling: str = "mean", *, windows: str = "mean") -> Classifier:
     model = tiny_classifier(pooling=pooling).eval()
     head = HeadConfig(
-        "mlp", pooling, ("a", "b", "c"), 9, long_texts=LongTexts("windows", None, windows)
+        "mlp", pooling, ("a", "b", "c"), 9, long_texts=LongTexts("windows", window_pooling=windows)
     )
     model.head.config = head
     return model
@@ -103,7 +104,7 @@ def test_logits_are_the_heads_of_the_pooled_windows_in_training_and_inference(po
 
 
 @pytest.mark.parametrize("options", [{"freeze": True}, {"freeze_layers": 2}])
-def test_frozen_layers_of_texts_in_windows_are_computed_once(options):
+def test_above_frozen_layers_texts_in_windows_have_the_same_logits(options):
     model, texts = model_of(), in_windows()
     expected = logits_of_each_text(model, texts, how="mean").detach()
     module, (kept,), _ = encode(model, [texts], TrainingOptions(**options), CPU, folder=None)
@@ -136,6 +137,8 @@ def test_windows_change_neither_the_number_of_steps_nor_the_texts_of_a_step():
     assert len(steps) == optimizer_steps(len(texts), options)
     assert sorted(int(row) for step in steps for rows in step for row in rows) == [*range(9)]
     assert [sum(map(len, step)) for step in steps[:-1]] == [6] * (len(steps) - 1)
+    batches = [rows for step in steps for rows in step]
+    assert all(len(rows) == 1 or texts.counts[rows].sum() <= 3 for rows in batches)
 
 
 def test_a_step_in_several_batches_equals_one_large_batch():
@@ -171,7 +174,7 @@ def checkpoint(tmp_path: Path) -> str:
     [
         (LongTexts("cut"), False),
         (LongTexts("head-tail"), True),
-        (LongTexts("windows", pooling="max"), True),
+        (LongTexts("windows", window_pooling="max"), True),
     ],
 )
 def test_what_only_the_end_of_a_text_tells_is_learnt_unless_it_is_cut_off(
@@ -206,7 +209,10 @@ def test_a_very_long_text_is_answered_in_batches_of_bounded_size(checkpoint):
     encoder.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
     text = "good film " * 50_000
     assert predictor.predict_proba([text, "bad"]).shape == (2, 2)
-    assert max(shapes) == (5, 40) and sum(rows for rows, _ in shapes) > 100_000 // 38
+    assert (
+        max(shapes) == (5, 40)
+        and sum(rows for rows, _ in shapes) == 1 + -(-(100_000 - 38) // 19) + 1
+    )
 
 
 def test_wrong_values_are_refused(checkpoint):
@@ -214,7 +220,7 @@ def test_wrong_values_are_refused(checkpoint):
         "windows",
         LongTexts("window"),
         LongTexts("windows", 0),
-        LongTexts(pooling="cls"),
+        LongTexts(window_pooling="cls"),
     ):
         with pytest.raises(InputError, match=r"long_texts is .*give LongTexts"):
             TextClassifier.pretrained(checkpoint, ["a", "b"], max_length=9, long_texts=wrong)
@@ -226,7 +232,7 @@ QUICK = (
 )
 
 
-def test_the_commands_train_resume_score_and_answer_in_windows(checkpoint, run_script):
+def test_the_commands_train_score_and_answer_in_windows(checkpoint, run_script):
     texts, labels = reviews(120, 3)
     lines = [f"{text},{label}" for text, label in zip(texts, labels, strict=True)]
     file = run_script.place / "reviews.csv"
@@ -252,6 +258,48 @@ def test_the_commands_train_resume_score_and_answer_in_windows(checkpoint, run_s
     answers = [strict_json(line)["label"] for line in answered.stdout.splitlines()]
     assert answers == [row["prediction"] for row in tested] and not answered.stderr
 
-    refused = run_script("train.py", *options, "--stride", "7", "--out", "other")
+    refused = run_script("train.py", *options, "--stride", "9", "--out", "other")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-    assert "--stride is 7; a window of 8 tokens has 6 of the text" in refused.stderr
+    assert "--stride is 9; windows of 8 tokens (--max-length) would leave" in refused.stderr
+
+
+def test_a_trained_head_is_kept_when_long_texts_are_read_otherwise(checkpoint, tmp_path):
+    classifier = TextClassifier.pretrained(checkpoint, ["neg", "pos"], max_length=8)
+    classifier.save(tmp_path / "cut")
+    windows = LongTexts("windows", 5, "max")
+    again = TextClassifier.pretrained(
+        str(tmp_path / "cut"), ["neg", "pos"], max_length=12, long_texts=windows
+    )
+    assert torch.equal(again.model.head.out.weight, classifier.model.head.out.weight)
+    assert again.model.head.config.long_texts == windows
+
+
+def test_a_stored_stride_is_lowered_where_windows_are_shorter(checkpoint, tmp_path):
+    windows = LongTexts("windows", stride=14)
+    TextClassifier.pretrained(
+        *(checkpoint, ["neg", "pos"]), max_length=16, long_texts=windows
+    ).save(tmp_path / "run")
+    predictor = minibert.load(str(tmp_path / "run"), max_length=8, device="cpu")
+    assert len(predictor.predict(reviews(2, 1)[0])) == 2
+    assert len(predictor.predict(["good " * 9], ["bad " * 9])) == 1
+
+
+def test_int8_answers_in_windows_as_fp32_does(checkpoint):
+    classifier = TextClassifier.pretrained(
+        *(checkpoint, ["neg", "pos"]), max_length=8, long_texts=LongTexts("windows")
+    )
+    texts = reviews(9, 1)[0]
+    try:
+        quantized = Predictor(classifier, device="cpu", precision="int8")
+    except InputError:
+        pytest.skip("this machine has no int8")
+    plain = Predictor(classifier, device="cpu", precision="fp32").predict_proba(texts)
+    np.testing.assert_allclose(quantized.predict_proba(texts), plain, atol=0.05)
+
+
+@pytest.mark.parametrize("size", [4, 16])
+def test_too_little_memory_is_blamed_on_windows_that_fill_a_batch(size):
+    texts, options = in_windows(np.array([1, 8, 2])), TrainingOptions(batch_size=size)
+    advice = smaller_batches(texts, options, CPU)
+    assert ("--max-windows below 8" in advice) == (size == 4)
+    assert f"the longest of {texts.windows.lengths.max()} tokens" in advice

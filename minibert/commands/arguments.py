@@ -63,7 +63,8 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
     add_options(data, DataOptions)
     training = parser.add_argument_group("training")
     add_options(training, TrainingOptions)
-    add_options(training, RunOptions, ("save_every", "keep_states"))
+    add_options(training, RunOptions, ("save_every", "keep_states", "no_baseline"))
+    add_options(training, RunOptions, ("seeds", "learning_curve"))
     add_options(parser.add_argument_group("machine"), RunOptions, ("device", "precision"))
     values: dict[str, Any] = vars(parser.parse_args(argv))
     out, resume = values.pop("out"), values.pop("resume")
@@ -97,7 +98,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=argparse.SUPPRESS,
         metavar="N",
-        help="tokens per text, longer texts are cut (default: the model's)",
+        help="tokens per text, or per window of it (default: the model's)",
     )
     add(
         "--min-probability",
@@ -147,9 +148,11 @@ class EvaluateArguments:
     """The command line of eval.py; `reading` says how to read the data."""
 
     model: ModelArguments
+    compare: tuple[str, str] | None
     data: str | None
     json: Path | None
     plot: Path | None
+    errors: Path | None
     reading: dict[str, Any]
 
 
@@ -163,6 +166,13 @@ def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
         "for several labels F1 and average precision, for numbers errors and correlations.",
     )
     add_model_flags(parser)
+    parser.add_argument_group("comparison").add_argument(
+        "--compare",
+        nargs=2,
+        metavar="RUN",
+        help="compare two runs on the test split that they share, or two models on --data: the "
+        "paired difference with its 95%% interval, and whether it can be told from chance",
+    )
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data", metavar="NAME", help="file, hub:owner/name, sst2 (default: the run's test split)"
@@ -176,15 +186,29 @@ def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
         metavar="FILE",
         help="draw the confusion matrix of single labels (extra: plots)",
     )
+    add(
+        "--errors",
+        type=Path,
+        metavar="FILE",
+        help="write the wrong predictions of single labels as JSON lines, the surest first",
+    )
     values = vars(parser.parse_args(argv))
     reading = {name: values.pop(name) for name in DATA_FLAGS if name in values}
     arguments = EvaluateArguments(take_model_arguments(values), **values, reading=reading)
+    if arguments.compare and (arguments.model.model or arguments.plot or arguments.errors):
+        raise InputError("--model, --plot and --errors do not go with --compare; drop them")
+    if arguments.compare and arguments.model.options and not arguments.data:
+        raise InputError(
+            "--compare without --data reads the predictions that the runs saved; drop "
+            + ", ".join(map(flag_name, arguments.model.options))
+        )
     if arguments.data is None and reading:
         raise InputError("the flags of columns and files go with --data; drop them")
-    json_file, source = arguments.json, arguments.data
-    if json_file and source and json_file.resolve() == Path(source).resolve():
-        raise InputError(f"--json {json_file}: is the file to score; give another")
-    for file in (json_file, arguments.plot):
+    source = arguments.data
+    for flag, file in (("--json", arguments.json), ("--errors", arguments.errors)):
+        if file and source and file.resolve() == Path(source).resolve():
+            raise InputError(f"{flag} {file}: is the file to score; give another")
+    for file in (arguments.json, arguments.plot, arguments.errors):
         if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
             raise InputError(f"{file}: is a folder, or its folder does not exist; make it first")
     return arguments

@@ -1,24 +1,22 @@
 """The story of a scoring: a classifier and labelled texts to figures."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
+from minibert.commands import compare
 from minibert.commands.arguments import EvaluateArguments
+from minibert.commands.labelled import count_look, print_labels, read_examples
 from minibert.commands.predict import load_predictor
 from minibert.commands.probabilities import report_probabilities
-from minibert.data.columns import Columns
-from minibert.data.examples import Examples, load_examples
-from minibert.data.labels import LabelFormat
-from minibert.data.options import DataOptions
-from minibert.data.readers import read_rows
+from minibert.data.examples import Examples
 from minibert.errors import InputError, printable
 from minibert.evaluation import metrics
-from minibert.files import write_json
-from minibert.hub import find_data
+from minibert.evaluation.outcomes import Outcome, report_mistakes, surest_errors
+from minibert.files import json_text, write_json, write_text
 from minibert.inference.predictor import Predictor
-from minibert.runs import RunFolder
 from minibert.tasks.single_label import SingleLabel
 from minibert.tasks.task import check_finite
 
@@ -26,14 +24,24 @@ PLOTTED = 100  # classes in a picture, which then has 38 inches
 
 
 def main(arguments: EvaluateArguments) -> None:
-    """Score a classifier on labelled texts and print the figures."""
+    """Score a classifier on labelled texts and print the figures, or compare two."""
+    if arguments.compare:
+        compare.main(arguments)
+        return
     folder, predictor = load_predictor(arguments.model)
     json_file = arguments.json
     if json_file and json_file.absolute().parent == folder.absolute():
         raise InputError(f"--json {json_file}: is in the model's folder; give another")
     task = predictor.task
-    if arguments.plot and not isinstance(task, SingleLabel):
-        raise InputError("--plot draws a confusion matrix, which only single labels have; drop it")
+    if not isinstance(task, SingleLabel):
+        if arguments.plot:
+            raise InputError(
+                "--plot draws a confusion matrix, which only single labels have; drop it"
+            )
+        if arguments.errors:
+            raise InputError(
+                "--errors writes wrong classes, which only single labels have; drop it"
+            )
     examples, name = read_examples(arguments, folder, predictor)
     labels = torch.from_numpy(task.targets(examples, numbers=True))
     print(f"model: {printable(str(folder), 1000)}", predictor.compute, sep="\n")
@@ -41,12 +49,19 @@ def main(arguments: EvaluateArguments) -> None:
     print_labels(examples, labels, predictor)
 
     logits = predictor.logits(examples.texts, examples.pairs)
-    scores = task.score(logits, labels)
+    scores = task.score_with_intervals(logits, labels)
     check_finite(scores)
+    look = count_look(folder, examples)  # before the figures can be read
     print(f"  {predictor.truncated:,} texts cut at {predictor.max_length} tokens")
     print(task.report(logits, labels))
+    if isinstance(task, SingleLabel):
+        outcomes = outcomes_of(examples, labels, logits, predictor)
+        print(report_mistakes(outcomes))
+        if arguments.errors:
+            write_errors(arguments.errors, outcomes)
     print(scores)
     figures = {**scores.to_json(), **report_probabilities(task, logits, labels)}
+    print(look, end="")
     if json_file:
         write_json(json_file, {"model": str(folder), "data": name, **figures})
     if arguments.plot:
@@ -54,44 +69,31 @@ def main(arguments: EvaluateArguments) -> None:
         plot_confusion(arguments.plot, cells, predictor.classes)
 
 
-def read_examples(
-    arguments: EvaluateArguments, folder: Path, predictor: Predictor
-) -> tuple[Examples, str]:
-    """Return the texts to score and their name: by default the run's test split."""
-    run, data = RunFolder(folder), arguments.data
-    task = predictor.classifier.checkpoint.head.task
-    if data is None:
-        file = run.predictions_file
-        if not file.is_file():
-            raise InputError(f"{folder}: has no test split; give --data")
-        pair = "pair" if "pair" in next(iter(read_rows(file))).fields else None
-        columns = Columns("text", pair, "label")
-        examples = load_examples([file], labels=LabelFormat(task), default=columns)
-        return examples, "the run's test split"
-    files = find_data(data)
-    split = "test" if files.test else "validation" if files.validation else "train"
-    options = DataOptions(data, **arguments.reading)
-    examples = load_examples(
-        getattr(files, split),
-        options.columns(),
-        LabelFormat(task, options.label_separator or run.label_separator()),
-        default=run.columns(),
-        encoding=options.encoding,
-        bad_rows=options.bad_rows,
-    )
-    return examples, data if Path(data).exists() else f"the {split} split of {data}"
+def outcomes_of(
+    examples: Examples, labels: torch.Tensor, logits: torch.Tensor, predictor: Predictor
+) -> list[Outcome]:
+    """Return what was predicted for each text."""
+    task, limit = predictor.task, predictor.max_length
+    loses_tokens = predictor.classifier.checkpoint.head.long_texts.how != "windows"
+    tokens = predictor.classifier.tokenizer.encode(examples.texts, examples.pairs)
+    found, predicted = task.labels(labels), task.predict(logits)
+    probabilities = task.probabilities(logits.float()).amax(dim=1).tolist()
+    outcomes = []
+    for i, text in enumerate(examples.texts):
+        pair, length = examples.pairs[i] if examples.pairs else None, len(tokens[i].ids)
+        cut = loses_tokens and length > limit
+        outcome = (text, pair, found[i], predicted[i], probabilities[i], length, cut)
+        outcomes.append(Outcome(*outcome))
+    return outcomes
 
 
-def print_labels(examples: Examples, labels: torch.Tensor, predictor: Predictor) -> None:
-    """Print which labels were read as which classes, if the names differ, and the dropped rows."""
-    if examples.task == "single-label" and not set(examples.labels) & set(predictor.classes):
-        classes = (predictor.classes[number] for number in labels)
-        meaning = dict(zip(examples.labels, classes, strict=True))
-        listed = ", ".join(f"{label} = {name}" for label, name in sorted(meaning.items()))
-        print(f"labels read as: {printable(listed, 1000)}")
-    if examples.dropped:
-        listed = "; ".join(map(printable, examples.dropped[:5]))
-        print(f"  dropped {len(examples.dropped)} bad rows: {listed}")
+def write_errors(file: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write all wrong predictions as JSON lines, the surest first."""
+    lines = []
+    for outcome in surest_errors(outcomes):
+        row = {name: value for name, value in asdict(outcome).items() if value is not None}
+        lines.append(json_text({**row, "probability": round(outcome.probability, 6)}) + "\n")
+    write_text(file, "".join(lines))
 
 
 def plot_confusion(file: Path, cells: Sequence[metrics.Cell], classes: Sequence[str]) -> None:

@@ -80,6 +80,16 @@ class RunOptions:
         bounds=(0, 1),
         shown="no text is rejected",
     )
+    seeds: int = option(
+        1,
+        "runs with the seeds --seed, --seed + 1, ...; the best on validation is kept",
+        parse=int,
+        bounds=(1, 1000),
+    )
+    learning_curve: bool = option(
+        False, "runs on 10, 20, 50 and 100%% of the training texts: would more texts help"
+    )
+    no_baseline: bool = option(False, "leave out the scores of guessing and of TF-IDF")
     device: str = option("auto", "cpu, cuda, cuda:1 or mps; auto: a GPU if there is one")
     precision: str = option(
         "auto", "of matrix products; auto prints its choice and the reason", choices=PRECISIONS
@@ -99,6 +109,8 @@ class RunOptions:
             threshold(self.thresholds)
         except argparse.ArgumentTypeError as error:
             problems.append(f"--thresholds: {error}")
+        if self.learning_curve and self.seeds != 1:
+            problems.append("--learning-curve and --seeds are two series of runs; drop one")
         if self.head == "logistic" and (self.save_every or self.keep_states != 1):
             problems.append(
                 "--head logistic has no steps to save; drop --save-every and --keep-states"

@@ -17,10 +17,10 @@ def run_script(name: str) -> int:
     prepare_process()
 
     def main(argv: Sequence[str]) -> None:
-        check_single_process()
         # Parsing comes first: --help and mistakes need not wait for torch's import.
         parse = getattr(importlib.import_module("minibert.commands.arguments"), f"parse_{name}")
         arguments = parse(argv)
+        check_single_process()
         importlib.import_module(f"minibert.commands.{name}").main(arguments)
 
     return run_command(main)

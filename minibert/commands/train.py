@@ -1,45 +1,48 @@
 """The story of a run: from a pretrained encoder and labelled texts to a classifier in a folder."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from minibert.checkpoint.config_file import read_encoder_config, read_head_config, write_config
 from minibert.checkpoint.families import FAMILIES
 from minibert.checkpoint.load import load_classifier
 from minibert.commands.arguments import TrainArguments
-from minibert.commands.options import RunOptions, Settings
-from minibert.commands.probabilities import fit_probabilities, report_probabilities
+from minibert.commands.baselines import score_baselines
+from minibert.commands.final_scores import evaluate, scored_logits
+from minibert.commands.new_head import check_options, choose_head
+from minibert.commands.probabilities import fit_probabilities
+from minibert.commands.series import series_settings, train_series
 from minibert.commands.session import RunCallback, Session
 from minibert.data.batches import Dataset
 from minibert.data.check import check_data, check_splits
-from minibert.data.classes import output_names
-from minibert.data.datasets import TokenizedSplits, build_datasets, tokenize_splits
-from minibert.data.examples import Examples
-from minibert.data.splits import Splits, read_splits
+from minibert.data.datasets import build_datasets, tokenize_splits
+from minibert.data.splits import read_splits
 from minibert.data.token_report import unknown_warning
 from minibert.data.tokenizer import Tokenizer
-from minibert.data.windows import encoded_rows
+from minibert.data.windows import WindowDataset, encoded_rows
 from minibert.device import Compute, cpu_has_bf16, memory_advice
-from minibert.errors import InputError
 from minibert.hub import find_model
-from minibert.inference.batched import InferenceModel, prepare_for_inference
+from minibert.inference.batched import prepare_for_inference
 from minibert.inference.text_classifier import TextClassifier
-from minibert.model.config import EncoderConfig, HeadConfig
 from minibert.tasks.choice import task_of
-from minibert.tasks.multi_label import MultiLabel
-from minibert.tasks.single_label import SingleLabel
-from minibert.tasks.task import Task, check_finite
 from minibert.training.frozen import check_layers
 from minibert.training.history import TrainResult
-from minibert.training.logistic import check_logistic, fit_logistic, suggest_logistic
+from minibert.training.logistic import fit_logistic, suggest_logistic
 from minibert.training.loop import fit
 from minibert.training.options import TrainingOptions
 
 
 def main(arguments: TrainArguments) -> None:
+    """Train a classifier, or a series of them; or continue what was stopped."""
+    settings = series_settings(arguments)
+    if settings:
+        train_series(arguments, settings, train_one)
+    else:
+        train_one(arguments)
+
+
+def train_one(arguments: TrainArguments) -> None:
     """Train a classifier, or continue a run that was stopped."""
     session = Session(arguments)
     settings, compute = session.settings, session.compute
@@ -57,10 +60,11 @@ def main(arguments: TrainArguments) -> None:
     splits = read_splits(settings.data, model_task=model_task)
     print(check_splits(splits))
     tokenized = tokenize_splits(
-        *(splits, tokenizer),
+        splits,
+        tokenizer,
         max_length=settings.data.max_length,
         positions=config.max_tokens,
-        long_texts=settings.data.shortening(),
+        long_texts=settings.data.for_long_texts(),
         max_windows=settings.data.max_windows,
     )
     print(tokenized.report, *unknown_warning(tokenized.texts["train"].rows, tokenizer), sep="\n")
@@ -84,50 +88,14 @@ def main(arguments: TrainArguments) -> None:
         best = prepare_for_inference(load_classifier(run.folder.path).model, compute)
         logits = scored_logits(best, datasets, settings.training)
         targets = datasets["validation"].labels
-        head = fit_probabilities(head, logits["validation"], targets, settings.run)
-        write_config(run.folder.path, config, head)
-        figures, predictions = evaluate(task_of(head), logits, datasets, splits)
-        run.folder.finish({**figures, "training": training}, predictions)
-
-
-def choose_head(
-    stored: HeadConfig | None,
-    config: EncoderConfig,
-    train: Examples,
-    options: RunOptions,
-    tokenized: TokenizedSplits,
-) -> HeadConfig:
-    """Return the head to train. If the checkpoint's has the same classes, their order is kept."""
-    names = output_names(train)
-    if stored and same_outputs(stored, names, train.task):
-        names = stored.labels
-    defaults = {"native": FAMILIES[config.family].native_pooling, "logistic": "mean"}
-    pooling = options.pooling or defaults.get(options.head, "cls")
-    kind = "linear" if options.head == "logistic" else options.head
-    length, long_texts = tokenized.max_length, tokenized.long_texts
-    return HeadConfig(kind, pooling, names, length, train.task, long_texts=long_texts)
-
-
-def same_outputs(stored: HeadConfig, names: Sequence[str], task: str) -> bool:
-    """Return whether a head has the outputs of the data; the name of a single number may differ."""
-    if stored.task != task:
-        return False
-    if task == "regression" and len(stored.labels) == len(names) == 1:
-        return True
-    return sorted(map(str.lower, stored.labels)) == sorted(map(str.lower, names))
-
-
-def check_options(head: HeadConfig, settings: Settings) -> None:
-    """Raise InputError for options of another task or head, before there is a run."""
-    task = task_of(head)
-    if settings.run.head == "logistic":
-        check_logistic(head, settings.training)
-    task.check_options(settings.training)
-    task.selects(settings.training.select)
-    if settings.run.thresholds != RunOptions().thresholds and not isinstance(task, MultiLabel):
-        raise InputError("--thresholds is for several labels; drop it")
-    if settings.run.target_accuracy is not None and not isinstance(task, SingleLabel):
-        raise InputError("--target-accuracy is for one class per text; drop it")
+        tuned = fit_probabilities(head, logits["validation"], targets, settings.run)
+        write_config(run.folder.path, config, tuned)
+        figures, predictions = evaluate(task_of(tuned), logits, datasets, splits)
+        if not settings.run.no_baseline:
+            thresholds = settings.run.thresholds
+            figures["baselines"] = score_baselines(splits, head, thresholds=thresholds)
+        figures["training"] = {"texts": len(splits.train), **training}
+        run.folder.finish(figures, predictions)
 
 
 def train(
@@ -197,52 +165,11 @@ def smaller_batches(train: Dataset, options: TrainingOptions, compute: Compute) 
         advice.append(f"--batch-size {half} --accumulate {rows // half} (the same steps)")
     if not options.freeze:
         advice.append(f"--max-length below {longest}")
+        if isinstance(train, WindowDataset) and train.counts.max() > size // 2:
+            advice.append(f"--max-windows below {train.counts.max()}")
         if compute.precision == "fp32" and (compute.device.type == "cuda" or cpu_has_bf16()):
             advice.append("--precision bf16")
     return (
         f"training on {size} texts per batch, the longest of {longest} tokens; start a new run "
         f"with {' or '.join(advice or ['fewer texts'])}"
     )
-
-
-def scored_logits(
-    model: InferenceModel, datasets: dict[str, Dataset], options: TrainingOptions
-) -> dict[str, Tensor]:
-    """Return the logits of the validation split and of the test split, if there is one."""
-    names = [name for name in ("validation", "test") if name in datasets]
-    return {name: model.logits(datasets[name], batch_size=options.batch_size) for name in names}
-
-
-def evaluate(
-    task: Task, logits: dict[str, Tensor], datasets: dict[str, Dataset], splits: Splits
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Score validation and, for the only time, test; return figures and the test's predictions."""
-    figures = {}
-    for name, values in logits.items():
-        labels = datasets[name].labels
-        scores = task.score(values, labels)
-        check_finite(scores)
-        if name == "test":
-            print(task.report(values, labels))
-        print(f"{name}: {scores}")
-        probabilities = report_probabilities(task, values, labels, start=f"{name}: ")
-        figures[name] = {**scores.to_json(), **probabilities}
-    if splits.test is None:
-        return figures, []
-    return figures, prediction_rows(splits.test, task, labels, logits["test"])
-
-
-def prediction_rows(
-    test: Examples, task: Task, labels: Tensor, logits: Tensor
-) -> list[dict[str, Any]]:
-    """Return one row per text: the text, its label, the prediction and a class's probability."""
-    rows = []
-    results = zip(task.labels(labels), task.records(logits), strict=True)
-    for i, (label, record) in enumerate(results):
-        row = {"text": test.texts[i], "label": label, "prediction": record[task.keys[0]]}
-        if test.pairs is not None:
-            row["pair"] = test.pairs[i]
-        if "probability" in record:
-            row["probability"] = record["probability"]
-        rows.append(row)
-    return rows

@@ -14,7 +14,7 @@ from minibert.data.windows import text_dataset
 from minibert.errors import InputError
 from minibert.model.config import EncoderConfig, LongTexts
 
-AUTO_CUT = 0.01  # --max-length auto cuts at most this fraction of the training texts
+AUTO_LONG = 0.01  # of the training texts, at most, exceed the length of --max-length auto
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ def tokenize_splits(
     None takes the shortest length that at most 1% of the training texts exceed. Training texts
     have at most `max_windows` windows. Raises InputError for a length over the model's positions.
     """
+    if max_length and long_texts.stride and long_texts.stride > max_length:
+        raise InputError(
+            f"--stride is {long_texts.stride}; windows of {max_length} tokens (--max-length) would "
+            "leave tokens out"
+        )
     if max_length is not None and max_length > positions:
         raise InputError(f"--max-length is {max_length}; this model has {positions} positions")
     rows = {
@@ -54,7 +59,10 @@ def tokenize_splits(
     for name, split in splits.named().items():
         tokens = sum(map(len, rows[name]))
         texts[name] = shorten(
-            *(tokenizer, rows[name], split.texts, split.pairs),
+            tokenizer,
+            rows[name],
+            split.texts,
+            split.pairs,
             max_length=max_length,
             long_texts=long_texts,
             max_windows=max_windows if name == "train" else None,
@@ -67,14 +75,13 @@ def describe_long(
     texts: TokenizedTexts, long_texts: LongTexts, max_length: int, tokens: int
 ) -> str:
     """Return how many texts were shortened, and how many of all `tokens` that loses."""
-    if long_texts.how == "windows":
-        long, rows = int((texts.counts > 1).sum()), int(texts.counts[texts.counts > 1].sum())
-        done = f"in {rows:,} windows of"
-    else:
-        long = texts.cut
-        done = "reduced to their ends," if long_texts.how == "head-tail" else "cut at"
-    count = len(texts.counts)
-    line = f"{long:,} of {count:,} texts {done} {max_length} tokens ({100 * long / count:.1f}%)"
+    count, windows = len(texts.counts), texts.long + len(texts.rows) - len(texts.counts)
+    done = {
+        "cut": f"cut at {max_length} tokens",
+        "head-tail": f"reduced to {max_length} tokens from both ends",
+        "windows": f"in {windows:,} windows of {max_length} tokens",
+    }[long_texts.how]
+    line = f"{texts.long:,} of {count:,} texts {done} ({100 * texts.long / count:.1f}%)"
     if texts.lost:
         percent = 100 * texts.lost / tokens
         line += f", which loses {texts.lost:,} of {tokens:,} tokens ({percent:.1f}%)"
@@ -95,22 +102,22 @@ def build_datasets(
 
 
 def shortest_length(lengths: np.ndarray) -> int:
-    """Return the shortest length, in tokens, that cuts at most AUTO_CUT of the texts."""
+    """Return the shortest length, in tokens, that at most AUTO_LONG of the texts exceed."""
     ordered = np.sort(lengths)
-    return int(max(3, ordered[len(ordered) - 1 - int(AUTO_CUT * len(ordered))]))
+    return int(max(3, ordered[len(ordered) - 1 - int(AUTO_LONG * len(ordered))]))
 
 
 def length_histogram(
     lengths: np.ndarray, max_length: int, *, bars: int = 10, width: int = 40
 ) -> str:
-    """Draw token lengths as text. Bars that contain texts to cut are marked."""
+    """Draw token lengths as text. Bars with texts over the length are marked."""
     step = max(1, -(-int(lengths.max()) // bars))
     counts = np.bincount((lengths - 1) // step)
-    cut = np.bincount((lengths[lengths > max_length] - 1) // step, minlength=len(counts))
+    long = np.bincount((lengths[lengths > max_length] - 1) // step, minlength=len(counts))
     lines = [f"token lengths of the training texts (median {int(np.median(lengths))}):"]
     for number, count in enumerate(counts):
         first, last = number * step + 1, (number + 1) * step
         bar = "#" * int(np.ceil(width * count / counts.max()))
-        over = "  cut" if cut[number] else ""
+        over = "  over" if long[number] else ""
         lines.append(f"  {first:5d}-{last:<5d} {bar:{width}} {count:,}{over}")
     return "\n".join(lines)

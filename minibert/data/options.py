@@ -69,22 +69,27 @@ class DataOptions:
         (70, 15, 15), "ratio of training, validation and test", parse=ratios, shown="70:15:15"
     )
     split_seed: int = option(2021, "seed of the split", parse=int, bounds=(0, 2**32 - 1))
+    train_percent: int = option(
+        100,
+        "percent of the training texts to train on, of each class alike",
+        parse=int,
+        bounds=(1, 100),
+    )
     max_length: int | None = option(
         128,
-        "tokens per text; auto: at most 1%% of the training texts have more",
+        "tokens per text, or per window of it; auto: at most 1%% of the training texts have more",
         parse=length,
         bounds=(3, None),
     )
-
     long_texts: str = option(
         "cut",
-        "of a longer text: the first tokens, the first quarter and the last of them, or all in "
-        "windows",
+        "what is read of a text over --max-length; cut: its first tokens; head-tail: its first and "
+        "last tokens; windows: all of it, in windows",
         choices=LONG_TEXTS,
     )
     stride: int | None = option(
         None,
-        "tokens from one window to the next",
+        "tokens from the start of a window to the next, not the overlap",
         parse=int,
         bounds=(1, None),
         shown="half a window",
@@ -93,7 +98,10 @@ class DataOptions:
         "mean", "how the features of a text's windows become one", choices=WINDOW_POOLINGS
     )
     max_windows: int = option(
-        8, "windows of a training text, evenly spread", parse=int, bounds=(1, None)
+        8,
+        "most windows of a training text; of more, this many evenly spread",
+        parse=int,
+        bounds=(1, None),
     )
 
     def __post_init__(self) -> None:
@@ -125,7 +133,7 @@ class DataOptions:
             self.text_column, self.pair_column, self.label_column, self.label_columns or ()
         )
 
-    def shortening(self) -> LongTexts:
+    def for_long_texts(self) -> LongTexts:
         """Return what happens to texts over `max_length`."""
         return LongTexts(self.long_texts, self.stride, self.window_pooling)
 

@@ -13,6 +13,7 @@ from minibert.data.duplicates import first_rows, text_keys
 from minibert.data.examples import Examples, load_examples
 from minibert.data.options import DataOptions
 from minibert.data.stratify import stratified_multi_label
+from minibert.data.subsets import take_percent
 from minibert.errors import InputError, printable
 from minibert.hub import find_data
 
@@ -40,8 +41,9 @@ def read_splits(options: DataOptions, *, model_task: str | None = None) -> Split
     """Read the splits, and split off those for which there is no file.
 
     A single file becomes three splits. With a test file, validation is split off the training file;
-    with a validation file alone, there is no test split. `model_task` is what the checkpoint was
-    trained for. Raises InputError for files, columns, rows or labels that cannot be used.
+    with a validation file alone, there is no test split. Of the training split, `train_percent` are
+    kept. `model_task` is what the checkpoint was trained for. Raises InputError for files, columns,
+    rows or labels that cannot be used.
     """
     files = find_data(options.data)
     validation_files = [Path(options.validation)] if options.validation else files.validation
@@ -72,7 +74,10 @@ def read_splits(options: DataOptions, *, model_task: str | None = None) -> Split
     else:
         train, validation, test = split_examples(train, options.split, seed=options.split_seed)
         splits = Splits(train, validation, test)
-    return splits if options.leaks == "keep" else without_leaks(splits, options.leaks)
+    if options.leaks != "keep":
+        splits = without_leaks(splits, options.leaks)
+    part = take_percent(splits.train, options.train_percent, seed=options.split_seed)
+    return replace(splits, train=part)
 
 
 def without_leaks(splits: Splits, leaks: str) -> Splits:

@@ -1,7 +1,6 @@
 """Texts to token ids. Only this file, backends.py and vocabularies.py use `tokenizers`."""
 
 import shutil
-import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -54,11 +53,6 @@ class Tokenizer:
         self.backend = backend
         self.folder, self.config, self.settings = folder, config, settings
         self.token_types = config.token_types > 1 and takes_token_types(settings)
-        self.lock = threading.Lock()  # truncation is switched on in the backend while it is used
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle by the arguments, since a lock cannot be copied."""
-        return Tokenizer, (self.backend, self.folder, self.config, self.settings)
 
     @classmethod
     def from_folder(cls, folder: Path, config: EncoderConfig) -> "Tokenizer":
@@ -85,54 +79,17 @@ class Tokenizer:
             )
         return tokenizer
 
-    def encode(
-        self,
-        texts: Sequence[str],
-        pairs: Sequence[str] | None = None,
-        *,
-        special_tokens: bool = True,
-    ) -> list[TokenIds]:
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[TokenIds]:
         """Encode texts (with `pairs`: as first and second segment) at their full lengths."""
-        with self.lock:
-            return self._encode(texts, pairs, special_tokens=special_tokens)
+        typed = pairs is not None and self.token_types
+        return [_token_ids(encoding, typed=typed) for encoding in self._encode(texts, pairs)]
 
-    def frame(self, *, paired: bool) -> list[np.ndarray]:
-        """Return the special tokens before, between and after one or two texts."""
-        encoding = self.backend.encode("a", "a" if paired else None)
-        parts: list[list[int]] = [[]]
-        last = None
-        for token, text in zip(encoding.ids, encoding.sequence_ids, strict=True):
-            if text is None:
-                parts[-1].append(token)
-            elif text != last:
-                parts.append([])
-                last = text
-        return [np.array(part, dtype=np.int32) for part in parts]
-
-    def truncate(
-        self,
-        rows: list[TokenIds],
-        texts: Sequence[str],
-        pairs: Sequence[str] | None = None,
-        *,
-        max_length: int,
-    ) -> int:
-        """Cut, in place, rows over `max_length` tokens, of a pair the longer text; count them."""
-        long = [number for number, row in enumerate(rows) if len(row) > max_length]
-        if long:
-            frame = self.backend.num_special_tokens_to_add(pairs is not None)
-            if frame > max_length:
-                raise InputError(f"--max-length is {max_length}; {frame} are special tokens alone")
-            long_texts, long_pairs = [texts[i] for i in long], pairs and [pairs[i] for i in long]
-            with self.lock:
-                self.backend.enable_truncation(max_length, strategy="longest_first")
-                try:
-                    short = self._encode(long_texts, long_pairs)
-                finally:
-                    self.backend.no_truncation()
-            for number, row in zip(long, short, strict=True):
-                rows[number] = row
-        return len(long)
+    def owners(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[np.ndarray]:
+        """Return which text each token is of: 0 or 1, or -1 for a special token; (T,) each."""
+        return [
+            np.array([-1 if text is None else text for text in encoding.sequence_ids])
+            for encoding in self._encode(texts, pairs)
+        ]
 
     @property
     def unknown_id(self) -> int | None:
@@ -145,8 +102,7 @@ class Tokenizer:
     def unknown_parts(self, texts: Sequence[str]) -> list[str]:
         """Return the parts of texts, words or characters, that become the unknown token."""
         unknown = self.unknown_id
-        with self.lock:
-            encodings = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        encodings = self.backend.encode_batch(list(texts), add_special_tokens=False)
         return [
             text[start:end]
             for text, encoding in zip(texts, encodings, strict=True)
@@ -161,8 +117,7 @@ class Tokenizer:
         and for any other tokenizer, transformers opens its generic class.
         """
         file = folder / "tokenizer.json"
-        with self.lock:
-            write_atomic(file, lambda path: self.backend.save(str(path), pretty=False))
+        write_atomic(file, lambda path: self.backend.save(str(path), pretty=False))
         if vocabulary := model_file(self.folder, "vocab.txt"):
             write_atomic(folder / "vocab.txt", partial(shutil.copyfile, vocabulary))
         settings = transformers_config(
@@ -192,12 +147,10 @@ class Tokenizer:
         }
         return {name: token for name, token in tokens.items() if token in vocabulary}
 
-    def _encode(
-        self, texts: Sequence[str], pairs: Sequence[str] | None, *, special_tokens: bool = True
-    ) -> list[TokenIds]:
+    def _encode(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[Encoding]:
         inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
         try:
-            encodings = self.backend.encode_batch_fast(inputs, add_special_tokens=special_tokens)
+            return self.backend.encode_batch_fast(inputs)
         except BaseException as error:
             # The library raises bare exceptions, and panics that are not even those.
             if type(error) is Exception or type(error).__name__ == "PanicException":
@@ -205,8 +158,6 @@ class Tokenizer:
                     f"{self.folder}: its tokenizer fails on a text ({error})"
                 ) from None
             raise
-        typed = pairs is not None and self.token_types
-        return [_token_ids(encoding, typed=typed) for encoding in encodings]
 
 
 def _token_ids(encoding: Encoding, *, typed: bool) -> TokenIds:

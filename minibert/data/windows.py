@@ -41,7 +41,7 @@ class WindowDataset:
         return len(self.counts)
 
     def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
-        """Return the inputs of all windows of these texts, their windows (B,), and their labels."""
+        """Return the inputs of all windows of these texts, how many each has, and the labels."""
         chosen = [np.arange(self.starts[i], self.starts[i] + self.counts[i]) for i in rows]
         inputs = self.windows.batch(np.concatenate(chosen)).inputs
         return Batch((*inputs, torch.from_numpy(self.counts[rows])), self.labels[rows])
@@ -84,10 +84,12 @@ def split_batch(dataset: Dataset, rows: np.ndarray, limit: int) -> list[np.ndarr
     """Split a batch into batches of at most `limit` windows; a text is not split."""
     if not isinstance(dataset, WindowDataset):
         return [rows]
-    starts, windows = [], limit
-    for place, count in enumerate(dataset.counts[rows]):
-        if windows + count > limit:
-            starts.append(place)
-            windows = 0
-        windows += count
-    return np.split(rows, starts[1:])
+    parts: list[list[int]] = [[]]
+    room = limit
+    for row in rows:
+        if parts[-1] and dataset.counts[row] > room:
+            parts.append([])
+            room = limit
+        parts[-1].append(row)
+        room -= dataset.counts[row]
+    return [np.array(part) for part in parts]

@@ -3,29 +3,43 @@
 scikit-learn is imported inside the functions that use it: it adds a second to every start.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
 from minibert.errors import printable
+from minibert.evaluation.intervals import (
+    Interval,
+    bootstrap,
+    class_intervals,
+    in_percent,
+    named,
+    show_figures,
+    wilson_interval,
+)
+from minibert.evaluation.weighted import macro_f1
 
 Cell = tuple[int, int, int]  # of a confusion matrix: true class, predicted class, texts
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The figures of one split; `interval` is accuracy's 95% Wilson interval."""
+    """The figures of one split, and their 95% intervals by name.
+
+    `with_intervals` adds those of macro-F1 and of each class.
+    """
 
     texts: int
     accuracy: float
-    interval: tuple[float, float]
     macro_f1: float
     loss: float
-    per_class: dict[str, dict[str, float]]
+    per_class: dict[str, dict[str, Any]]
     confusion: dict[str, dict[str, int]]  # true class -> predicted class -> texts, if there are any
+    intervals: Mapping[str, Interval | None] = field(default_factory=dict)
 
     def figure(self, name: str) -> float:
         """Return accuracy, macro-f1 or (negated) loss: higher is better."""
@@ -38,23 +52,22 @@ class Scores:
 
     def to_json(self) -> dict:
         """Return the figures under the names that metrics.json gives them."""
-        return {
+        figures = {
             "texts": self.texts,
             "accuracy": self.accuracy,
-            "accuracy_95": list(self.interval),
             "macro_f1": self.macro_f1,
             "loss": self.loss,
             "per_class": self.per_class,
             "confusion": self.confusion,
         }
+        return named(figures, self.intervals)
 
     def __str__(self) -> str:
-        low, high = self.interval
-        return (
-            f"accuracy {100 * self.accuracy:.1f}% "
-            f"(95% interval {100 * low:.1f} to {100 * high:.1f}), "
-            f"macro-F1 {100 * self.macro_f1:.1f}%, loss {self.loss:.4f}, {self.texts:,} texts"
+        figures = show_figures(
+            in_percent("accuracy", self.accuracy, self.intervals.get("accuracy")),
+            in_percent("macro-F1", self.macro_f1, self.intervals.get("macro_f1")),
         )
+        return f"{figures}, loss {self.loss:.4f}, {self.texts:,} texts"
 
 
 def score(logits: Tensor, labels: Tensor, classes: Sequence[str] | None = None) -> Scores:
@@ -86,21 +99,40 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str] | None = None) 
     return Scores(
         texts=len(labels),
         accuracy=correct / len(labels),
-        interval=wilson_interval(correct, len(labels)),
         macro_f1=float(np.mean(f1[present])),
         loss=float(F.cross_entropy(logits.float(), labels)),
         per_class=per_class,
         confusion=counts,
+        intervals={"accuracy": wilson_interval(correct, len(labels))},
     )
 
 
-def wilson_interval(correct: int, texts: int) -> tuple[float, float]:
-    """Return the 95% interval of a proportion (Wilson 1927), which stays between 0 and 1."""
-    z = 1.959964
-    p, weight = correct / texts, z * z / texts
-    middle = (p + weight / 2) / (1 + weight)
-    reach = z / (1 + weight) * np.sqrt(p * (1 - p) / texts + weight / (4 * texts))
-    return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
+def with_intervals(scores: Scores) -> Scores:
+    """Return the scores with their 95% intervals, which depend on the confusion matrix alone."""
+    names = {name: number for number, name in enumerate(scores.per_class)}
+    cells = np.array(
+        [
+            (names[true], names[predicted], texts)
+            for true, row in scores.confusion.items()
+            for predicted, texts in row.items()
+        ]
+    )
+    true, predicted, texts = cells[np.lexsort(cells.T)].T  # not in the order of the file
+    right = true == predicted
+    hits, support, found = (
+        np.bincount(numbers, counts, len(names)).astype(int).tolist()
+        for numbers, counts in (
+            (true[right], texts[right]),
+            (true, texts),
+            (predicted, texts),
+        )
+    )
+    per_class = {
+        name: named(figures, class_intervals(hits[k], support[k], found[k]))
+        for k, (name, figures) in enumerate(scores.per_class.items())
+    }
+    (f1,) = bootstrap(macro_f1(true, predicted), texts)
+    return replace(scores, per_class=per_class, intervals={**scores.intervals, "macro_f1": f1})
 
 
 def mean_class_distance(predicted: Tensor, labels: Tensor) -> float:

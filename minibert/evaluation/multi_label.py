@@ -1,8 +1,8 @@
-"""Several labels per text: logits and 0/1 targets to figures, and the thresholds of highest F1."""
+"""Several labels per text: logits and 0/1 targets to figures."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -10,15 +10,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minibert.errors import printable
-from minibert.evaluation.metrics import wilson_interval
+from minibert.evaluation.intervals import (
+    Interval,
+    bootstrap,
+    class_intervals,
+    in_percent,
+    named,
+    show_figures,
+    sorted_rows,
+    wilson_interval,
+)
+from minibert.evaluation.weighted import label_figures
+from minibert.evaluation.weighted import mean_average_precision as weighted_average_precision
 
 TABLE_ROWS = 50  # classes that a report lists
+RANKED = 1_000_000  # texts x classes up to which mAP has an interval, which takes seconds
 
 
 @dataclass(frozen=True)
 class MultiLabelScores:
-    """The figures of one split; `interval` is subset accuracy's 95% Wilson interval.
+    """The figures of one split, and their 95% intervals by name.
 
+    `with_intervals` adds all but that of subset accuracy.
     `per_class` has precision, recall, f1, average_precision (None without a positive), support and
     threshold of each class.
     """
@@ -30,9 +43,9 @@ class MultiLabelScores:
     mean_average_precision: float
     hamming_loss: float
     subset_accuracy: float
-    interval: tuple[float, float]
     loss: float
-    per_class: dict[str, dict[str, float | None]]
+    per_class: dict[str, dict[str, Any]]
+    intervals: Mapping[str, Interval | None] = field(default_factory=dict)
 
     predicted_classes: ClassVar[None] = None
 
@@ -47,7 +60,7 @@ class MultiLabelScores:
 
     def to_json(self) -> dict:
         """Return the figures under the names that metrics.json gives them."""
-        return {
+        figures = {
             "texts": self.texts,
             "micro_f1": self.micro_f1,
             "macro_f1": self.macro_f1,
@@ -55,20 +68,20 @@ class MultiLabelScores:
             "mean_average_precision": self.mean_average_precision,
             "hamming_loss": self.hamming_loss,
             "subset_accuracy": self.subset_accuracy,
-            "subset_accuracy_95": list(self.interval),
             "loss": self.loss,
             "per_class": self.per_class,
         }
+        return named(figures, self.intervals)
 
     def __str__(self) -> str:
-        low, high = self.interval
-        return (
-            f"micro-F1 {100 * self.micro_f1:.1f}%, macro-F1 {100 * self.macro_f1:.1f}%, "
-            f"mAP {100 * self.mean_average_precision:.1f}%, "
-            f"subset accuracy {100 * self.subset_accuracy:.1f}% "
-            f"(95% interval {100 * low:.1f} to {100 * high:.1f}), "
-            f"loss {self.loss:.4f}, {self.texts:,} texts"
+        known = self.intervals.get
+        figures = show_figures(
+            in_percent("micro-F1", self.micro_f1, known("micro_f1")),
+            in_percent("macro-F1", self.macro_f1, known("macro_f1")),
+            in_percent("mAP", self.mean_average_precision, known("mean_average_precision")),
+            in_percent("subset accuracy", self.subset_accuracy, known("subset_accuracy")),
         )
+        return f"{figures}, loss {self.loss:.4f}, {self.texts:,} texts"
 
 
 def score_multi_label(
@@ -94,9 +107,9 @@ def score_multi_label(
     precision, recall, f1 = precision_recall_f1(truth, predicted, axis=0)
     support = truth.sum(axis=0)
     # Ranked by logits, since the sigmoid of every large one is 1. The loss shows NaN.
-    columns = _columns(np.nan_to_num(logits.double().numpy()), truth)
+    columns = class_columns(np.nan_to_num(logits.double().numpy()), truth)
     average_precisions = [average_precision(*column) for column in columns]
-    per_class: dict[str, dict[str, float | None]] = {
+    per_class = {
         name: {
             "precision": float(precision[i]),
             "recall": float(recall[i]),
@@ -117,10 +130,36 @@ def score_multi_label(
         mean_average_precision=float(np.mean(known)) if known else 0.0,
         hamming_loss=float((truth != predicted).mean()),
         subset_accuracy=correct / len(truth),
-        interval=wilson_interval(correct, len(truth)),
         loss=float(F.binary_cross_entropy_with_logits(logits.double(), targets.double())),
         per_class=per_class,
+        intervals={"subset_accuracy": wilson_interval(correct, len(truth))},
     )
+
+
+def with_intervals(
+    scores: MultiLabelScores, logits: Tensor, targets: Tensor, labels: Tensor
+) -> MultiLabelScores:
+    """Return the scores of these logits, targets and predicted labels with their 95% intervals.
+
+    All are (N, C). Mean average precision has an interval up to RANKED logits.
+    """
+    ranking, truth = np.nan_to_num(logits.double().numpy()), targets.numpy() > 0.5
+    predicted = labels.numpy()
+    order = sorted_rows(truth, predicted, ranking)
+    ranking, truth, predicted = ranking[order], truth[order], predicted[order]
+    hits, support, found = (x.sum(axis=0).tolist() for x in (truth & predicted, truth, predicted))
+    per_class = {
+        name: named(figures, class_intervals(hits[k], support[k], found[k]))
+        for k, (name, figures) in enumerate(scores.per_class.items())
+    }
+    once = np.ones(len(truth), dtype=int)
+    names = ("micro_f1", "macro_f1", "samples_f1", "hamming_loss")
+    intervals = dict(zip(names, bootstrap(label_figures(truth, predicted), once), strict=True))
+    ranked = weighted_average_precision(ranking, truth)
+    (intervals["mean_average_precision"],) = (
+        bootstrap(ranked, once) if truth.size <= RANKED else [None]
+    )
+    return replace(scores, per_class=per_class, intervals={**intervals, **scores.intervals})
 
 
 def predict_labels(probabilities: Tensor, thresholds: Sequence[float]) -> Tensor:
@@ -157,19 +196,20 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> float | None:
     """
     if not truth.any():
         return None
-    ranked, hits = _rank(scores, truth)
+    ranked, hits = rank(scores, truth)
     last = np.append(ranked[1:] < ranked[:-1], True)  # of equal scores, which count as one step
     precision = hits[last] / (np.flatnonzero(last) + 1)
     return float(np.diff(hits[last], prepend=0) @ precision / hits[-1])
 
 
-def _rank(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def rank(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the scores from high to low, and the positives among the first 1, 2, ..., N."""
     order = np.argsort(-scores)
     return scores[order], np.cumsum(truth[order])
 
 
-def _columns(scores: np.ndarray, truth: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def class_columns(scores: np.ndarray, truth: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield each class's column (N,) of both arrays (N, C)."""
     return zip(np.ascontiguousarray(scores.T), np.ascontiguousarray(truth.T), strict=True)
 
 
@@ -214,34 +254,3 @@ def report_multi_label(
 
 def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def tune_thresholds(
-    probabilities: Tensor, targets: Tensor, *, per_class: bool = True
-) -> list[float]:
-    """Return C thresholds between 0 and 1 that give the highest F1 on these texts.
-
-    `probabilities` and `targets` are (N, C). Each class gets the threshold of its own highest F1;
-    with per_class=False all classes get that of the highest micro-F1. A threshold lies halfway
-    between two neighbouring probabilities, so that rounding does not change a label. Of equally
-    good ones the nearest to 0.5 is taken. A class without a positive keeps 0.5.
-    """
-    scores, truth = probabilities.double().numpy(), targets.numpy() > 0.5
-    if per_class:
-        return [_best_threshold(*column) for column in _columns(scores, truth)]
-    return [_best_threshold(scores.ravel(), truth.ravel())] * scores.shape[1]
-
-
-def _best_threshold(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Return the threshold of the highest F1 for scores (N,) and booleans (N,)."""
-    if not truth.any():
-        return 0.5
-    ranked, hits = _rank(scores, truth)
-    edges = np.concatenate([[1.0], ranked, [0.0]])
-    upper, lower = edges[:-1], edges[1:]
-    thresholds = (upper + lower) / 2  # number k predicts the k highest scores
-    thresholds = np.where(thresholds > lower, thresholds, upper)  # if no number lies between them
-    f1 = 2 * np.append(0, hits) / (np.arange(len(scores) + 1) + hits[-1])
-    f1[(lower == upper) | (thresholds == 1)] = -1  # no threshold separates equal scores
-    best = thresholds[f1 == f1.max()]
-    return float(best[abs(best - 0.5).argmin()])

@@ -5,32 +5,58 @@ second to every start.
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
 
 from minibert.errors import printable
+from minibert.evaluation.intervals import (
+    Interval,
+    bootstrap,
+    correlation_interval,
+    named,
+    show_figures,
+    show_interval,
+    sorted_rows,
+)
+from minibert.evaluation.weighted import errors
 
+FIGURES = ("pearson", "spearman", "mae", "rmse", "r2")
+TITLES = ("Pearson", "Spearman", "MAE", "RMSE", "R2")
+STYLES = (".3f", ".3f", ".4g", ".4g", ".3f")
 TABLE_ROWS = 50  # outputs that a report lists
 
 
 @dataclass(frozen=True)
 class OutputScores:
-    """The figures of one output; `pearson_95` is the 95% interval by Fisher's z.
+    """The figures of one output, and their 95% intervals by name.
 
     None is undefined: Pearson, Spearman and R2 for constant targets, Pearson and Spearman for
-    constant values, all for values that are not finite.
+    constant values, all for values that are not finite. `with_intervals` adds the intervals of MAE,
+    RMSE and R2.
     """
 
     pearson: float | None
-    pearson_95: tuple[float, float] | None
     spearman: float | None
     mae: float | None
     rmse: float | None
     r2: float | None
+    intervals: Mapping[str, Interval | None] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures under the names that metrics.json gives them; undefined is null."""
+        return named({name: getattr(self, name) for name in FIGURES}, self.intervals)
+
+    def __str__(self) -> str:
+        return show_figures(
+            *(
+                (f"{title} {_text(getattr(self, name), style)}", _interval(self, name, style))
+                for name, title, style in zip(FIGURES, TITLES, STYLES, strict=True)
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -57,18 +83,12 @@ class RegressionScores:
 
     def to_json(self) -> dict:
         """Return the figures under the names that metrics.json gives them; undefined is null."""
-        outputs = {name: asdict(scores) for name, scores in self.per_output.items()}
-        return {"texts": self.texts, "loss": self.loss, **asdict(self.mean), "per_output": outputs}
+        outputs = {name: scores.to_json() for name, scores in self.per_output.items()}
+        figures = {"texts": self.texts, "loss": self.loss, **self.mean.to_json()}
+        return {**figures, "per_output": outputs}
 
     def __str__(self) -> str:
-        mean = self.mean
-        interval = "" if mean.pearson_95 is None else f" (95% interval {_interval(mean)})"
-        text = (
-            f"Pearson {_text(mean.pearson)}{interval}, Spearman {_text(mean.spearman)}, "
-            f"MAE {_text(mean.mae, '.4g')}, RMSE {_text(mean.rmse, '.4g')}, R2 {_text(mean.r2)}, "
-            f"{self.texts:,} texts"
-        )
-        outputs = len(self.per_output)
+        text, outputs = f"{self.mean}, {self.texts:,} texts", len(self.per_output)
         return text if outputs == 1 else f"{text} (means of {outputs} outputs)"
 
 
@@ -87,11 +107,11 @@ def score_regression(
     varying = [scores for k, scores in enumerate(outputs) if np.ptp(true[:, k])]
     mean = OutputScores(
         pearson=_mean(scores.pearson for scores in varying),
-        pearson_95=outputs[0].pearson_95 if len(outputs) == 1 else None,
         spearman=_mean(scores.spearman for scores in varying),
         mae=_mean(scores.mae for scores in outputs),
         rmse=_mean(scores.rmse for scores in outputs),
         r2=_mean(scores.r2 for scores in varying),
+        intervals=outputs[0].intervals if len(outputs) == 1 else {},
     )
     return RegressionScores(len(found), loss, dict(zip(names, outputs, strict=True)), mean)
 
@@ -100,25 +120,39 @@ def _score_output(values: np.ndarray, targets: np.ndarray) -> OutputScores:
     from scipy.stats import pearsonr, spearmanr
 
     if not np.isfinite(values).all():
-        return OutputScores(None, None, None, None, None, None)
-    pearson = interval = spearman = r2 = None
+        return OutputScores(None, None, None, None, None)
+    pearson = spearman = r2 = None
+    intervals: dict[str, Interval | None] = {"pearson": None, "spearman": None}
     errors, spread = values - targets, np.ptp(targets)
     if spread and np.ptp(values):
-        result = pearsonr(values, targets)
-        pearson, spearman = float(result.statistic), float(spearmanr(values, targets).statistic)
-        if len(values) > 3:  # Fisher's z has the variance 1 / (N - 3)
-            low, high = result.confidence_interval(0.95)
-            interval = (float(low), float(high))
+        pearson = float(pearsonr(values, targets).statistic)
+        spearman = float(spearmanr(values, targets).statistic)
+        intervals["pearson"] = correlation_interval(pearson, len(values))
+        intervals["spearman"] = correlation_interval(spearman, len(values), ranks=True)
     if spread:
         r2 = float(1 - np.sum(errors**2) / np.sum((targets - targets.mean()) ** 2))
     return OutputScores(
         pearson=pearson,
-        pearson_95=interval,
         spearman=spearman,
         mae=float(np.mean(abs(errors))),
         rmse=float(np.sqrt(np.mean(errors**2))),
         r2=r2,
+        intervals=intervals,
     )
+
+
+def with_intervals(scores: RegressionScores, values: Tensor, targets: Tensor) -> RegressionScores:
+    """Return the scores of these values (N, K) and targets (N, K) with their 95% intervals."""
+    found, true = values.double().numpy(), targets.double().numpy()
+    order = sorted_rows(true, found)
+    drawn = bootstrap(errors(found[order], true[order]), np.ones(len(true), dtype=int))
+    outputs = (*scores.per_output.values(), scores.mean)
+    complete = []
+    for k, output in enumerate(outputs):
+        three = dict(zip(("mae", "rmse", "r2"), drawn[3 * k : 3 * k + 3], strict=True))
+        complete.append(replace(output, intervals={**output.intervals, **three}))
+    per_output = dict(zip(scores.per_output, complete, strict=False))
+    return replace(scores, per_output=per_output, mean=complete[-1])
 
 
 def _mean(figures: Iterable[float | None]) -> float | None:
@@ -139,7 +173,8 @@ def report_regression(values: Tensor, targets: Tensor, names: Sequence[str]) -> 
         return f"{name:>{width}}" + "".join(f"{cell:>17}" for cell in cells)
 
     def cells(output: OutputScores) -> list[str]:
-        correlations = [_text(output.pearson), _interval(output), _text(output.spearman)]
+        interval = _interval(output, "pearson", ".3f") or "-"
+        correlations = [_text(output.pearson), interval, _text(output.spearman)]
         return [
             *correlations,
             _text(output.mae, ".4g"),
@@ -155,8 +190,8 @@ def report_regression(values: Tensor, targets: Tensor, names: Sequence[str]) -> 
     return "\n".join(lines) + "\n"
 
 
-def _interval(output: OutputScores) -> str:
-    return "-" if output.pearson_95 is None else "{:.3f} to {:.3f}".format(*output.pearson_95)
+def _interval(output: OutputScores, name: str, style: str) -> str | None:
+    return show_interval(output.intervals.get(name), style)
 
 
 def _text(value: float | None, style: str = ".3f") -> str:

@@ -16,7 +16,7 @@ from minibert.data.hidden import HiddenDataset
 from minibert.data.windows import WindowDataset, encoded_rows
 from minibert.device import Compute, memory_advice
 from minibert.inference.cpu import prepack, prepacking_works
-from minibert.model.classifier import Classifier, Head, pool_windows
+from minibert.model.classifier import Classifier, Head
 from minibert.model.encoder import Encoder
 
 # The number of threads belongs to the process: only one call at a time may change it.
@@ -38,19 +38,20 @@ class InferenceModel:
             features = self.features(dataset, batch_size=batch_size)
             assert isinstance(self.module, Classifier)
             return replace(self, module=self.module.head).logits(features, batch_size=batch_size)
-        logits = InOrder()
+        logits = InOrder(len(dataset))
         self._run(self.module, dataset, logits.put, batch_size)
-        return logits.values().cpu()
+        return logits.values.cpu()
 
     def features(self, dataset: Dataset, *, batch_size: int) -> FeatureDataset:
         """Return the features (N, D) below the head, on the model's device, and the labels."""
         assert isinstance(self.module, Classifier)
-        features = InOrder()
-        self._run(self.module.features, encoded_rows(dataset), features.put, batch_size)
-        values = features.values()
+        rows = encoded_rows(dataset)
+        features = InOrder(len(rows))
+        self._run(self.module.features, rows, features.put, batch_size)
+        values = features.values
         if isinstance(dataset, WindowDataset):
-            windows = to_device(torch.from_numpy(dataset.counts), values.device)
-            values = pool_windows(values, windows, how=self.module.head.config.long_texts.pooling)
+            counts = to_device(torch.from_numpy(dataset.counts), values.device)
+            values = self.module.pool_windows(values, counts)
         return FeatureDataset(values, dataset.labels, places=dataset.places)
 
     def encode(self, dataset: Dataset, hidden: HiddenDataset, *, batch_size: int) -> None:
@@ -105,23 +106,22 @@ class InferenceModel:
 
 
 class InOrder:
-    """Results of batches, put into the order of the dataset's rows."""
+    """Results of batches, in the order of the dataset's rows.
 
-    def __init__(self) -> None:
-        self.rows: list[Tensor] = []
-        self.results: list[Tensor] = []
+    Args:
+        count: the number of rows.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.values = torch.empty(0)  # (N, ...) float32, on the device of the results
 
     def put(self, rows: np.ndarray, results: Tensor) -> None:
         """Add the results (B, ...) of these rows."""
-        self.rows.append(torch.from_numpy(rows))
-        self.results.append(results.float())
-
-    def values(self) -> Tensor:
-        """Return the results (N, ...) of all rows, float32, on the device where they are."""
-        values = torch.cat(self.results)
-        ordered = torch.empty_like(values)
-        ordered[torch.cat(self.rows).to(values.device)] = values
-        return ordered
+        if len(self.values) == 0:
+            shape = (self.count, *results.shape[1:])
+            self.values = torch.empty(shape, device=results.device)
+        self.values[to_device(torch.from_numpy(rows), results.device)] = results.float()
 
 
 def prepare_for_inference(

@@ -39,7 +39,7 @@ def load(
         batch_size: texts per forward pass.
         device: auto, cpu, cuda, cuda:1, mps.
         precision: auto, fp32, bf16, fp16 or int8.
-        max_length: tokens per text, longer texts are cut (default: the model's).
+        max_length: tokens per text, or per window of it (default: the model's).
         raw: leave out the temperature that calibrates the probabilities.
 
     Raises InputError for a model that cannot be used, and for options out of range.

@@ -113,7 +113,7 @@ class TextClassifier:
         if not (isinstance(long_texts, LongTexts) and long_texts.is_valid):
             raise InputError(
                 f"long_texts is {shown(long_texts)}; give LongTexts({' or '.join(LONG_TEXTS)}, "
-                f"stride=tokens, pooling={' or '.join(WINDOW_POOLINGS)})"
+                f"stride=tokens, window_pooling={' or '.join(WINDOW_POOLINGS)})"
             )
         requested = HeadConfig(
             head, pooling or native, tuple(names), max_length, task, long_texts=long_texts
@@ -154,9 +154,9 @@ class TextClassifier:
         Texts and labels are lists, tuples, or pandas or numpy columns; a single string is one. A
         label is a class name, or a class number if no class name has a digit; with several labels,
         a list of them; in a regression, a number or a list of numbers. Longer texts are shortened
-        as the head's `long_texts` says; of a text in more than `max_windows` windows (default: no
-        limit), that many are kept. Raises InputError for a text that is not a string, and for a
-        label that the model does not have.
+        as the head's `long_texts` says; of a text in more than `max_windows` windows, that many are
+        kept (default: all; in training, all windows of a text are in memory at once). Raises
+        InputError for a text that is not a string, and for a label that the model does not have.
         """
         texts = as_texts(texts, "texts")
         targets = None
@@ -183,7 +183,10 @@ class TextClassifier:
             check_lengths(texts, pairs, "pairs")
         head = self.checkpoint.head
         return shorten(
-            *(self.tokenizer, self.tokenizer.encode(texts, pairs), texts, pairs),
+            self.tokenizer,
+            self.tokenizer.encode(texts, pairs),
+            texts,
+            pairs,
             max_length=max_length or head.max_length,
             long_texts=head.long_texts,
             max_windows=max_windows,

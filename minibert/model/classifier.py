@@ -26,10 +26,13 @@ def pool(
     return torch.tanh(pooler(first))
 
 
-def pool_windows(features: Tensor, windows: Tensor, *, how: str) -> Tensor:
-    """(W, D) -> (B, D) float32: mean or max over the windows of each text, which has windows[b]."""
-    texts = torch.repeat_interleave(windows, output_size=len(features))  # (W,)
-    pooled = torch.zeros(len(windows), features.shape[1], device=features.device)
+def pool_windows(features: Tensor, window_counts: Tensor, *, how: str) -> Tensor:
+    """(W, D) features of windows -> (B, D) float32: mean or max over those of each text.
+
+    `window_counts` (B,) says how many each text has.
+    """
+    texts = torch.repeat_interleave(window_counts, output_size=len(features))  # (W,)
+    pooled = torch.zeros(len(window_counts), features.shape[1], device=features.device)
     index, reduce = texts[:, None].expand_as(features), "amax" if how == "max" else how
     return pooled.scatter_reduce(0, index, features.float(), reduce, include_self=False)
 
@@ -148,19 +151,24 @@ class Classifier(nn.Module):
         hidden = self.encoder(input_ids, attention_mask, token_type_ids, first_only=first_only)
         return pool(hidden, attention_mask, how=self.pooling, pooler=self.encoder.pooler)
 
+    def pool_windows(self, features: Tensor, window_counts: Tensor) -> Tensor:
+        """Features of windows (W, D) -> of texts (B, D), which have `window_counts` (B,) each."""
+        how = self.head.config.long_texts.window_pooling
+        return pool_windows(features, window_counts, how=how)
+
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
-        windows: Tensor | None = None,
+        window_counts: Tensor | None = None,
     ) -> Tensor:
         """(B, S) ids -> logits (B, C).
 
-        With `windows`, (T,) numbers of rows, the B rows are the windows of T texts, in their order:
-        logits (T, C).
+        Of texts in windows, the ids are (W, S), and `window_counts` (B,) says how many of the W
+        windows each text has.
         """
         features = self.features(input_ids, attention_mask, token_type_ids)
-        if windows is not None:
-            features = pool_windows(features, windows, how=self.head.config.long_texts.pooling)
+        if window_counts is not None:
+            features = self.pool_windows(features, window_counts)
         return self.head(features)

@@ -67,14 +67,14 @@ class LongTexts:
     """
 
     how: str = "cut"  # one of LONG_TEXTS
-    stride: int | None = None  # tokens from one window to the next; None: half a window
-    pooling: str = "mean"  # of the windows' features, one of WINDOW_POOLINGS
+    stride: int | None = None  # tokens from a window's start to the next; None: half a window
+    window_pooling: str = "mean"  # of the windows' features, one of WINDOW_POOLINGS
 
     @property
     def is_valid(self) -> bool:
         """Whether each value is one that it may have."""
         stride_fits = self.stride is None or (type(self.stride) is int and self.stride > 0)
-        return self.how in LONG_TEXTS and self.pooling in WINDOW_POOLINGS and stride_fits
+        return self.how in LONG_TEXTS and self.window_pooling in WINDOW_POOLINGS and stride_fits
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from minibert.evaluation.multi_label import (
     predict_labels,
     report_multi_label,
     score_multi_label,
-    tune_thresholds,
+    with_intervals,
 )
 from minibert.evaluation.probabilities import ProbabilityScores, score_probabilities
+from minibert.evaluation.thresholds import tune_thresholds
 from minibert.model.config import HeadConfig
 from minibert.tasks.task import LossOptions, Task, check_shape
 
@@ -83,6 +84,11 @@ class MultiLabel(Task):
     def score_probabilities(self, logits: Tensor, targets: Tensor) -> ProbabilityScores:
         """Return the calibration of all classes together."""
         return score_probabilities(logits, targets, temperature=self.head.temperature)
+
+    def score_with_intervals(self, logits: Tensor, targets: Tensor) -> MultiLabelScores:
+        """Return the figures and their intervals."""
+        labels = predict_labels(self.probabilities(logits), self.thresholds)
+        return with_intervals(self.score(logits, targets), logits, targets, labels)
 
     def report(self, logits: Tensor, targets: Tensor) -> str:
         """Return the figures of each class."""

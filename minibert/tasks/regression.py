@@ -14,6 +14,7 @@ from minibert.evaluation.regression import (
     RegressionScores,
     report_regression,
     score_regression,
+    with_intervals,
 )
 from minibert.model.classifier import Head
 from minibert.model.config import HeadConfig
@@ -72,6 +73,10 @@ class Regression(Task):
         """Return errors and correlations; the loss is the mean squared error."""
         loss = float(F.mse_loss(logits.double(), targets.double()))
         return score_regression(logits, targets, self.names, loss=loss)
+
+    def score_with_intervals(self, logits: Tensor, targets: Tensor) -> RegressionScores:
+        """Return errors and correlations and their intervals."""
+        return with_intervals(self.score(logits, targets), logits, targets)
 
     def report(self, logits: Tensor, targets: Tensor) -> str:
         """Return the figures of each number."""

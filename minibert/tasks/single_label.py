@@ -12,7 +12,13 @@ from torch import Tensor
 from minibert.data.classes import class_ids
 from minibert.data.examples import Examples
 from minibert.errors import InputError
-from minibert.evaluation.metrics import Scores, mean_class_distance, report, score
+from minibert.evaluation.metrics import (
+    Scores,
+    mean_class_distance,
+    report,
+    score,
+    with_intervals,
+)
 from minibert.evaluation.probabilities import (
     ProbabilityScores,
     score_probabilities,
@@ -73,6 +79,10 @@ class SingleLabel(Task):
     def score(self, logits: Tensor, targets: Tensor) -> Scores:
         """Return accuracy, F1 and loss."""
         return score(logits, targets, self.names)
+
+    def score_with_intervals(self, logits: Tensor, targets: Tensor) -> Scores:
+        """Return accuracy, F1 and loss, and the intervals of the first two."""
+        return with_intervals(self.score(logits, targets))
 
     def score_probabilities(self, logits: Tensor, targets: Tensor) -> ProbabilityScores:
         """Return calibration, the accepted texts, and how well the rarer of two classes ranks."""

@@ -116,6 +116,10 @@ class Task(ABC):
         return None
 
     @abstractmethod
+    def score_with_intervals(self, logits: Tensor, targets: Tensor) -> Scores:
+        """Return the figures of logits (N, C), each with its 95% interval: up to seconds."""
+
+    @abstractmethod
     def report(self, logits: Tensor, targets: Tensor) -> str:
         """Return a table of the figures per class."""
 

@@ -74,23 +74,25 @@ def encode(
     *,
     folder: Path | None,
 ) -> tuple[nn.Module, Sequence[Dataset], Encoding]:
-    """Compute the output of the frozen layers; return what is above them, the outputs, the cost.
+    """Compute the output of the frozen layers once.
+
+    Return the module above them, the datasets that it reads, and the cost.
 
     Large outputs are in a temporary file in `folder` (default: the system's temporary folder).
     """
     started = time.perf_counter()
     module: nn.Module
-    above: Sequence[Dataset]
+    encoded: Sequence[Dataset]
     outputs: Sequence[FeatureDataset | HiddenDataset]
     if options.freeze:
         layers, module = len(model.encoder.blocks), model.head
-        outputs = above = encode_features(model, datasets, options, compute)
+        outputs = encoded = encode_features(model, datasets, options, compute)
     else:
         layers = options.freeze_layers
         module = with_blocks(model, layers, None)
         below = with_blocks(model, 0, layers)
         outputs = encode_tokens(below, datasets, options, compute, folder=folder)
-        above = [with_rows(*pair) for pair in zip(datasets, outputs, strict=True)]
+        encoded = [with_rows(*pair) for pair in zip(datasets, outputs, strict=True)]
     cost = Encoding(
         layers,
         texts=sum(map(len, datasets)),
@@ -98,7 +100,7 @@ def encode(
         bytes=sum(output.values.nbytes for output in outputs),
         in_file=any(isinstance(x, HiddenDataset) and in_file(x.values) for x in outputs),
     )
-    return module, above, cost
+    return module, encoded, cost
 
 
 def encode_features(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from minibert.data.batches import Dataset
+from minibert.data.batches import Dataset, to_device
 from minibert.device import Compute, choose_compute
 from minibert.errors import InputError
 from minibert.inference.batched import head_for_inference, prepare_for_inference
@@ -138,10 +138,11 @@ def forward_backward(
     weight of all labels of the step, so several batches equal one large batch.
     """
     task = state.task
-    batches = [train.batch(batch_rows).to(compute.device) for batch_rows in rows]
-    total_weight = torch.stack([task.total_weight(x.labels, weights) for x in batches]).sum()
+    labels = to_device(train.labels[np.concatenate(rows)], compute.device)
+    total_weight = task.total_weight(labels, weights)
     total_loss = torch.zeros((), device=compute.device)
-    for batch in batches:
+    for batch_rows in rows:
+        batch = train.batch(batch_rows).to(compute.device)
         with compute.autocast():
             logits = state.module(*batch.inputs)
         loss = task.loss(logits.float(), batch.labels, weights, state.options) / total_weight

@@ -1,0 +1,125 @@
+"""The figures of a series of runs: mean and deviation over seeds, and the learning curve."""
+
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from minibert.checkpoint.config_file import read_head_config
+from minibert.files import read_json
+from minibert.tasks.choice import task_of
+from minibert.tasks.task import LOWER_IS_BETTER, Task, show_figure
+
+PERCENTS = (10, 20, 50, 100)  # of the training texts, for a learning curve
+
+Figures = dict[str, float | None]  # by the names of --select; None is undefined
+
+
+def seed_figures(runs: Mapping[str, Path], select: str | None) -> tuple[str, dict[str, Any]]:
+    """Print mean and standard deviation over the runs.
+
+    Returns the name of the run that is best on validation, of equal ones the first, and what
+    metrics.json has. Test figures choose nothing.
+    """
+    task = _task(runs)
+    splits = {name: _figures(run, task) for name, run in runs.items()}
+    print(f"\n{len(runs)} seeds, mean and standard deviation")
+    summary = {}
+    for split in splits[next(iter(runs))]:
+        summary[split] = {
+            name: _mean_and_deviation([figures[split][name] for figures in splits.values()])
+            for name in task.figures
+        }
+        shown = (_show_deviation(name, *x.values()) for name, x in summary[split].items())
+        print(f"{split}: {', '.join(shown)}")
+    name = task.selects(select)
+    kept = max(runs, key=lambda run: _goodness(name, splits[run]["validation"][name]))
+    best = show_figure(name, splits[kept]["validation"][name])
+    print(f"kept: {kept}, the best on validation ({best})")
+    return kept, {"seeds": {"kept": kept, **summary, "runs": splits}}
+
+
+def curve_figures(runs: Mapping[str, Path], select: str | None) -> tuple[str, dict[str, Any]]:
+    """Print a line for each part of the training texts, and whether more would help.
+
+    Returns the name of the run on all texts, and what metrics.json has.
+    """
+    task = _task(runs)
+    points = []
+    for percent, run in zip(PERCENTS, runs.values(), strict=True):
+        texts = read_json(run / "metrics.json")["training"]["texts"]
+        splits = _figures(run, task)
+        points.append({"percent": percent, "training_texts": texts, **splits})
+        shown = [
+            f"{split} {', '.join(show_figure(name, x) for name, x in figures.items())}"
+            for split, figures in splits.items()
+        ]
+        print(f"{percent:4d}%, {texts:,} training texts: {'; '.join(shown)}")
+    last = list(runs)[-1]
+    print(_would_more_help(task.selects(select), points, runs[last]))
+    return last, {"learning_curve": points}
+
+
+def _task(runs: Mapping[str, Path]) -> Task:
+    head = read_head_config(next(iter(runs.values())))
+    assert head is not None  # the run is finished
+    return task_of(head)
+
+
+def _figures(run: Path, task: Task) -> dict[str, Figures]:
+    """Return the figures of validation, and of test if there is one."""
+    metrics = read_json(run / "metrics.json")
+    return {
+        split: {name: metrics[split][_key(name)] for name in task.figures}
+        for split in ("validation", "test")
+        if split in metrics
+    }
+
+
+def _key(name: str) -> str:
+    """Return the name that a figure has in metrics.json."""
+    return "mean_average_precision" if name == "map" else name.replace("-", "_")
+
+
+def _mean_and_deviation(values: list[float | None]) -> dict[str, float | None]:
+    """Return the mean and the sample standard deviation; undefined if one value is."""
+    defined = [value for value in values if value is not None]
+    if len(defined) < len(values):
+        return {"mean": None, "deviation": None}
+    return {"mean": statistics.mean(defined), "deviation": statistics.stdev(defined)}
+
+
+def _show_deviation(name: str, mean: float | None, deviation: float | None) -> str:
+    if mean is None or deviation is None:
+        return show_figure(name, None)
+    return f"{show_figure(name, mean)} (sd {_number(name, deviation).rstrip('%')})"
+
+
+def _number(name: str, value: float | None) -> str:
+    """Return a figure for a person, without its name."""
+    return show_figure(name, value).rpartition(" ")[2]
+
+
+def _goodness(name: str, value: float | None) -> float:
+    """Return a number that is higher for a better figure; the lowest for an undefined one."""
+    if value is None:
+        return float("-inf")
+    return -value if name in LOWER_IS_BETTER else value
+
+
+def _would_more_help(name: str, points: list[dict[str, Any]], run: Path) -> str:
+    """Return what the last texts brought, and whether that is more than chance may bring."""
+    before, after = (point["validation"][name] for point in points[-2:])
+    title, _, last = show_figure(name, after).rpartition(" ")
+    line = (
+        f"from {PERCENTS[-2]} to 100% of the texts, validation {title} went from "
+        f"{_number(name, before)} to {last}"
+    )
+    interval = read_json(run / "metrics.json")["validation"].get(f"{_key(name)}_95")
+    if interval is None or before is None or after is None:
+        return line
+    gain, half = _goodness(name, after) - _goodness(name, before), (interval[1] - interval[0]) / 2
+    verdict = "that is chance or little gain; more labels may not help"
+    if gain > half:
+        verdict = "more labels are likely to help"
+    return f"{line} (half of its 95% interval: {_number(name, half)}): {verdict}"

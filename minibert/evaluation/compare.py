@@ -1,0 +1,155 @@
+"""Two classifiers' predictions for the same texts: the paired difference, and chance."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from minibert.evaluation.intervals import Interval, Statistic, bootstrap, show_interval, sorted_rows
+from minibert.evaluation.weighted import errors, label_figures, macro_f1
+
+TITLES = {
+    **{"accuracy": "accuracy", "micro_f1": "micro-F1", "macro_f1": "macro-F1"},
+    **{"samples_f1": "samples-F1", "rmse": "RMSE", "mae": "MAE", "r2": "R2"},
+}
+NUMBERS = ("rmse", "mae", "r2")  # figures in the data's unit
+LOWER_IS_BETTER = ("rmse", "mae")
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A figure of A and B, and the 95% interval of B - A."""
+
+    a: float
+    b: float
+    interval: Interval | None
+
+    @property
+    def excludes_0(self) -> bool:
+        """Whether the interval is on one side of 0."""
+        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """An exact McNemar test: how many texts A alone and B alone have right, and p (two-sided)."""
+
+    only_a: int
+    only_b: int
+    p: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The figures by name, of which the first decides; a test for single labels."""
+
+    texts: int
+    figures: dict[str, Difference]
+    mcnemar: McNemar | None = None
+
+    @property
+    def told_from_chance(self) -> bool:
+        """Whether A and B differ at the 5% level: by the test, or as the interval has no 0."""
+        if self.mcnemar:
+            return self.mcnemar.p < LEVEL
+        return next(iter(self.figures.values())).excludes_0
+
+    def to_json(self) -> dict:
+        """Return the figures, differences and the test for a JSON file."""
+        data: dict = {"texts": self.texts}
+        for name, figure in self.figures.items():
+            interval = None if figure.interval is None else list(figure.interval)
+            values = {"a": figure.a, "b": figure.b, "difference": figure.b - figure.a}
+            data[name] = {**values, "difference_95": interval}
+        if test := self.mcnemar:
+            data["mcnemar"] = {"only_a": test.only_a, "only_b": test.only_b, "p": test.p}
+        return {**data, "told_from_chance": self.told_from_chance}
+
+    def __str__(self) -> str:
+        lines = [_difference(name, figure) for name, figure in self.figures.items()]
+        name, figure = next(iter(self.figures.items()))
+        reason = "its interval does not contain 0" if self.told_from_chance else "it may be 0"
+        if test := self.mcnemar:
+            lines.append(
+                f"right in A alone: {test.only_a:,} texts, in B alone: {test.only_b:,}; "
+                f"exact McNemar test: p = {test.p:.2g}"
+            )
+            reason = f"p is {'below' if self.told_from_chance else 'not below'} {LEVEL}"
+            if figure.excludes_0 and not self.told_from_chance:
+                reason += "; the test is exact, the interval is not"
+        if self.told_from_chance:
+            better = "B" if (figure.b > figure.a) != (name in LOWER_IS_BETTER) else "A"
+            verdict = f"The difference in {TITLES[name]} can be told from chance ({reason}): "
+            lines.append(f"{verdict}{better} is better on texts like these.")
+        else:
+            lines.append(f"The difference in {TITLES[name]} cannot be told from chance ({reason}).")
+        return "\n".join(lines)
+
+
+def _difference(name: str, figure: Difference) -> str:
+    """Return a line with a figure of A and B and the difference."""
+    factor, style, unit = (1, ".4g", "") if name in NUMBERS else (100, ".1f", "%")
+    a, b = (format(factor * value, style) + unit for value in (figure.a, figure.b))
+    interval = show_interval(figure.interval, style, factor)
+    shown = f" (95% interval {interval})" if interval else ""
+    difference = format(factor * (figure.b - figure.a), "+" + style)
+    return f"{TITLES[name]}: A {a}, B {b}; B - A: {difference}{' points' if unit else ''}{shown}"
+
+
+def compare_classes(true: np.ndarray, a: np.ndarray, b: np.ndarray) -> Comparison:
+    """Compare predicted class numbers (N,) by accuracy and macro-F1."""
+    cells, counts = np.unique(np.stack([true, a, b]), axis=1, return_counts=True)
+    label, in_a, in_b = cells
+
+    def figures(predicted: np.ndarray) -> Statistic:
+        right, f1 = predicted == label, macro_f1(label, predicted)
+        return lambda weights: np.hstack(
+            [(weights @ right / weights.sum(axis=1))[:, None], f1(weights)]
+        )
+
+    found = _differences(("accuracy", "macro_f1"), figures(in_a), figures(in_b), counts)
+    only_a, only_b = int(((a == true) & (b != true)).sum()), int(((a != true) & (b == true)).sum())
+    return Comparison(len(true), found, McNemar(only_a, only_b, mcnemar(only_a, only_b)))
+
+
+def compare_label_sets(truth: np.ndarray, a: np.ndarray, b: np.ndarray) -> Comparison:
+    """Compare predicted sets of labels, booleans (N, C), by F1."""
+    order = sorted_rows(truth, a, b)
+    first, second = (label_figures(truth[order], labels[order]) for labels in (a, b))
+    names, once = ("micro_f1", "macro_f1", "samples_f1"), np.ones(len(truth), dtype=int)
+    return Comparison(len(truth), _differences(names, first, second, once))
+
+
+def compare_numbers(targets: np.ndarray, a: np.ndarray, b: np.ndarray) -> Comparison:
+    """Compare predicted numbers (N, K) by RMSE, MAE and R2, their means over the K numbers."""
+    order = sorted_rows(targets, a, b)
+
+    def figures(values: np.ndarray) -> Statistic:
+        every = errors(values[order], targets[order])
+        return lambda weights: every(weights)[:, [-2, -3, -1]]
+
+    once = np.ones(len(targets), dtype=int)
+    found = _differences(NUMBERS, figures(a), figures(b), once)
+    defined = {name: figure for name, figure in found.items() if math.isfinite(figure.a)}
+    return Comparison(len(targets), defined)
+
+
+def _differences(
+    names: tuple[str, ...], a: Statistic, b: Statistic, counts: np.ndarray
+) -> dict[str, Difference]:
+    """Return the first figures of two statistics, with bootstrap intervals of the differences."""
+    every = counts[None].astype(float)
+    intervals = bootstrap(lambda weights: b(weights) - a(weights), counts)
+    pairs = zip(a(every)[0].tolist(), b(every)[0].tolist(), intervals, strict=True)
+    return {name: Difference(*pair) for name, pair in zip(names, pairs, strict=False)}
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Return the two-sided p of the exact McNemar test (McNemar 1947; binomial).
+
+    If A and B are equally good, each text that one alone has right is as likely to be A's as B's.
+    """
+    from scipy.stats import binomtest
+
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0

@@ -1,0 +1,120 @@
+"""Where a classifier is wrong: the surest errors, examples of common mistakes, groups of length.
+
+Run: pytest tests/test_outcomes.py
+"""
+
+import pytest
+from helpers import strict_json, write_checkpoint
+
+from minibert.commands import evaluate as evaluate_command
+from minibert.commands.arguments import parse_evaluate
+from minibert.errors import InputError
+from minibert.evaluation.outcomes import (
+    Outcome,
+    group_by_length,
+    report_mistakes,
+    surest_errors,
+)
+from minibert.model.config import HeadConfig
+
+
+def outcome(
+    text: str = "x",
+    label: str = "a",
+    prediction: str = "b",
+    probability: float = 0.9,
+    tokens: int = 5,
+    *,
+    pair: str | None = None,
+    cut: bool = False,
+) -> Outcome:
+    return Outcome(text, pair, label, prediction, probability, tokens, cut)
+
+
+def test_errors_come_by_probability_and_right_predictions_not_at_all():
+    outcomes = [
+        outcome("unsure", probability=0.6),
+        outcome("right", prediction="a", probability=0.99),
+        outcome("sure", probability=0.95),
+    ]
+    assert [error.text for error in surest_errors(outcomes)] == ["sure", "unsure"]
+    assert surest_errors(outcomes[::-1]) == surest_errors(outcomes)
+
+
+def test_a_line_is_printable_and_has_both_texts():
+    line = str(outcome("one\x1b[31m\ntwo" + "o" * 99, pair="three", probability=0.25))
+    assert line.startswith(" 25.0%  a -> b: one\\x1b[31m\\ntwoo")
+    assert line.isprintable() and len(line) < 120
+    assert str(outcome("one", pair="two")).endswith("one / two")
+
+
+def test_the_report_is_short_whatever_is_wrong():
+    outcomes = [
+        outcome(f"text {i}", str(i % 40), str(i % 7), i / 999, tokens=i, cut=i > 700)
+        for i in range(1, 999)
+    ]
+    lines = report_mistakes(outcomes).splitlines()
+    assert len(lines) <= 24
+    assert lines[0].startswith("surest errors") and lines[1].startswith(" 99.9%  38 -> 4: text 998")
+
+
+def test_the_example_of_a_common_mistake_is_the_surest_that_is_not_shown_before():
+    often = [outcome(f"often {i}", probability=0.9 - i / 100) for i in range(9)]
+    once = outcome("once", "b", "a", 0.1)
+    text = report_mistakes([*often, once])
+    listed = text[text.index("examples") :]
+    assert "     9   85.0%  a -> b: often 5" in listed and "     1   10.0%  b -> a: once" in listed
+
+
+def test_texts_are_grouped_by_tokens_and_the_cut_ones_are_apart():
+    tokens = [1, 16, 17, 512, 513, 20, 600]
+    outcomes = [outcome(tokens=n, cut=i > 4) for i, n in enumerate(tokens)]
+    groups = {name: len(group) for name, group in group_by_length(outcomes).items()}
+    assert groups == {
+        **{"1 to 16 tokens": 2, "17 to 32 tokens": 1, "257 to 512 tokens": 1},
+        **{"over 512 tokens": 1, "cut": 2},
+    }
+    text = report_mistakes([outcome(prediction="a"), outcome(tokens=20, prediction="a")])
+    assert "1 to 16 tokens: accuracy 100.0% (95% interval 20.7 to 100.0), 1 texts" in text
+
+
+def test_nothing_is_said_if_nothing_is_wrong_and_all_texts_are_short():
+    assert report_mistakes([outcome(prediction="a")]) == ""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with a classifier of pairs and labelled pairs."""
+    monkeypatch.chdir(tmp_path)
+    write_checkpoint(tmp_path / "model", "bert", HeadConfig("linear", "cls", ("no", "yes"), 8))
+    lines = [f"good {'film ' * i},bad food,{'yes' if i % 2 else 'no'}" for i in range(12)]
+    (tmp_path / "pairs.csv").write_text("text,text_b,label\n" + "\n".join(lines) + "\n")
+    return tmp_path
+
+
+def evaluate(*argv: str) -> None:
+    given = ("--model", "model", "--device", "cpu", "--precision", "fp32")
+    evaluate_command.main(parse_evaluate((*given, *argv)))
+
+
+def test_eval_py_writes_all_errors(place, capsys):
+    flags = ("--data", "pairs.csv", "--pair-column", "text_b", "--json", "figures.json")
+    evaluate(*flags, "--errors", "errors.jsonl")
+    figures = strict_json((place / "figures.json").read_text())
+    rows = [strict_json(line) for line in (place / "errors.jsonl").read_text().splitlines()]
+    assert len(rows) == 12 - round(12 * figures["accuracy"]) > 0
+    assert all(row["label"] != row["prediction"] and row["pair"] == "bad food" for row in rows)
+    probabilities = [row["probability"] for row in rows]
+    assert probabilities == sorted(probabilities, reverse=True)
+    # [CLS] good film * i [SEP] bad food [SEP]; 8 tokens are kept
+    assert all(row["tokens"] == 6 + row["text"].count("film") for row in rows)
+    assert all(row["cut"] == (row["tokens"] > 8) for row in rows)
+    assert "\n                 cut: accuracy " in capsys.readouterr().out
+
+
+def test_errors_of_other_tasks_and_over_the_data_are_refused(place):
+    with pytest.raises(InputError, match=r"--errors pairs\.csv: is the file to score"):
+        evaluate("--data", "pairs.csv", "--errors", "pairs.csv")
+    write_checkpoint(place / "model", "bert", HeadConfig("linear", "cls", ("x",), 8, "regression"))
+    with pytest.raises(InputError, match="--errors writes wrong classes, which only single labels"):
+        evaluate("--data", "pairs.csv", "--errors", "errors.jsonl")
