@@ -217,8 +217,10 @@ def assert_same_figures(found: Any, expected: Any) -> None:
         assert len(found) == len(expected)
         for one, other in zip(found, expected, strict=True):
             assert_same_figures(one, other)
+    elif isinstance(expected, float):
+        assert found == approx(expected, rel=1e-5, abs=1e-6)
     else:
-        assert found == (expected if expected is None else approx(expected, rel=1e-5, abs=1e-6))
+        assert found == expected
 
 
 def read_table(file: Path) -> list[dict[str, str]]:

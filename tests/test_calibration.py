@@ -485,7 +485,7 @@ def test_eval_tells_the_raw_probabilities_on_request(place, capsys):
     before = expected["calibration"]["before"]
     for name in ("expected_calibration_error", "brier", "log_loss"):
         assert found["calibration"]["after"][name] == pytest.approx(before[name], abs=1e-6)
-    assert re.search(r"^calibration: calibration error ", capsys.readouterr().out, re.M)
+    assert re.search(r"^probabilities: calibration error ", capsys.readouterr().out, re.M)
 
 
 def test_a_run_that_dies_after_calibration_ends_as_one_that_does_not(place, monkeypatch):

@@ -48,7 +48,7 @@ class ProbabilityScores:
 
     def lines(self) -> list[str]:
         """Return one line for each kind of figure."""
-        title, found = "calibration", [self.after]
+        title, found = "probabilities", [self.after]
         if self.temperature != 1:
             title = f"before and after temperature {self.temperature:.4g}"
             found = [self.before, self.after]
