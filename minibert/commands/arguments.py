@@ -136,6 +136,9 @@ def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
             "--compare without --data reads the predictions that the runs saved; drop "
             + ", ".join(map(flag_name, arguments.model.options))
         )
+    for name in ("min_probability", "raw"):
+        if arguments.compare and name in arguments.model.options:
+            raise InputError(f"{flag_name(name)} changes no figure of --compare; drop it")
     if arguments.data is None and reading:
         raise InputError("the flags of columns and files go with --data; drop them")
     source = arguments.data
