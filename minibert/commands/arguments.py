@@ -74,6 +74,8 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
         raise InputError(
             f"--resume uses the settings in {resume / 'settings.json'}; drop {', '.join(names)}"
         )
+    if "learning_curve" in values and "train_percent" in values:
+        raise InputError("--learning-curve has its own parts of the texts; drop --train-percent")
     return TrainArguments(Settings.from_dict(values), out, resume, check_data)
 
 
