@@ -19,7 +19,7 @@ from minibert.data.batches import Dataset, FeatureDataset
 from minibert.device import Compute
 from minibert.model.classifier import Classifier
 from minibert.tasks.prior import Prior
-from minibert.training.advice import overfitting, worse_than_baseline
+from minibert.training.advice import no_progress, overfitting, worse_than_baseline
 from minibert.training.history import EpochRecord
 from minibert.training.loop import fit
 from minibert.training.options import TrainingOptions
@@ -207,6 +207,17 @@ def test_a_larger_error_than_the_mean_has_is_worse():
         "validation RMSE 1.625 is worse than RMSE 1.5, which knowing only the mean gives; likely "
         "the labels do not follow from the texts; compare some texts with their labels"
     )
+
+
+def test_a_loss_of_zero_is_no_sign():
+    """If all numbers are equal, knowing only their mean also gives 0."""
+    state: Any = SimpleNamespace(
+        options=TrainingOptions(),
+        task=a_task("score", kind="regression"),
+        prior=Prior(0.0, {"rmse": 0.0}, distinct_targets=1),
+        step=500,
+    )
+    assert no_progress(state, [EpochRecord(2, 0.0, 0.0, {"rmse": 0.0}, 1.0, 1.0)]) is None
 
 
 @pytest.mark.parametrize("change", [{"class_weights": "balanced"}, {"select": "macro-f1"}])

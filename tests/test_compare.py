@@ -316,6 +316,13 @@ def test_flags_of_one_model_do_not_go_with_two(place, run_script):
         assert result.returncode == 2 and flags[0] in result.stderr
 
 
+@pytest.mark.parametrize("flags", [["--raw"], ["--min-probability", "0.9"]])
+def test_flags_that_change_no_compared_figure_are_refused(flags):
+    """They change probabilities and rejections. A comparison is of predictions."""
+    with pytest.raises(InputError, match=f"{flags[0]} changes no figure of --compare; drop it"):
+        evaluate("--compare", "classes-a", "classes-b", "--data", "classes.csv", *flags)
+
+
 # --- looks
 
 

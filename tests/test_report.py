@@ -20,7 +20,7 @@ from minibert.data.examples import Examples
 from minibert.data.options import DataOptions
 from minibert.data.report import FEW
 from minibert.data.splits import Splits, read_splits
-from minibert.data.token_report import CANDIDATES, report_tokens, unknown_warning
+from minibert.data.token_report import CANDIDATES, SPELLED, report_tokens, unknown_warning
 from minibert.data.tokenizer import Tokenizer
 
 
@@ -183,8 +183,8 @@ def test_the_script_of_a_word_is_that_of_its_first_letter_and_of_a_text_that_of_
     assert [script(word) for word in ("word", "3слово", "語", "한", "👍", "")] == [
         *("Latin", "Cyrillic", "CJK", "Hangul", "symbols", "symbols")
     ]
-    assert [main_script(text) for text in ("5!", "да yes нет", "cinéma", "👍")] == [
-        *("Latin", "Cyrillic", "Latin", "symbols")
+    assert [main_script(text) for text in ("5!", "5! ok", "да yes нет", "cinéma", "👍")] == [
+        *("symbols", "Latin", "Cyrillic", "Latin", "symbols")
     ]
 
 
@@ -221,6 +221,12 @@ def test_words_that_are_spelled_letter_by_letter_are_reported(tmp_path):
         "  the model's vocabulary has few words in Cyrillic script: 1.0 characters per token in "
         "1 texts"
     ) in list(report.lines("train"))
+
+
+def test_texts_without_letters_are_not_words_that_the_vocabulary_lacks(tokenizer):
+    report = report_tokens(Examples("here", ["!!!", "5 / 7 ...", "good film"]), tokenizer)
+    assert report.scripts["symbols"].characters_per_token < SPELLED
+    assert not [line for line in report.lines("train") if "few words" in line]
 
 
 def test_a_run_warns_if_the_vocabulary_lacks_many_words(tokenizer):

@@ -214,6 +214,13 @@ def test_a_mistake_in_the_data_leaves_no_folder(here):
     assert not Path("series").exists()
 
 
+def test_a_mistake_in_the_data_leaves_a_folder_that_was_there(here):
+    Path("series").mkdir()
+    with pytest.raises(InputError, match="no such file"):
+        run(*QUICK, *SEEDS, "--data", "nothing.csv", "--out", "series")
+    assert Path("series").is_dir()
+
+
 def test_a_signal_before_the_first_run_has_a_folder_does_not_say_resume(here, monkeypatch):
     def stop(*_: Any, **__: Any) -> None:
         raise Interrupted(signal.SIGINT)
@@ -266,9 +273,35 @@ def test_data_that_changes_between_two_runs_is_one_line(here):
         run("--resume", "series")
 
 
+def test_a_run_whose_settings_were_edited_alone_is_one_line(place, tmp_path):
+    """Figures over runs of different recipes would say nothing about seeds."""
+    shutil.copytree(place / "series", tmp_path / "series")
+    (tmp_path / "series" / "metrics.json").unlink()
+    file = tmp_path / "series" / "seed-6" / "settings.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "epochs": 4}))
+    with pytest.raises(InputError, match=r"seed-6: epochs .* not as in the run seed-5; set it"):
+        run("--resume", tmp_path / "series")
+
+
+@pytest.mark.parametrize(
+    "damage", [{}, {"validation": {"accuracy": "high"}}, {"validation": [1], "training": 3}]
+)
+@pytest.mark.parametrize("summarize", [seed_figures, curve_figures])
+def test_a_damaged_metrics_file_is_one_line(tmp_path, summarize, damage):
+    runs = fake_runs(tmp_path, {f"run-{number}": (0.7, 0.9) for number in range(4)})
+    (runs["run-2"] / "metrics.json").write_text(json.dumps(damage))
+    with pytest.raises(InputError, match=r"run-2.metrics.json: lacks figures .* delete the folder"):
+        summarize(runs, None)
+
+
 def test_two_kinds_of_series_at_once_are_refused():
     with pytest.raises(InputError, match="--learning-curve and --seeds are two series of runs"):
         parse_train(["--seeds", "3", "--learning-curve"])
+
+
+def test_a_learning_curve_of_a_part_is_refused():
+    with pytest.raises(InputError, match=r"--learning-curve .*; drop --train-percent"):
+        parse_train(["--learning-curve", "--train-percent", "50"])
 
 
 def test_checking_the_data_trains_no_series(here):

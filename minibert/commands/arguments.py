@@ -74,6 +74,8 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
         raise InputError(
             f"--resume uses the settings in {resume / 'settings.json'}; drop {', '.join(names)}"
         )
+    if "learning_curve" in values and "train_percent" in values:
+        raise InputError("--learning-curve has its own parts of the texts; drop --train-percent")
     return TrainArguments(Settings.from_dict(values), out, resume, check_data)
 
 
@@ -136,6 +138,9 @@ def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
             "--compare without --data reads the predictions that the runs saved; drop "
             + ", ".join(map(flag_name, arguments.model.options))
         )
+    for name in ("min_probability", "raw"):
+        if arguments.compare and name in arguments.model.options:
+            raise InputError(f"{flag_name(name)} changes no figure of --compare; drop it")
     if arguments.data is None and reading:
         raise InputError("the flags of columns and files go with --data; drop them")
     source = arguments.data

@@ -16,6 +16,7 @@ from pathlib import Path
 from minibert.commands.arguments import TrainArguments
 from minibert.commands.options import Settings
 from minibert.commands.series_figures import PERCENTS, curve_figures, seed_figures
+from minibert.commands.session import MAY_CHANGE
 from minibert.errors import InputError, Interrupted, printable
 from minibert.files import read_json, write_atomic, write_json
 from minibert.locks import locked
@@ -70,6 +71,8 @@ def train_series(arguments: TrainArguments, settings: Settings, train_one: Train
     """Train the runs that are not finished, one after the other; then keep the chosen one."""
     if arguments.out:
         check_new(arguments.out)
+    given = arguments.resume or arguments.out
+    is_new = given is None or not given.exists()
     folder = arguments.resume or make_folder(arguments.out, settings.to_dict())
     where = printable(shlex.quote(str(folder)), 1000)
     try:
@@ -84,8 +87,9 @@ def train_series(arguments: TrainArguments, settings: Settings, train_one: Train
         hint = f"resume with: python train.py --resume {where}"
         raise Interrupted(interrupted.number, hint) from None
     finally:
-        with suppress(OSError):
-            folder.rmdir()  # if the first run did not come to make its own folder in it
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()  # if the first run did not come to make its own folder in it
     print(f"finished: {where} (python eval.py; python predict.py TEXT)")
 
 
@@ -94,15 +98,32 @@ def train_runs(folder: Path, settings: Settings, train_one: TrainOne) -> None:
     names = list(runs_of_series(settings))
     for number, name in enumerate(names, start=1):
         run = RunFolder(folder / name)
-        if run.metrics_file.exists():
-            continue
-        print(f"\nrun {number} of {len(names)}: {name}")
         if run.settings_file.exists():
-            train_one(TrainArguments(settings, out=None, resume=run.path))
-        else:
-            settings_of_run = runs_of_series(saved_settings(folder) or settings)[name]
-            train_one(TrainArguments(settings_of_run, out=run.path, resume=None))
+            check_same_settings(folder, names[:number])
+        if not run.metrics_file.exists():
+            print(f"\nrun {number} of {len(names)}: {name}")
+            if run.settings_file.exists():
+                train_one(TrainArguments(settings, out=None, resume=run.path))
+            else:
+                settings_of_run = runs_of_series(saved_settings(folder) or settings)[name]
+                train_one(TrainArguments(settings_of_run, out=run.path, resume=None))
         check_same_data(folder, names[:number], settings)
+
+
+def check_same_settings(folder: Path, names: Sequence[str]) -> None:
+    """Raise InputError if the last run has other options than the first, but for its own one."""
+    first, last = (read_json(folder / name / "settings.json") for name in (names[0], names[-1]))
+    may_differ = {"seed", "train_percent", "columns", "digests", "environment", *MAY_CHANGE}
+    changed = sorted(
+        name
+        for name in (first.keys() | last.keys()) - may_differ
+        if first.get(name) != last.get(name)
+    )
+    if changed:
+        raise InputError(
+            f"{folder / names[-1]}: {', '.join(changed)} of settings.json is not as in the run "
+            f"{names[0]}; set it back, or start a new series"
+        )
 
 
 def check_same_data(folder: Path, names: Sequence[str], settings: Settings) -> None:

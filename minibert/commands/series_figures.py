@@ -3,9 +3,11 @@
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from minibert.checkpoint.config_file import read_head_config
+from minibert.errors import InputError
 from minibert.files import read_json
 from minibert.tasks.choice import task_of
 from minibert.tasks.task import LOWER_IS_BETTER, Task, show_figure
@@ -47,8 +49,7 @@ def curve_figures(runs: Mapping[str, Path], select: str | None) -> tuple[str, di
     task = _task(runs)
     points = []
     for percent, run in zip(PERCENTS, runs.values(), strict=True):
-        texts = read_json(run / "metrics.json")["training"]["texts"]
-        splits = _figures(run, task)
+        texts, splits = _training_texts(run), _figures(run, task)
         points.append({"percent": percent, "training_texts": texts, **splits})
         shown = [
             f"{split} {', '.join(show_figure(name, x) for name, x in figures.items())}"
@@ -69,11 +70,28 @@ def _task(runs: Mapping[str, Path]) -> Task:
 def _figures(run: Path, task: Task) -> dict[str, Figures]:
     """Return the figures of validation, and of test if there is one."""
     metrics = read_json(run / "metrics.json")
-    return {
-        split: {name: metrics[split][_key(name)] for name in task.figures}
-        for split in ("validation", "test")
-        if split in metrics
-    }
+    splits = ["validation", *(["test"] if "test" in metrics else [])]
+    try:
+        figures = {x: {name: metrics[x][_key(name)] for name in task.figures} for x in splits}
+    except (KeyError, TypeError):
+        raise _damaged(run) from None
+    if not all(type(x) in (int, float, NoneType) for y in figures.values() for x in y.values()):
+        raise _damaged(run)
+    return figures
+
+
+def _training_texts(run: Path) -> int:
+    try:
+        return int(read_json(run / "metrics.json")["training"]["texts"])
+    except (KeyError, TypeError, ValueError):
+        raise _damaged(run) from None
+
+
+def _damaged(run: Path) -> InputError:
+    return InputError(
+        f"{run / 'metrics.json'}: lacks figures of the run; delete the folder {run}, then --resume "
+        "trains it again"
+    )
 
 
 def _key(name: str) -> str:

@@ -32,6 +32,6 @@ def script(word: str) -> str:
 def main_script(text: str) -> str:
     """Return the script of most letters of a text; of a long one, of its first 50 characters."""
     if text.isascii():
-        return "Latin"
+        return "Latin" if any(map(str.isalpha, text)) else "symbols"
     found = Counter(script(letter) for letter in text[:50] if letter.isalpha())
     return found.most_common(1)[0][0] if found else "symbols"

@@ -16,7 +16,8 @@ CANDIDATES = (64, 128, 256, 512)  # values of --max-length
 BLOCK = 10_000  # texts that are tokenized at once
 MANY_UNKNOWN = 0.01  # of the tokens: from here on, each run says it
 SPELLED = 2.0  # characters per token; with fewer, the tokenizer spells words letter by letter
-IDEOGRAPHIC = ("CJK", "Hiragana", "Katakana")  # in these scripts few characters make a word
+# Few characters make a word in these scripts, or none do.
+SHORT_WORDS = ("CJK", "Hiragana", "Katakana", "symbols")
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class TokenReport:
         yield from (f"  {cut}" for cut in self.cuts[:needed])
         for writing, found in self.scripts.items():
             ratio = found.characters_per_token
-            if ratio < SPELLED and writing not in IDEOGRAPHIC:
+            if ratio < SPELLED and writing not in SHORT_WORDS:
                 yield (
                     f"  the model's vocabulary has few words in {writing} script: {ratio:.1f} "
                     f"characters per token in {found.texts:,} texts"

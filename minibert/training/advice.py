@@ -59,6 +59,8 @@ def no_progress(state: TrainState, history: Sequence[EpochRecord]) -> str | None
     record, prior = history[-1], state.prior.train_loss
     if _is_early(state, record) or record.train_loss < prior or _learns(state, record):
         return None
+    if record.train_loss == 0:  # all targets are equal
+        return None
     return (
         f"the training loss is {record.train_loss:.4f}, but knowing only {state.task.prior} gives "
         f"{prior:.4f}; likely {_cause(state)}"
