@@ -68,13 +68,10 @@ class TransformersEncoder(nn.Module):
 def main(argv: Sequence[str]) -> None:
     """Train both encoders with each seed and print every test accuracy, then the means."""
     parser = Parser(prog="benchmarks.accuracy", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each")
     for kind in (RunOptions, DataOptions, TrainingOptions):
         add_options(parser, kind)
-    values = vars(parser.parse_args(argv))
-    seeds = values.pop("seeds")
-    settings = Settings.from_dict(values)
-    training = settings.training
+    settings = Settings.from_dict(vars(parser.parse_args(argv)))
+    training, seeds = settings.training, settings.run.seeds
     frozen = training.freeze or training.freeze_layers or training.freeze_embeddings
     if frozen or settings.run.head == "logistic":
         raise InputError(
