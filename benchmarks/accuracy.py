@@ -70,10 +70,8 @@ def main(argv: Sequence[str]) -> None:
     parser = Parser(prog="benchmarks.accuracy", description=__doc__)
     for kind in (RunOptions, DataOptions, TrainingOptions):
         add_options(parser, kind)
-    values = vars(parser.parse_args(argv))
-    seeds = values.pop("seeds", 3)
-    settings = Settings.from_dict(values)
-    training = settings.training
+    settings = Settings.from_dict(vars(parser.parse_args(argv)))
+    training, seeds = settings.training, settings.run.seeds
     frozen = training.freeze or training.freeze_layers or training.freeze_embeddings
     if frozen or settings.run.head == "logistic":
         raise InputError(

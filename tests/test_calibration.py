@@ -214,6 +214,20 @@ def test_the_accepted_texts_reach_the_accuracy_and_are_as_many_as_can_be(texts, 
         assert found.texts == best and found.accuracy >= accuracy
 
 
+def test_new_texts_miss_the_target_accuracy_about_as_often_as_they_reach_it():
+    """The bound is chosen on 300 texts with true probabilities, for an accuracy of 0.95."""
+    random = np.random.default_rng(0)
+    new = random.beta(6, 1, size=50_000)
+    accuracies = []
+    for _ in range(200):
+        highest = torch.tensor(random.beta(6, 1, size=300))
+        correct = torch.tensor(random.random(300)) < highest
+        bound = lowest_probability(highest, correct, 0.95)
+        accuracies.append(new[new >= bound].mean())
+    assert np.mean(accuracies) == pytest.approx(0.95, abs=0.01)
+    assert 0.4 < np.mean(np.array(accuracies) < 0.95) < 0.7
+
+
 def test_if_no_text_is_accepted_the_accuracy_is_undefined():
     found = score_accepted(torch.tensor([0.5]), torch.tensor([True]), 0.75)
     assert found.to_json() == {

@@ -66,8 +66,8 @@ def test_if_the_test_is_below_5_percent_the_interval_does_not_contain_0(texts):
         for only_a in range(differ // 2 + 1):
             found = compare_classes(*predictions(only_a, differ - only_a, texts))
             accuracy = found.figures["accuracy"]
-            assert found.told_from_chance == (sum_of_binomials(only_a, differ - only_a) < 0.05)
-            assert accuracy.excludes_0 or not found.told_from_chance, (only_a, differ)
+            assert found.significant == (sum_of_binomials(only_a, differ - only_a) < 0.05)
+            assert accuracy.excludes_0 or not found.significant, (only_a, differ)
 
 
 def test_the_interval_of_a_difference_covers_it():
@@ -91,7 +91,7 @@ def random_case(seed: int, texts: int = 25) -> Iterator[tuple]:
 def test_b_minus_a_is_the_negative_of_a_minus_b(seed):
     for compare, true, a, b in random_case(seed):
         found, mirrored = compare(true, a, b), compare(true, b, a)
-        assert found.told_from_chance == mirrored.told_from_chance
+        assert found.significant == mirrored.significant
         for name, one in found.figures.items():
             other = mirrored.figures[name]
             assert (one.a, one.b) == (other.b, other.a)
@@ -116,7 +116,7 @@ def test_the_order_of_the_texts_does_not_matter(seed):
 def test_equal_predictions_do_not_differ():
     for compare, true, a, _ in random_case(0):
         found = compare(true, a, a)
-        assert not found.told_from_chance
+        assert not found.significant
         for figure in found.figures.values():
             assert figure.a == figure.b and figure.interval is None
     assert mcnemar(0, 0) == 1
@@ -210,7 +210,7 @@ def test_two_runs_are_compared_by_the_predictions_that_they_saved(place, run_scr
     only_b = sum(y and not x for x, y in zip(*right, strict=True))
     p = sum_of_binomials(only_a, only_b)
     assert figures["mcnemar"] == {"only_a": only_a, "only_b": only_b, "p": pytest.approx(p)}
-    assert figures["told_from_chance"] == (p < 0.05)
+    assert figures["significant"] == (p < 0.05)
     assert f"A: classes-a\nB: classes-b\ndata: the test split of both runs, {len(a)} texts\n" in (
         result.stdout
     )
@@ -219,7 +219,7 @@ def test_two_runs_are_compared_by_the_predictions_that_they_saved(place, run_scr
         (result.stdout),
         re.MULTILINE,
     )
-    assert f"can{'' if p < 0.05 else 'not'} be told from chance (p is" in result.stdout
+    assert f"is {'' if p < 0.05 else 'not '}significant (p is" in result.stdout
 
 
 @pytest.mark.parametrize("task", ["classes.csv", "numbers.csv", "lists.jsonl"])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr, rankdata
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
-from minibert.evaluation.regression import report_regression, score_regression
+from minibert.evaluation.regression import report_regression, score_regression, with_intervals
 
 FIGURES = ("pearson", "spearman", "mae", "rmse", "r2")
 
@@ -84,26 +84,27 @@ def test_the_figures_of_four_texts_are_the_ones_computed_by_hand():
     assert (found.texts, found.loss) == (4, 0.5)
 
 
-def test_the_interval_is_fisher_s():
+def test_the_interval_of_spearman_is_bonett_s_and_wright_s():
     values, targets = random_case(5, 30, 1)
     scores = score_regression(values, targets, loss=0.0).mean
-    reach = 1.959964 / math.sqrt(30 - 3)
-    expected = [math.tanh(math.atanh(scores.pearson) + sign * reach) for sign in (-1, 1)]
-    assert scores.intervals["pearson"] == pytest.approx(expected, abs=1e-6)
+    reach = 1.959964 * math.sqrt((1 + scores.spearman**2 / 2) / (30 - 3))
+    expected = [math.tanh(math.atanh(scores.spearman) + sign * reach) for sign in (-1, 1)]
+    assert scores.intervals["spearman"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_fewer_than_four_texts_have_no_interval():
     found = score_regression(column(1, 3, 2), column(1, 2, 3), loss=0.0)
-    assert found.mean.pearson == pytest.approx(0.5) and found.mean.intervals["pearson"] is None
+    assert found.mean.spearman == pytest.approx(0.5) and found.mean.intervals["spearman"] is None
 
 
 @pytest.mark.filterwarnings("error")
 def test_perfect_values_have_perfect_figures():
     for sign in (1, -1):
         targets = column(1, 2, 3, 5, 8)
-        scores = score_regression(sign * targets, targets, loss=0.0).mean
+        plain = score_regression(sign * targets, targets, loss=0.0)
+        scores = with_intervals(plain, sign * targets, targets).mean
         assert (scores.pearson, scores.spearman) == (pytest.approx(sign), pytest.approx(sign))
-        assert scores.intervals == {"pearson": None, "spearman": None}
+        assert scores.intervals["pearson"] is None and scores.intervals["spearman"] is None
     assert score_regression(targets, targets, loss=0.0).mean.r2 == 1
 
 
@@ -178,14 +179,14 @@ def test_a_higher_figure_is_better(name):
 def test_the_figures_can_be_written_as_json_and_read_by_a_person():
     found = score_regression(column(1, 2, 4, 3), column(2, 2, 4, 4), ["stars"], loss=0.25)
     data = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    assert data["texts"] == 4 and data["mae"] == 0.5 and len(data["pearson_95"]) == 2
+    assert data["texts"] == 4 and data["mae"] == 0.5 and len(data["spearman_95"]) == 2
     assert data["per_output"]["stars"]["rmse"] == pytest.approx(math.sqrt(0.5))
     assert str(found) == (
-        "Pearson 0.894 (95% interval -0.475 to 0.998), Spearman 0.894 (-0.704 to 0.999), "
+        "Pearson 0.894, Spearman 0.894 (95% interval -0.704 to 0.999), "
         "MAE 0.5, RMSE 0.7071, R2 0.500, 4 texts"
     )
     two = score_regression(*random_case(11, 9), loss=0.25)
-    assert "pearson_95" not in two.mean.to_json()
+    assert "spearman_95" not in two.mean.to_json()
     assert str(two).endswith(" 9 texts (means of 2 outputs)")
 
 
@@ -193,10 +194,10 @@ def test_the_report_has_a_line_per_output_and_the_means():
     values, targets = random_case(12, 9, 2)
     targets[:, 1] = 3
     cells = [line.split() for line in report_regression(values, targets, ["a", "b"]).splitlines()]
-    heads = ["Pearson", "95%", "interval", "Spearman", "MAE", "RMSE", "R2"]
+    heads = ["Pearson", "Spearman", "95%", "interval", "MAE", "RMSE", "R2"]
     assert cells[0] == heads
     (b,) = (line for line in cells if line[:1] == ["b"])
-    assert b[1:4] == ["undefined", "-", "undefined"] and b[-1] == "undefined"
+    assert b[1:4] == ["undefined", "undefined", "-"] and b[-1] == "undefined"
     assert cells[-1][0] == "mean"
 
 

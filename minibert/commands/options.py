@@ -75,7 +75,8 @@ class RunOptions:
     target_accuracy: float | None = option(
         None,
         "accuracy of the texts that predict.py accepts: the lowest probability that reaches it on "
-        "validation is stored, and texts below it are marked as rejected",
+        "validation is stored, and texts below it are marked as rejected; on new texts the "
+        "accuracy may be lower",
         parse=float,
         bounds=(0, 1),
         shown="no text is rejected",

@@ -1,4 +1,4 @@
-"""What the commands do with probabilities: fit them after training, and tell how true they are."""
+"""What the commands do with probabilities: fit the temperature, and report calibration."""
 
 from typing import Any
 

@@ -137,7 +137,7 @@ def _would_more_help(name: str, points: list[dict[str, Any]], run: Path) -> str:
     if interval is None or before is None or after is None:
         return line
     gain, half = _goodness(name, after) - _goodness(name, before), (interval[1] - interval[0]) / 2
-    verdict = "that is chance or little gain; more labels may not help"
+    verdict = "the gain may be chance; this validation split cannot tell whether more labels help"
     if gain > half:
         verdict = "more labels are likely to help"
     return f"{line} (half of its 95% interval: {_number(name, half)}): {verdict}"

@@ -1,4 +1,4 @@
-"""Whether probabilities are true: figures of calibration, and the temperature that improves them.
+"""Calibration: how far probabilities are from frequencies, and the temperature that reduces it.
 
 Targets are class numbers (N,), whose logits (N, C) have a softmax, or 0 and 1 (N, C), whose logits
 have a sigmoid each. scipy, which scikit-learn needs and brings, is imported where it is used.
@@ -31,7 +31,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far probabilities are from what is true.
+    """How far probabilities are from the frequencies of what they predict.
 
     `expected_calibration_error` is the mean distance of probability and accuracy in the bins of
     `reliability`, weighted by their decisions (Guo et al. 2017, equation 3). `brier` is the mean

@@ -49,7 +49,7 @@ class Comparison:
     mcnemar: McNemar | None = None
 
     @property
-    def told_from_chance(self) -> bool:
+    def significant(self) -> bool:
         """Whether A and B differ at the 5% level: by the test, or as the interval has no 0."""
         if self.mcnemar:
             return self.mcnemar.p < LEVEL
@@ -64,26 +64,26 @@ class Comparison:
             data[name] = {**values, "difference_95": interval}
         if test := self.mcnemar:
             data["mcnemar"] = {"only_a": test.only_a, "only_b": test.only_b, "p": test.p}
-        return {**data, "told_from_chance": self.told_from_chance}
+        return {**data, "significant": self.significant}
 
     def __str__(self) -> str:
         lines = [_difference(name, figure) for name, figure in self.figures.items()]
         name, figure = next(iter(self.figures.items()))
-        reason = "its interval does not contain 0" if self.told_from_chance else "it may be 0"
+        reason = "its interval does not contain 0" if self.significant else "it may be 0"
         if test := self.mcnemar:
             lines.append(
                 f"right in A alone: {test.only_a:,} texts, in B alone: {test.only_b:,}; "
                 f"exact McNemar test: p = {test.p:.2g}"
             )
-            reason = f"p is {'below' if self.told_from_chance else 'not below'} {LEVEL}"
-            if figure.excludes_0 and not self.told_from_chance:
+            reason = f"p is {'below' if self.significant else 'not below'} {LEVEL}"
+            if figure.excludes_0 and not self.significant:
                 reason += "; the test is exact, the interval is not"
-        if self.told_from_chance:
+        if self.significant:
             better = "B" if (figure.b > figure.a) != (name in LOWER_IS_BETTER) else "A"
-            verdict = f"The difference in {TITLES[name]} can be told from chance ({reason}): "
+            verdict = f"The difference in {TITLES[name]} is significant ({reason}): "
             lines.append(f"{verdict}{better} is better on texts like these.")
         else:
-            lines.append(f"The difference in {TITLES[name]} cannot be told from chance ({reason}).")
+            lines.append(f"The difference in {TITLES[name]} is not significant ({reason}).")
         return "\n".join(lines)
 
 
@@ -127,7 +127,7 @@ def compare_numbers(targets: np.ndarray, a: np.ndarray, b: np.ndarray) -> Compar
 
     def figures(values: np.ndarray) -> Statistic:
         every = errors(values[order], targets[order])
-        return lambda weights: every(weights)[:, [-2, -3, -1]]
+        return lambda weights: every(weights)[:, [-3, -4, -2]]
 
     once = np.ones(len(targets), dtype=int)
     found = _differences(NUMBERS, figures(a), figures(b), once)

@@ -1,4 +1,4 @@
-"""95% intervals of figures: formulas for proportions and correlations, the bootstrap for the rest.
+"""95% intervals of figures: formulas for proportions and ranks, the bootstrap for the rest.
 
 scipy, which scikit-learn needs and brings, is imported inside the functions that use it: it adds a
 second to every start.
@@ -52,15 +52,15 @@ def class_intervals(hits: int, support: int, predicted: int) -> dict[str, Interv
     }
 
 
-def correlation_interval(r: float, texts: int, *, ranks: bool = False) -> Interval | None:
-    """Return the 95% interval of a correlation by Fisher's z, whose variance is 1 / (N - 3).
+def spearman_interval(r: float, texts: int) -> Interval | None:
+    """Return the 95% interval of a rank correlation by Fisher's z.
 
-    That of ranks is (1 + r^2 / 2) / (N - 3) (Bonett and Wright 2000). None below 4 texts, and for 1
-    and -1, whose interval would be empty.
+    Its variance is (1 + r^2 / 2) / (N - 3) (Bonett and Wright 2000). None below 4 texts, and for 1
+    and -1, whose interval would be empty. The bootstrap would make ties, which change the ranks.
     """
     if texts < 4 or 1 - abs(r) < 1e-12:
         return None
-    reach = Z * math.sqrt((1 + ranks * r**2 / 2) / (texts - 3))
+    reach = Z * math.sqrt((1 + r**2 / 2) / (texts - 3))
     return math.tanh(math.atanh(r) - reach), math.tanh(math.atanh(r) + reach)
 
 

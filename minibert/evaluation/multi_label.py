@@ -155,10 +155,10 @@ def with_intervals(
     once = np.ones(len(truth), dtype=int)
     names = ("micro_f1", "macro_f1", "samples_f1", "hamming_loss")
     intervals = dict(zip(names, bootstrap(label_figures(truth, predicted), once), strict=True))
-    ranked = weighted_average_precision(ranking, truth)
-    (intervals["mean_average_precision"],) = (
-        bootstrap(ranked, once) if truth.size <= RANKED else [None]
-    )
+    intervals["mean_average_precision"] = None
+    if truth.size <= RANKED:
+        ranked = weighted_average_precision(ranking, truth)
+        (intervals["mean_average_precision"],) = bootstrap(ranked, once)
     return replace(scores, per_class=per_class, intervals={**intervals, **scores.intervals})
 
 

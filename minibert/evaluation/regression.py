@@ -16,11 +16,11 @@ from minibert.errors import printable
 from minibert.evaluation.intervals import (
     Interval,
     bootstrap,
-    correlation_interval,
     named,
     show_figures,
     show_interval,
     sorted_rows,
+    spearman_interval,
 )
 from minibert.evaluation.weighted import errors
 
@@ -35,8 +35,8 @@ class OutputScores:
     """The figures of one output, and their 95% intervals by name.
 
     None is undefined: Pearson, Spearman and R2 for constant targets, Pearson and Spearman for
-    constant values, all for values that are not finite. `with_intervals` adds the intervals of MAE,
-    RMSE and R2.
+    constant values, all for values that are not finite. `with_intervals` adds the intervals of all
+    but Spearman.
     """
 
     pearson: float | None
@@ -122,13 +122,12 @@ def _score_output(values: np.ndarray, targets: np.ndarray) -> OutputScores:
     if not np.isfinite(values).all():
         return OutputScores(None, None, None, None, None)
     pearson = spearman = r2 = None
-    intervals: dict[str, Interval | None] = {"pearson": None, "spearman": None}
+    intervals: dict[str, Interval | None] = {"spearman": None}
     errors, spread = values - targets, np.ptp(targets)
     if spread and np.ptp(values):
         pearson = float(pearsonr(values, targets).statistic)
         spearman = float(spearmanr(values, targets).statistic)
-        intervals["pearson"] = correlation_interval(pearson, len(values))
-        intervals["spearman"] = correlation_interval(spearman, len(values), ranks=True)
+        intervals["spearman"] = spearman_interval(spearman, len(values))
     if spread:
         r2 = float(1 - np.sum(errors**2) / np.sum((targets - targets.mean()) ** 2))
     return OutputScores(
@@ -149,8 +148,9 @@ def with_intervals(scores: RegressionScores, values: Tensor, targets: Tensor) ->
     outputs = (*scores.per_output.values(), scores.mean)
     complete = []
     for k, output in enumerate(outputs):
-        three = dict(zip(("mae", "rmse", "r2"), drawn[3 * k : 3 * k + 3], strict=True))
-        complete.append(replace(output, intervals={**output.intervals, **three}))
+        names = ("mae", "rmse", "r2", "pearson")
+        resampled = dict(zip(names, drawn[4 * k : 4 * k + 4], strict=True))
+        complete.append(replace(output, intervals={**output.intervals, **resampled}))
     per_output = dict(zip(scores.per_output, complete, strict=False))
     return replace(scores, per_output=per_output, mean=complete[-1])
 
@@ -167,14 +167,14 @@ def report_regression(values: Tensor, targets: Tensor, names: Sequence[str]) -> 
     scores = score_regression(values, targets, names, loss=math.nan)
     rows = [(printable(name, 60), scores.per_output[name]) for name in names[:TABLE_ROWS]]
     width = max(len("mean"), *(len(name) for name, _ in rows)) + 1
-    heads = ("Pearson", "95% interval", "Spearman", "MAE", "RMSE", "R2")
+    heads = ("Pearson", "Spearman", "95% interval", "MAE", "RMSE", "R2")
 
     def line(name: str, cells: Sequence[str]) -> str:
         return f"{name:>{width}}" + "".join(f"{cell:>17}" for cell in cells)
 
     def cells(output: OutputScores) -> list[str]:
-        interval = _interval(output, "pearson", ".3f") or "-"
-        correlations = [_text(output.pearson), interval, _text(output.spearman)]
+        interval = _interval(output, "spearman", ".3f") or "-"
+        correlations = [_text(output.pearson), _text(output.spearman), interval]
         return [
             *correlations,
             _text(output.mae, ".4g"),

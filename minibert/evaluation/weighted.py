@@ -92,24 +92,33 @@ def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> Statistic:
 
 
 def errors(values: np.ndarray, targets: np.ndarray) -> Statistic:
-    """Return MAE, RMSE and R2 of K numbers (N, K), then their means over the numbers: (B, 3K + 3).
+    """Return MAE, RMSE, R2 and Pearson of K numbers (N, K), then their means: (B, 4K + 4).
 
-    R2 is NaN if the targets of a sample are equal. A number whose targets are all equal has no R2
-    and does not count in its mean.
+    R2 is NaN if the targets of a sample are equal, Pearson also if the values are. A number whose
+    targets are all equal has neither and does not count in their means.
     """
-    centred = targets - targets.mean(axis=0)  # keeps the digits of a large offset
+    x, y = targets - targets.mean(axis=0), values - values.mean(axis=0)  # keeps the digits
     error, outputs = values - targets, targets.shape[1]
-    columns = np.hstack([abs(error), error**2, centred, centred**2])
+    columns = np.hstack([abs(error), error**2, x, x**2, y, y**2, x * y])
     varying = np.ptp(targets, axis=0) > 0
+    if not varying.any():
+        varying[:] = True  # the means are NaN too
 
     def figures(weights: np.ndarray) -> np.ndarray:
         means = weights @ columns / weights.sum(axis=1, keepdims=True)
-        mae, mse, mean, square = np.split(means, 4, axis=1)
-        spread = square - mean**2
-        r2 = 1 - mse / np.where(spread > 1e-12 * square, spread, math.nan)
-        each = np.stack([mae, np.sqrt(mse), r2], axis=2)  # (B, K, 3)
-        mean_r2 = r2[:, varying].sum(axis=1) / varying.sum() if varying.any() else r2[:, 0]
-        all_means = [*each[:, :, :2].mean(axis=1).T, mean_r2]
-        return np.hstack([each.reshape(len(each), 3 * outputs), np.stack(all_means, axis=1)])
+        mae, mse, mean_x, square_x, mean_y, square_y, product = np.split(means, 7, axis=1)
+        variance_x, variance_y = _variance(mean_x, square_x), _variance(mean_y, square_y)
+        r2 = 1 - mse / variance_x
+        pearson = (product - mean_x * mean_y) / np.sqrt(variance_x * variance_y)
+        pearson = pearson.round(12)  # all samples of a perfect correlation have the same
+        each = np.stack([mae, np.sqrt(mse), r2, pearson], axis=2)  # (B, K, 4)
+        all_means = [each[:, :, :2].mean(axis=1), each[:, varying, 2:].mean(axis=1)]
+        return np.hstack([each.reshape(len(each), 4 * outputs), *all_means])
 
     return figures
+
+
+def _variance(mean: np.ndarray, square: np.ndarray) -> np.ndarray:
+    """Return the variance from the means of x and x^2; NaN if it is 0 but for rounding."""
+    variance = square - mean**2
+    return np.where(variance > 1e-12 * square, variance, math.nan)

@@ -211,10 +211,10 @@ class TextClassifier:
         self.model.head.config = head
 
     def calibrate(self, validation: Dataset, *, compute: Compute | None = None) -> None:
-        """Set the temperature that makes the probabilities of these texts the truest.
+        """Set the temperature with the lowest log loss on these texts (Guo et al. 2017).
 
-        They are those of logits / temperature (Guo et al. 2017); the labels that the model predicts
-        stay the same. Give texts that it was not trained on. Raises InputError for a regression.
+        Probabilities are then those of logits / temperature; the predicted labels stay the same.
+        Give texts that the model was not trained on. Raises InputError for a regression.
         """
         logits = self._logits(validation, compute)
         self.model.head.config = calibrated(self.checkpoint.head, logits, validation.labels)
