@@ -11,7 +11,12 @@ import torch
 
 from minibert.checkpoint.config_file import read_head_config
 from minibert.commands.arguments import EvaluateArguments
-from minibert.commands.labelled import count_look, print_labels, read_examples
+from minibert.commands.labelled import (
+    check_json_file,
+    count_look,
+    print_labels,
+    read_examples,
+)
 from minibert.commands.predict import load_predictor
 from minibert.data.examples import Examples
 from minibert.data.readers import read_rows
@@ -43,7 +48,7 @@ class Predictions:
 
     @property
     def name(self) -> str:
-        """The folder's."""
+        """The name of the classifier in messages."""
         return str(self.folder)
 
 
@@ -54,8 +59,7 @@ def main(arguments: EvaluateArguments) -> None:
     folders = [find_model(name) for name in names]
     if folders[0].resolve() == folders[1].resolve():
         raise InputError(f"--compare {' '.join(names)}: is one run; give two")
-    if arguments.json and arguments.json.absolute().parent in [x.absolute() for x in folders]:
-        raise InputError(f"--json {arguments.json}: is in a run's folder; give another")
+    check_json_file(arguments.json, folders)
     if arguments.data:
         a, b = (predict(arguments, name) for name in names)
     else:
@@ -92,7 +96,7 @@ def read_predictions(folder: Path) -> Predictions:
 
 
 def predict(arguments: EvaluateArguments, name: str) -> Predictions:
-    """Let a model predict --data."""
+    """Return a model's predictions for --data."""
     folder, predictor = load_predictor(replace(arguments.model, model=name))
     examples, _ = read_examples(arguments, folder, predictor)
     targets = torch.from_numpy(predictor.task.targets(examples, numbers=True))
