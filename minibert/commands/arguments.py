@@ -105,7 +105,7 @@ def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
         nargs=2,
         metavar="RUN",
         help="compare two runs on the test split that they share, or two models on --data: the "
-        "paired difference with its 95%% interval, and whether it can be told from chance",
+        "paired difference with its 95%% interval, and whether it may be chance",
     )
     data = parser.add_argument_group("data")
     data.add_argument(

@@ -74,20 +74,21 @@ class RunOptions:
     )
     target_accuracy: float | None = option(
         None,
-        "accuracy of the texts that predict.py accepts: the lowest probability that reaches it on "
-        "validation is stored, and texts below it are marked as rejected",
+        "accuracy to reach by rejecting texts: the lowest probability with which the accepted "
+        "texts of validation reach it is stored; predict.py marks texts below it as rejected",
         parse=float,
         bounds=(0, 1),
         shown="no text is rejected",
     )
     seeds: int = option(
         1,
-        "runs with the seeds --seed, --seed + 1, ...; the best on validation is kept",
+        "train N runs, with the seeds --seed, --seed + 1, ...; keep the best on validation",
         parse=int,
         bounds=(1, 1000),
     )
     learning_curve: bool = option(
-        False, "runs on 10, 20, 50 and 100%% of the training texts: would more texts help"
+        False,
+        "train on 10, 20, 50 and 100%% of the training texts, which tells whether more would help",
     )
     no_baseline: bool = option(False, "leave out the scores of guessing and of TF-IDF")
     device: str = option("auto", "cpu, cuda, cuda:1 or mps; auto: a GPU if there is one")

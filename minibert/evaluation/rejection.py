@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from minibert.evaluation.metrics import wilson_interval
+from minibert.evaluation.intervals import Interval, in_percent, show_figures, wilson_interval
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Accepted:
     texts: int
     coverage: float  # accepted texts / all texts
     accuracy: float | None
-    interval: tuple[float, float] | None
+    interval: Interval | None
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures under the names that metrics.json gives them."""
@@ -37,10 +37,9 @@ class Accepted:
             f"accepted with a probability of at least {self.min_probability:.4g}: "
             f"{self.texts:,} texts ({100 * self.coverage:.1f}%)"
         )
-        if self.accuracy is None or self.interval is None:
+        if self.accuracy is None:
             return text
-        low, high = (100 * x for x in self.interval)
-        return f"{text}, accuracy {100 * self.accuracy:.1f}% (95% interval {low:.1f} to {high:.1f})"
+        return f"{text}, {show_figures(in_percent('accuracy', self.accuracy, self.interval))}"
 
 
 def score_accepted(highest: Tensor, correct: Tensor, min_probability: float) -> Accepted:
