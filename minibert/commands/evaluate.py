@@ -1,5 +1,6 @@
 """The story of a scoring: a classifier and labelled texts to figures."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -69,18 +70,23 @@ def outcomes_of(
     examples: Examples, labels: torch.Tensor, logits: torch.Tensor, predictor: Predictor
 ) -> list[Outcome]:
     """Return what was predicted for each text."""
-    task, limit = predictor.task, predictor.max_length
-    loses_tokens = predictor.classifier.checkpoint.head.long_texts.how != "windows"
+    task = predictor.task
     tokens = predictor.classifier.tokenizer.encode(examples.texts, examples.pairs)
-    found, predicted = task.labels(labels), task.predict(logits)
+    longest = math.inf if task.head.long_texts.how == "windows" else predictor.max_length
+    names, predicted = task.labels(labels), task.predict(logits)
     probabilities = task.probabilities(logits.float()).amax(dim=1).tolist()
-    outcomes = []
-    for i, text in enumerate(examples.texts):
-        pair, length = examples.pairs[i] if examples.pairs else None, len(tokens[i].ids)
-        cut = loses_tokens and length > limit
-        outcome = (text, pair, found[i], predicted[i], probabilities[i], length, cut)
-        outcomes.append(Outcome(*outcome))
-    return outcomes
+    return [
+        Outcome(
+            text=text,
+            pair=examples.pairs[i] if examples.pairs else None,
+            label=names[i],
+            prediction=predicted[i],
+            probability=probabilities[i],
+            tokens=len(tokens[i]),
+            cut=len(tokens[i]) > longest,
+        )
+        for i, text in enumerate(examples.texts)
+    ]
 
 
 def write_errors(file: Path, outcomes: Sequence[Outcome]) -> None:
