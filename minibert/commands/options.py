@@ -74,8 +74,8 @@ class RunOptions:
     )
     target_accuracy: float | None = option(
         None,
-        "accuracy to reach by rejecting texts: the lowest probability with which the accepted "
-        "texts of validation reach it is stored; predict.py marks texts below it as rejected",
+        "accuracy of the texts that predict.py accepts: the lowest probability that reaches it on "
+        "validation is stored, and texts below it are marked as rejected",
         parse=float,
         bounds=(0, 1),
         shown="no text is rejected",

@@ -1,4 +1,4 @@
-"""Probabilities in train.py and eval.py: calibrated after training, and their figures."""
+"""What the commands do with probabilities: fit them after training, and tell how true they are."""
 
 from typing import Any
 
