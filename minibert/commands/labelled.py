@@ -31,7 +31,7 @@ def read_examples(
 ) -> tuple[Examples, str]:
     """Return the texts to score and their name: by default the run's test split."""
     run, data = RunFolder(folder), arguments.data
-    task = predictor.classifier.checkpoint.head.task
+    task = predictor.task.head.task
     if data is None:
         file = run.predictions_file
         if not file.is_file():
