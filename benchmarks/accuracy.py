@@ -68,11 +68,10 @@ class TransformersEncoder(nn.Module):
 def main(argv: Sequence[str]) -> None:
     """Train both encoders with each seed and print every test accuracy, then the means."""
     parser = Parser(prog="benchmarks.accuracy", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each")
     for kind in (RunOptions, DataOptions, TrainingOptions):
         add_options(parser, kind)
     values = vars(parser.parse_args(argv))
-    seeds = values.pop("seeds")
+    seeds = values.pop("seeds", 3)
     settings = Settings.from_dict(values)
     training = settings.training
     frozen = training.freeze or training.freeze_layers or training.freeze_embeddings

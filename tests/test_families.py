@@ -59,7 +59,7 @@ def test_a_run_of_each_family_opens_in_minibert_and_in_transformers(
     metrics = json.loads((run_script.place / "run" / "metrics.json").read_text())
     assert f"loss {metrics['test']['loss']:.4f}" in scored.stdout
 
-    predicted = run_script("predict.py", "--model", "run", "--precision", "fp32", *TEXTS)
+    predicted = run_script("predict.py", "--model", "run", "--precision", "fp32", "--raw", *TEXTS)
     assert predicted.returncode == 0, predicted.stderr
     rows = [json.loads(line) for line in predicted.stdout.splitlines()]
 
@@ -73,7 +73,9 @@ def test_a_run_of_each_family_opens_in_minibert_and_in_transformers(
     )
     with torch.no_grad():
         expected = theirs.eval()(**batch).logits.softmax(dim=-1)
-    found = torch.as_tensor(minibert.load(str(run), precision="fp32").predict_proba(TEXTS))
+    found = torch.as_tensor(
+        minibert.load(str(run), precision="fp32", raw=True).predict_proba(TEXTS)
+    )
     torch.testing.assert_close(found.float(), expected, rtol=1e-5, atol=1e-5)
     probability, number = expected.max(dim=-1)
     assert [row["probability"] for row in rows] == pytest.approx(probability.tolist(), abs=1e-4)

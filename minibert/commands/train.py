@@ -74,8 +74,9 @@ def train_one(arguments: TrainArguments) -> None:
             print(line)
 
     with session.open(classifier, splits, folder) as run:
-        tokenizer.save(run.folder.path, wordpiece_class=FAMILIES[config.family].wordpiece_class)
-        write_config(run.folder.path, config, head)
+        if not (run.folder.path / "config.json").exists():  # a resumed run has it
+            tokenizer.save(run.folder.path, wordpiece_class=FAMILIES[config.family].wordpiece_class)
+            write_config(run.folder.path, config, head)
         train_model = train_logistic if settings.run.head == "logistic" else train
         training = train_model(classifier, datasets, settings.training, compute, run)
         best = prepare_for_inference(load_classifier(run.folder.path).model, compute)
