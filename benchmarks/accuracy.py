@@ -83,14 +83,7 @@ def main(argv: Sequence[str]) -> None:
     splits = read_splits(settings.data)
     if splits.test is None:
         raise InputError("there is no test split to score; give --test")
-    tokenized = tokenize_splits(
-        splits,
-        Tokenizer.from_folder(folder, config),
-        max_length=settings.data.max_length,
-        positions=config.max_tokens,
-        long_texts=settings.data.for_long_texts(),
-        max_windows=settings.data.max_windows,
-    )
+    tokenized = tokenize_splits(splits, Tokenizer.from_folder(folder, config), settings.data)
     accuracies: dict[str, list[float]] = {"minibert": [], "transformers": []}
     for seed in range(seeds):
         for encoder in accuracies:

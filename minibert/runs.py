@@ -20,12 +20,7 @@ from typing import Any
 
 from minibert.data.columns import Columns
 from minibert.errors import InputError
-from minibert.files import (
-    json_text,
-    read_json,
-    write_json,
-    write_text,
-)
+from minibert.files import json_text, read_json, write_json, write_text
 from minibert.locks import LOCK, locked
 from minibert.training.history import EpochRecord
 from minibert.training.state import (
@@ -202,8 +197,6 @@ def make_folder(out: Path | None, settings: Mapping[str, Any]) -> Path:
         return _new_folder(settings)
     try:
         out.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise InputError(f"--out {out}: is a file; give a new folder") from None
     except OSError as error:
         raise InputError(f"--out {out}: cannot be made ({error.strerror})") from None
     return out

@@ -19,7 +19,7 @@ from minibert.data.batches import Dataset, FeatureDataset
 from minibert.device import Compute
 from minibert.model.classifier import Classifier
 from minibert.tasks.prior import Prior
-from minibert.training.advice import no_progress, overfitting, worse_than_baseline
+from minibert.training.advice import no_progress, overfitting, worse_than_prior
 from minibert.training.history import EpochRecord
 from minibert.training.loop import fit
 from minibert.training.options import TrainingOptions
@@ -202,8 +202,8 @@ def test_a_larger_error_than_the_mean_has_is_worse():
         step=500,
     )
     records = [EpochRecord(2, 1.1, 0.0, {"rmse": rmse}, 1.0, 1.0) for rmse in (1.4, 1.625)]
-    assert worse_than_baseline(state, records[:1]) is None
-    assert worse_than_baseline(state, records) == (
+    assert worse_than_prior(state, records[:1]) is None
+    assert worse_than_prior(state, records) == (
         "validation RMSE 1.625 is worse than RMSE 1.5, which knowing only the mean gives; likely "
         "the labels do not follow from the texts; compare some texts with their labels"
     )

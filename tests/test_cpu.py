@@ -20,11 +20,10 @@ from minibert.inference.cpu import (
     PrepackedLinear,
     QuantizedLinear,
     int8_levels,
-    lowest_output,
     plain_linear,
-    prepack,
     prepacking_works,
 )
+from minibert.inference.prepack import lowest_output, prepack
 from minibert.model.classifier import Classifier
 from minibert.model.config import HeadConfig
 

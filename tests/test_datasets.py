@@ -3,6 +3,7 @@
 Run: pytest tests/test_datasets.py
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from minibert.data.datasets import (
     tokenize_splits,
 )
 from minibert.data.examples import Examples
+from minibert.data.options import DataOptions
 from minibert.data.splits import Splits
 from minibert.data.tokenizer import Tokenizer
 from minibert.errors import InputError
@@ -65,7 +67,7 @@ def long_and_short() -> Splits:
 
 
 def test_texts_are_cut_at_the_requested_length(tokenizer):
-    found = tokenize_splits(long_and_short(), tokenizer, max_length=8, positions=40)
+    found = tokenize_splits(long_and_short(), tokenizer, DataOptions(max_length=8))
     assert found.max_length == 8
     assert [len(row) for row in found.texts["validation"].rows] == [4, 7, 8]
     assert "  train: 1 of 152 texts cut at 8 tokens (0.7%)" in found.report
@@ -73,20 +75,21 @@ def test_texts_are_cut_at_the_requested_length(tokenizer):
 
 
 def test_auto_uses_the_training_texts_and_at_most_the_model_s_positions(tokenizer):
-    found = tokenize_splits(long_and_short(), tokenizer, max_length=None, positions=40)
+    found = tokenize_splits(long_and_short(), tokenizer, DataOptions(max_length=None))
     assert found.max_length == 7 and max(len(row) for row in found.texts["train"].rows) == 7
-    found = tokenize_splits(long_and_short(), tokenizer, max_length=None, positions=6)
+    tokenizer.config = replace(tokenizer.config, positions=6)
+    found = tokenize_splits(long_and_short(), tokenizer, DataOptions(max_length=None))
     assert found.max_length == 6
 
 
 def test_a_length_over_the_model_s_positions_raises(tokenizer):
     with pytest.raises(InputError, match="--max-length is 41; this model has 40 positions"):
-        tokenize_splits(long_and_short(), tokenizer, max_length=41, positions=40)
+        tokenize_splits(long_and_short(), tokenizer, DataOptions(max_length=41))
 
 
 def test_datasets_have_the_ids_labels_and_places_of_their_split(tokenizer):
     splits = long_and_short()
-    tokenized = tokenize_splits(splits, tokenizer, max_length=8, positions=40)
+    tokenized = tokenize_splits(splits, tokenizer, DataOptions(max_length=8))
     found = build_datasets(tokenized, splits, a_task("a", "b").targets, tiny_config("distilbert"))
     assert set(found) == {"train", "validation"}
     assert found["validation"].labels.tolist() == [1, 0, 1]

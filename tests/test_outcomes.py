@@ -116,5 +116,5 @@ def test_errors_of_other_tasks_and_over_the_data_are_refused(place):
     with pytest.raises(InputError, match=r"--errors pairs\.csv: is the file to score"):
         evaluate("--data", "pairs.csv", "--errors", "pairs.csv")
     write_checkpoint(place / "model", "bert", HeadConfig("linear", "cls", ("x",), 8, "regression"))
-    with pytest.raises(InputError, match="--errors writes wrong classes, which only single labels"):
+    with pytest.raises(InputError, match="--plot and --errors are for one class per text"):
         evaluate("--data", "pairs.csv", "--errors", "errors.jsonl")

@@ -104,7 +104,7 @@ def test_a_full_report_has_near_repeats_short_texts_and_what_two_other_splits_sh
 def test_leaks_that_were_dropped_are_counted():
     splits = Splits(examples(12, 11), others("new"), None, leaks_dropped=4)
     found = str(check_splits(splits)).splitlines()
-    assert "  dropped, as --leaks says: 4 that another split has" in found
+    assert "  dropped 4 texts of another split (--leaks drop)" in found
 
 
 def test_small_absent_and_many_classes_are_named():

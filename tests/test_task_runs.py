@@ -438,8 +438,8 @@ MISTAKES = [
     ),
     (f"{TRAIN} --data number.csv --class-weights balanced", ["are for classes; drop them"]),
     (f"{TRAIN} --data lists.jsonl --regression-loss huber", ["--regression-loss huber is for reg"]),
-    ("eval --model several --plot a.png", ["--plot draws a confusion matrix", "drop it"]),
-    ("eval --model number --plot a.png", ["--plot draws a confusion matrix", "drop it"]),
+    ("eval --model several --plot a.png", ["--plot and --errors are for one class per text"]),
+    ("eval --model number --plot a.png", ["--plot and --errors are for one class per text"]),
     (
         "eval --model several --data odd.jsonl",
         ["odd.jsonl, line 2: the label 'new' is none of the model's 3 classes"],

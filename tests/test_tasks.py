@@ -22,6 +22,7 @@ from minibert.data.batches import TextDataset
 from minibert.data.examples import Examples
 from minibert.device import Compute
 from minibert.errors import InputError
+from minibert.evaluation.figures import show_figure
 from minibert.evaluation.metrics import score
 from minibert.inference.batched import prepare_for_inference
 from minibert.inference.predictor import load
@@ -30,7 +31,7 @@ from minibert.model.classifier import Head
 from minibert.model.config import HeadConfig
 from minibert.tasks.multi_label import MultiLabel, with_thresholds
 from minibert.tasks.prior import prior_of
-from minibert.tasks.task import Task, check_finite, check_shape, figures_of, show_figure
+from minibert.tasks.task import Task, check_finite, check_shape, figures_of
 from minibert.training.loop import fit, forward_backward
 from minibert.training.optimizer import make_optimizer
 from minibert.training.options import TrainingOptions

@@ -197,6 +197,14 @@ def test_what_only_the_end_of_a_text_tells_is_learnt_unless_it_is_cut_off(
     correct = sum(x == y for x, y in zip(predictor.predict(texts), labels, strict=True))
     assert correct / 40 == pytest.approx(best)
     assert predictor.truncated == (0 if long_texts.how == "windows" else 40)
+    assert (
+        predictor.how_truncated
+        == {
+            "cut": "cut at 8 tokens",
+            "head-tail": "reduced to their first and last tokens, 8 in all",
+            "windows": "cut to fit windows of 8 tokens",  # the shorter texts of pairs
+        }[long_texts.how]
+    )
 
 
 def test_a_very_long_text_is_answered_in_batches_of_bounded_size(checkpoint):
@@ -251,7 +259,7 @@ def test_the_commands_train_score_and_answer_in_windows(checkpoint, run_script):
 
     scored = run_script("eval.py", "--model", "run")
     assert scored.returncode == 0 and f"accuracy {100 * accuracy:.1f}%" in scored.stdout
-    assert "0 texts cut at 8 tokens" in scored.stdout
+    assert "0 texts cut to fit windows of 8 tokens" in scored.stdout
     lines = (run_script.place / "run" / "test_predictions.jsonl").read_text().splitlines()
     tested = [strict_json(line) for line in lines]
     answered = run_script("predict.py", "--model", "run", *(row["text"] for row in tested))

@@ -4,14 +4,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from minibert.checkpoint.config_file import read_head_config
 from minibert.commands.arguments import EvaluateArguments
-from minibert.commands.labelled import count_look, print_labels, read_examples
+from minibert.commands.labelled import (
+    check_json_file,
+    count_look,
+    print_labels,
+    read_examples,
+)
 from minibert.commands.predict import load_predictor
 from minibert.data.examples import Examples
 from minibert.data.readers import read_rows
@@ -27,23 +32,31 @@ from minibert.hub import find_model
 from minibert.runs import RunFolder
 
 
+class Prediction(NamedTuple):
+    """A text and what a classifier predicts for it.
+
+    Label and prediction are a class, a sorted tuple of classes, or a tuple of numbers.
+    """
+
+    text: str  # the text itself, or its file and line
+    pair: str
+    label: Any
+    prediction: Any
+
+
 @dataclass(frozen=True)
 class Predictions:
-    """One classifier's predictions for a run's test split (`examples` is None) or for --data.
-
-    A row is what identifies a text (the text and its pair, or file and line), the label and the
-    prediction: a class, a sorted tuple of classes, or a tuple of numbers.
-    """
+    """One classifier's predictions for a run's test split (`examples` is None) or for --data."""
 
     folder: Path
     examples: Examples | None
     task: str
     outputs: tuple[str, ...]
-    rows: list[tuple[str, str, Any, Any]]
+    rows: list[Prediction]
 
     @property
     def name(self) -> str:
-        """The folder's."""
+        """The name of the classifier in messages."""
         return str(self.folder)
 
 
@@ -54,8 +67,7 @@ def main(arguments: EvaluateArguments) -> None:
     folders = [find_model(name) for name in names]
     if folders[0].resolve() == folders[1].resolve():
         raise InputError(f"--compare {' '.join(names)}: is one run; give two")
-    if arguments.json and arguments.json.absolute().parent in [x.absolute() for x in folders]:
-        raise InputError(f"--json {arguments.json}: is in a run's folder; give another")
+    check_json_file(arguments.json, folders)
     if arguments.data:
         a, b = (predict(arguments, name) for name in names)
     else:
@@ -83,16 +95,17 @@ def read_predictions(folder: Path) -> Predictions:
         fields = row.fields
         try:
             label, prediction = (
-                as_row(fields[name], head.task) for name in ("label", "prediction")
+                comparable(fields[name], head.task) for name in ("label", "prediction")
             )
-            rows.append((str(fields["text"]), str(fields.get("pair", "")), label, prediction))
+            text, pair = str(fields["text"]), str(fields.get("pair", ""))
+            rows.append(Prediction(text, pair, label, prediction))
         except (KeyError, TypeError, ValueError):
             raise InputError(f"{file}, line {row.line}: is not a prediction; give --data") from None
     return Predictions(folder, None, head.task, head.labels, rows)
 
 
 def predict(arguments: EvaluateArguments, name: str) -> Predictions:
-    """Let a model predict --data."""
+    """Return a model's predictions for --data."""
     folder, predictor = load_predictor(replace(arguments.model, model=name))
     examples, _ = read_examples(arguments, folder, predictor)
     targets = torch.from_numpy(predictor.task.targets(examples, numbers=True))
@@ -100,17 +113,16 @@ def predict(arguments: EvaluateArguments, name: str) -> Predictions:
     logits = predictor.logits(examples.texts, examples.pairs)
     if not torch.isfinite(logits).all():
         raise InputError(f"--compare {folder}: its logits are not finite; its weights are damaged")
-    kind, labels = predictor.classifier.checkpoint.head.task, predictor.task.labels(targets)
+    task, kind = predictor.task, predictor.task.head.task
+    columns = (examples.places, task.labels(targets), task.predict(logits))
     rows = [
-        (place, "", as_row(label, kind), as_row(prediction, kind))
-        for place, label, prediction in zip(
-            examples.places, labels, predictor.task.predict(logits), strict=True
-        )
+        Prediction(place, "", comparable(label, kind), comparable(prediction, kind))
+        for place, label, prediction in zip(*columns, strict=True)
     ]
     return Predictions(folder, examples, kind, predictor.classes, rows)
 
 
-def as_row(value: Any, task: str) -> Any:
+def comparable(value: Any, task: str) -> Any:
     """Return a label or a prediction so that equal ones are equal and can be sorted."""
     if task == "multi-label":
         return tuple(sorted(map(str, value)))
@@ -135,10 +147,14 @@ def check_same_task(a: Predictions, b: Predictions) -> None:
 
 
 def align(a: Predictions, b: Predictions) -> tuple[list[Any], list[Any], list[Any]]:
-    """Return the labels, and both predictions of each text. Raises InputError for other texts."""
+    """Return the labels and both classifiers' predictions, in one order of the texts.
+
+    Raises InputError if the two have different texts, or labels.
+    """
     rows_a, rows_b = sorted(a.rows), sorted(b.rows)
     if [row[:3] for row in rows_a] == [row[:3] for row in rows_b]:
-        return [row[2] for row in rows_a], [row[3] for row in rows_a], [row[3] for row in rows_b]
+        in_a, in_b = ([row.prediction for row in rows] for rows in (rows_a, rows_b))
+        return [row.label for row in rows_a], in_a, in_b
     texts_a, texts_b = (Counter(row[:2] for row in rows) for rows in (rows_a, rows_b))
     for one, other, more in ((a, b, texts_a - texts_b), (b, a, texts_b - texts_a)):
         if more:
@@ -148,8 +164,8 @@ def align(a: Predictions, b: Predictions) -> tuple[list[Any], list[Any], list[An
             )
     first, second = next(x for x in zip(rows_a, rows_b, strict=True) if x[0][:3] != x[1][:3])
     raise InputError(
-        f"--compare: the label of {first[0][:100]!r} is {first[2]!r} in {a.name} and {second[2]!r} "
-        f"in {b.name}; give --data"
+        f"--compare: the label of {first.text[:100]!r} is {first.label!r} in {a.name} and "
+        f"{second.label!r} in {b.name}; give --data"
     )
 
 

@@ -1,5 +1,6 @@
 """The story of a scoring: a classifier and labelled texts to figures."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +9,12 @@ import torch
 
 from minibert.commands import compare
 from minibert.commands.arguments import EvaluateArguments
-from minibert.commands.labelled import count_look, print_labels, read_examples
+from minibert.commands.labelled import (
+    check_json_file,
+    count_look,
+    print_labels,
+    read_examples,
+)
 from minibert.commands.predict import load_predictor
 from minibert.commands.probabilities import report_probabilities
 from minibert.data.examples import Examples
@@ -29,19 +35,10 @@ def main(arguments: EvaluateArguments) -> None:
         compare.main(arguments)
         return
     folder, predictor = load_predictor(arguments.model)
-    json_file = arguments.json
-    if json_file and json_file.absolute().parent == folder.absolute():
-        raise InputError(f"--json {json_file}: is in the model's folder; give another")
     task = predictor.task
-    if not isinstance(task, SingleLabel):
-        if arguments.plot:
-            raise InputError(
-                "--plot draws a confusion matrix, which only single labels have; drop it"
-            )
-        if arguments.errors:
-            raise InputError(
-                "--errors writes wrong classes, which only single labels have; drop it"
-            )
+    check_json_file(arguments.json, [folder])
+    if (arguments.plot or arguments.errors) and not isinstance(task, SingleLabel):
+        raise InputError("--plot and --errors are for one class per text; drop them")
     examples, name = read_examples(arguments, folder, predictor)
     labels = torch.from_numpy(task.targets(examples, numbers=True))
     print(f"model: {printable(str(folder), 1000)}", predictor.compute, sep="\n")
@@ -52,7 +49,7 @@ def main(arguments: EvaluateArguments) -> None:
     scores = task.score_with_intervals(logits, labels)
     check_finite(scores)
     look = count_look(folder, examples)  # before the figures can be read
-    print(f"  {predictor.truncated:,} texts cut at {predictor.max_length} tokens")
+    print(f"  {predictor.truncated:,} texts {predictor.how_truncated}")
     print(task.report(logits, labels))
     if isinstance(task, SingleLabel):
         outcomes = outcomes_of(examples, labels, logits, predictor)
@@ -62,8 +59,8 @@ def main(arguments: EvaluateArguments) -> None:
     print(scores)
     figures = {**scores.to_json(), **report_probabilities(task, logits, labels)}
     print(look, end="")
-    if json_file:
-        write_json(json_file, {"model": str(folder), "data": name, **figures})
+    if arguments.json:
+        write_json(arguments.json, {"model": str(folder), "data": name, **figures})
     if arguments.plot:
         cells = metrics.confusion(labels, logits.argmax(dim=1))
         plot_confusion(arguments.plot, cells, predictor.classes)
@@ -73,18 +70,23 @@ def outcomes_of(
     examples: Examples, labels: torch.Tensor, logits: torch.Tensor, predictor: Predictor
 ) -> list[Outcome]:
     """Return what was predicted for each text."""
-    task, limit = predictor.task, predictor.max_length
-    loses_tokens = predictor.classifier.checkpoint.head.long_texts.how != "windows"
+    task = predictor.task
     tokens = predictor.classifier.tokenizer.encode(examples.texts, examples.pairs)
-    found, predicted = task.labels(labels), task.predict(logits)
+    longest = math.inf if task.head.long_texts.how == "windows" else predictor.max_length
+    names, predicted = task.labels(labels), task.predict(logits)
     probabilities = task.probabilities(logits.float()).amax(dim=1).tolist()
-    outcomes = []
-    for i, text in enumerate(examples.texts):
-        pair, length = examples.pairs[i] if examples.pairs else None, len(tokens[i].ids)
-        cut = loses_tokens and length > limit
-        outcome = (text, pair, found[i], predicted[i], probabilities[i], length, cut)
-        outcomes.append(Outcome(*outcome))
-    return outcomes
+    return [
+        Outcome(
+            text=text,
+            pair=examples.pairs[i] if examples.pairs else None,
+            label=names[i],
+            prediction=predicted[i],
+            probability=probabilities[i],
+            tokens=len(tokens[i]),
+            cut=len(tokens[i]) > longest,
+        )
+        for i, text in enumerate(examples.texts)
+    ]
 
 
 def write_errors(file: Path, outcomes: Sequence[Outcome]) -> None:

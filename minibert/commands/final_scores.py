@@ -1,4 +1,4 @@
-"""The last step of a run: the best epoch's figures on validation and test, and its predictions."""
+"""The last step of a run: the best epoch's figures on validation and test, its predictions."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def evaluate(
     task: Task, logits: dict[str, Tensor], datasets: dict[str, Dataset], splits: Splits
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Score validation and, for the only time, test; return figures and the test's predictions."""
-    figures = {}
+    figures: dict[str, Any] = {}
     for name, values in logits.items():
         labels = datasets[name].labels
         scores = task.score_with_intervals(values, labels)
@@ -46,7 +46,7 @@ def evaluate(
         figures[name] = {**scores.to_json(), **probabilities}
     if splits.test is None:
         return figures, []
-    return figures, prediction_rows(splits.test, task, labels, logits["test"])
+    return figures, prediction_rows(splits.test, task, datasets["test"].labels, logits["test"])
 
 
 def prediction_rows(

@@ -1,6 +1,7 @@
-"""The labelled texts that eval.py scores, and how often a run's test split was looked at."""
+"""The labelled texts that eval.py scores, and the count of looks at a run's test split."""
 
 import json
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -19,12 +20,18 @@ from minibert.inference.predictor import Predictor
 from minibert.runs import RunFolder
 
 
+def check_json_file(file: Path | None, folders: Sequence[Path]) -> None:
+    """Raise InputError for a --json that is in a model's folder, where it may replace a file."""
+    if file and file.absolute().parent in [folder.absolute() for folder in folders]:
+        raise InputError(f"--json {file}: is in the model's folder; give another")
+
+
 def read_examples(
     arguments: EvaluateArguments, folder: Path, predictor: Predictor
 ) -> tuple[Examples, str]:
     """Return the texts to score and their name: by default the run's test split."""
     run, data = RunFolder(folder), arguments.data
-    task = predictor.classifier.checkpoint.head.task
+    task = predictor.task.head.task
     if data is None:
         file = run.predictions_file
         if not file.is_file():
@@ -60,11 +67,11 @@ def print_labels(examples: Examples, labels: torch.Tensor, predictor: Predictor)
 
 
 def count_look(folder: Path, examples: Examples | None = None) -> str:
-    """Note a look at a run's test split; return a line with the number of looks.
+    """Note that a run's test split is scored again; return a line that says how often it was.
 
-    The first look was train.py's. With `examples`, it is a look if they have all texts of the test
-    split; without, it is one. Returns "" if it is none. Two processes may call this at once: a look
-    is one line that is appended to a file.
+    Without `examples`, the test split itself is scored. Examples that lack one of its texts are
+    another split: nothing is noted, and "" is returned. train.py's own look is the first. Two
+    processes may call this at once: a look is one line that is appended to a file.
     """
     run = RunFolder(folder)
     if not (run.metrics_file.is_file() and run.predictions_file.is_file()):

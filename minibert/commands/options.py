@@ -83,12 +83,13 @@ class RunOptions:
     )
     seeds: int = option(
         1,
-        "runs with the seeds --seed, --seed + 1, ...; the best on validation is kept",
+        "train N runs, with the seeds --seed, --seed + 1, ...; keep the best on validation",
         parse=int,
         bounds=(1, 1000),
     )
     learning_curve: bool = option(
-        False, "runs on 10, 20, 50 and 100%% of the training texts: would more texts help"
+        False,
+        "train on 10, 20, 50 and 100%% of the training texts, which tells whether more would help",
     )
     no_baseline: bool = option(False, "leave out the scores of guessing and of TF-IDF")
     device: str = option("auto", "cpu, cuda, cuda:1 or mps; auto: a GPU if there is one")

@@ -40,8 +40,8 @@ def main(arguments: PredictArguments) -> None:
     if errors:
         print(f"{errors:,} rows could not be used; the field error says why", file=sys.stderr)
     if predictor.truncated:
-        length = predictor.max_length
-        print(f"{predictor.truncated:,} texts were cut at {length} tokens", file=sys.stderr)
+        how = predictor.how_truncated
+        print(f"{predictor.truncated:,} texts were {how}", file=sys.stderr)
 
 
 def load_predictor(model: ModelArguments) -> tuple[Path, Predictor]:

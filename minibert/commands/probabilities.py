@@ -14,10 +14,10 @@ from minibert.tasks.task import Task
 def fit_probabilities(
     head: HeadConfig, logits: Tensor, targets: Tensor, options: RunOptions
 ) -> HeadConfig:
-    """Return the head with all that is chosen on the validation split, and print it.
+    """Return the head with what is fitted on the validation split: the temperature first.
 
-    It is the temperature; then, on the probabilities that this gives, the thresholds of several
-    labels and the lowest probability of --target-accuracy.
+    The thresholds of several labels and the lowest probability for --target-accuracy are fitted to
+    the probabilities with that temperature. Prints the temperature.
     """
     if head.task == "regression":
         return head
@@ -35,11 +35,12 @@ def fit_probabilities(
     return head
 
 
-def report_probabilities(task: Task, logits: Tensor, targets: Tensor, *, start: str = "") -> dict:
+def report_probabilities(
+    task: Task, logits: Tensor, targets: Tensor, *, start: str = ""
+) -> dict[str, Any]:
     """Print the figures of a split's probabilities; return them for metrics.json."""
     scores = task.score_probabilities(logits, targets)
     if scores is None:
         return {}
     print(*(f"{start}{line}" for line in scores.lines()), sep="\n")
-    figures: dict[str, Any] = scores.to_json()
-    return figures
+    return scores.to_json()

@@ -8,9 +8,16 @@ from typing import Any
 
 from minibert.checkpoint.config_file import read_head_config
 from minibert.errors import InputError
+from minibert.evaluation.figures import (
+    LOWER_IS_BETTER,
+    json_name,
+    show_figure,
+    show_value,
+    title,
+)
 from minibert.files import read_json
 from minibert.tasks.choice import task_of
-from minibert.tasks.task import LOWER_IS_BETTER, Task, show_figure
+from minibert.tasks.task import Task
 
 PERCENTS = (10, 20, 50, 100)  # of the training texts, for a learning curve
 
@@ -72,7 +79,7 @@ def _figures(run: Path, task: Task) -> dict[str, Figures]:
     metrics = read_json(run / "metrics.json")
     splits = ["validation", *(["test"] if "test" in metrics else [])]
     try:
-        figures = {x: {name: metrics[x][_key(name)] for name in task.figures} for x in splits}
+        figures = {x: {name: metrics[x][json_name(name)] for name in task.figures} for x in splits}
     except (KeyError, TypeError):
         raise _damaged(run) from None
     if not all(type(x) in (int, float, NoneType) for y in figures.values() for x in y.values()):
@@ -94,11 +101,6 @@ def _damaged(run: Path) -> InputError:
     )
 
 
-def _key(name: str) -> str:
-    """Return the name that a figure has in metrics.json."""
-    return "mean_average_precision" if name == "map" else name.replace("-", "_")
-
-
 def _mean_and_deviation(values: list[float | None]) -> dict[str, float | None]:
     """Return the mean and the sample standard deviation; undefined if one value is."""
     defined = [value for value in values if value is not None]
@@ -110,12 +112,7 @@ def _mean_and_deviation(values: list[float | None]) -> dict[str, float | None]:
 def _show_deviation(name: str, mean: float | None, deviation: float | None) -> str:
     if mean is None or deviation is None:
         return show_figure(name, None)
-    return f"{show_figure(name, mean)} (sd {_number(name, deviation).rstrip('%')})"
-
-
-def _number(name: str, value: float | None) -> str:
-    """Return a figure for a person, without its name."""
-    return show_figure(name, value).rpartition(" ")[2]
+    return f"{show_figure(name, mean)} (sd {show_value(name, deviation).rstrip('%')})"
 
 
 def _goodness(name: str, value: float | None) -> float:
@@ -128,16 +125,15 @@ def _goodness(name: str, value: float | None) -> float:
 def _would_more_help(name: str, points: list[dict[str, Any]], run: Path) -> str:
     """Return what the last texts brought, and whether that is more than chance may bring."""
     before, after = (point["validation"][name] for point in points[-2:])
-    title, _, last = show_figure(name, after).rpartition(" ")
     line = (
-        f"from {PERCENTS[-2]} to 100% of the texts, validation {title} went from "
-        f"{_number(name, before)} to {last}"
+        f"from {PERCENTS[-2]} to 100% of the texts, validation {title(name)} went from "
+        f"{show_value(name, before)} to {show_value(name, after)}"
     )
-    interval = read_json(run / "metrics.json")["validation"].get(f"{_key(name)}_95")
+    interval = read_json(run / "metrics.json")["validation"].get(f"{json_name(name)}_95")
     if interval is None or before is None or after is None:
         return line
     gain, half = _goodness(name, after) - _goodness(name, before), (interval[1] - interval[0]) / 2
     verdict = "the gain may be chance; this validation split cannot tell whether more labels help"
     if gain > half:
         verdict = "more labels are likely to help"
-    return f"{line} (half of its 95% interval: {_number(name, half)}): {verdict}"
+    return f"{line} (half of its 95% interval: {show_value(name, half)}): {verdict}"

@@ -59,14 +59,7 @@ def train_one(arguments: TrainArguments) -> None:
         return
     splits = read_splits(settings.data, model_task=model_task)
     print(check_splits(splits))
-    tokenized = tokenize_splits(
-        splits,
-        tokenizer,
-        max_length=settings.data.max_length,
-        positions=config.max_tokens,
-        long_texts=settings.data.for_long_texts(),
-        max_windows=settings.data.max_windows,
-    )
+    tokenized = tokenize_splits(splits, tokenizer, settings.data)
     print(tokenized.report, *unknown_warning(tokenized.texts["train"].rows, tokenizer), sep="\n")
 
     # The classifier, and the datasets for its classes

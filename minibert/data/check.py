@@ -1,7 +1,7 @@
 """Splits to a data report: a short one before each run, a full one for `train.py --check-data`."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from minibert.data.characters import wrongly_encoded
@@ -43,16 +43,11 @@ def check_splits(splits: Splits, *, near: bool = False) -> DataReport:
     """Report what is in the splits; with `near`, also texts that are nearly in them twice."""
     train, named = splits.train, splits.named()
     indices = {name: TextIndex(split, near=near) for name, split in named.items()}
-    # Classes match as in classes.class_ids: by their names, in any case.
-    meant = {
-        name: {split.names.get(label, label).lower(): label for label in split.classes()}
-        for name, split in named.items()
+    absent = absent_classes(named)
+    reports = {
+        name: _split_report(index, None if name == "train" else indices["train"], absent[name])
+        for name, index in indices.items()
     }
-    known = {key: label for names in reversed(meant.values()) for key, label in names.items()}
-    reports = {}
-    for name, index in indices.items():
-        absent = [label for key, label in known.items() if key not in meant[name]]
-        reports[name] = _split_report(index, None if name == "train" else indices["train"], absent)
     in_test = near and splits.test is not None
     counts = Counter(train.classes()).most_common()
     return DataReport(
@@ -67,6 +62,20 @@ def check_splits(splits: Splits, *, near: bool = False) -> DataReport:
         small_classes={label: count for label, count in counts if count < FEW},
         tokens=None,
     )
+
+
+def absent_classes(splits: Mapping[str, Examples]) -> dict[str, list[str]]:
+    """Return, for each split, the classes that another split has and it has not."""
+    classes = {
+        name: {split.class_key(label): label for label in split.classes()}
+        for name, split in splits.items()
+    }
+    # Of labels that mean one class, the training split's is named.
+    known = {key: label for found in reversed(classes.values()) for key, label in found.items()}
+    return {
+        name: [label for key, label in known.items() if key not in found]
+        for name, found in classes.items()
+    }
 
 
 def similar_classes(classes: Iterable[str]) -> list[str]:

@@ -7,7 +7,8 @@ import numpy as np
 
 from minibert.data.batches import Dataset
 from minibert.data.examples import Examples
-from minibert.data.long_texts import TokenizedTexts, shorten
+from minibert.data.long_texts import TokenizedTexts, how_shortened, shorten
+from minibert.data.options import DataOptions
 from minibert.data.splits import Splits
 from minibert.data.tokenizer import Tokenizer
 from minibert.data.windows import text_dataset
@@ -27,20 +28,14 @@ class TokenizedSplits:
     report: str
 
 
-def tokenize_splits(
-    splits: Splits,
-    tokenizer: Tokenizer,
-    *,
-    max_length: int | None,
-    positions: int,
-    long_texts: LongTexts = LongTexts(),  # noqa: B008 (frozen)
-    max_windows: int | None = None,
-) -> TokenizedSplits:
-    """Tokenize all splits, and shorten texts that are longer than `max_length` tokens.
+def tokenize_splits(splits: Splits, tokenizer: Tokenizer, options: DataOptions) -> TokenizedSplits:
+    """Tokenize all splits, and shorten texts over `options.max_length` tokens.
 
-    None takes the shortest length that at most 1% of the training texts exceed. Training texts
-    have at most `max_windows` windows. Raises InputError for a length over the model's positions.
+    None takes the shortest length that at most 1% of the training texts exceed. Only training texts
+    are limited to `options.max_windows`. Raises InputError for a length over the model's positions.
     """
+    max_length, long_texts = options.max_length, options.for_long_texts()
+    positions = tokenizer.config.max_tokens
     if max_length and long_texts.stride and long_texts.stride > max_length:
         raise InputError(
             f"--stride is {long_texts.stride}; windows of {max_length} tokens (--max-length) would "
@@ -65,7 +60,7 @@ def tokenize_splits(
             split.pairs,
             max_length=max_length,
             long_texts=long_texts,
-            max_windows=max_windows if name == "train" else None,
+            max_windows=options.max_windows if name == "train" else None,
         )
         lines.append(f"  {name}: {describe_long(texts[name], long_texts, max_length, tokens)}")
     return TokenizedSplits(texts, max_length, long_texts, "\n".join(lines))
@@ -75,12 +70,10 @@ def describe_long(
     texts: TokenizedTexts, long_texts: LongTexts, max_length: int, tokens: int
 ) -> str:
     """Return how many texts were shortened, and how many of all `tokens` that loses."""
-    count, windows = len(texts.counts), texts.long + len(texts.rows) - len(texts.counts)
-    done = {
-        "cut": f"cut at {max_length} tokens",
-        "head-tail": f"reduced to {max_length} tokens from both ends",
-        "windows": f"in {windows:,} windows of {max_length} tokens",
-    }[long_texts.how]
+    count, done = len(texts.counts), how_shortened(long_texts, max_length)
+    if long_texts.how == "windows":
+        windows = len(texts.rows) - (count - texts.long)  # a short text has one row
+        done = f"in {windows:,} windows of {max_length} tokens"
     line = f"{texts.long:,} of {count:,} texts {done} ({100 * texts.long / count:.1f}%)"
     if texts.lost:
         percent = 100 * texts.lost / tokens

@@ -156,7 +156,7 @@ def _meaning(examples: Examples, row: int) -> Any:
     """Return a row's label such that labels that mean the same are equal."""
     label = examples.labels[row]
     if isinstance(label, str):
-        return examples.names.get(label, label).lower()
+        return examples.class_key(label)
     return frozenset(label) if examples.task == "multi-label" else label
 
 

@@ -62,6 +62,10 @@ class Examples:
             return [name for label in self.labels for name in label]
         return self.labels
 
+    def class_key(self, label: str) -> str:
+        """Return a class's name in lower case: classes of two files match by it."""
+        return self.names.get(label, label).lower()
+
     def fingerprint(self) -> str:
         """Return a digest of texts and labels; it changes when the data changes."""
         digest = hashlib.sha256()

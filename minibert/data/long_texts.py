@@ -67,6 +67,15 @@ def shorten(
     return _joined(result, long=len(long), cut=int(np.count_nonzero(lost)), lost=sum(lost))
 
 
+def how_shortened(long_texts: LongTexts, max_length: int) -> str:
+    """Return what happened to the texts that lost tokens, such as "cut at 128 tokens"."""
+    return {
+        "cut": f"cut at {max_length} tokens",
+        "head-tail": f"reduced to their first and last tokens, {max_length} in all",
+        "windows": f"cut to fit windows of {max_length} tokens",
+    }[long_texts.how]
+
+
 def shorten_text(
     parts: Sequence[np.ndarray], room: int, long_texts: LongTexts, max_windows: int | None
 ) -> tuple[list[list[np.ndarray]], int]:

@@ -1,4 +1,4 @@
-"""The options of the data: where it is, which columns it has, how it is split and cut."""
+"""The options of the data: where it is, its columns, the splits, and long texts."""
 
 import argparse
 import os
@@ -62,7 +62,7 @@ class DataOptions:
     )
     leaks: str = option(
         "keep",
-        "training texts that are also in validation or test: keep, drop, or stop with an error",
+        "what to do with training texts that are also in validation or test; error: stop",
         choices=("keep", "drop", "error"),
     )
     split: tuple[int, int, int] = option(
@@ -89,7 +89,7 @@ class DataOptions:
     )
     stride: int | None = option(
         None,
-        "tokens from the start of a window to the next, not the overlap",
+        "tokens from the start of a window to that of the next (not the overlap)",
         parse=int,
         bounds=(1, None),
         shown="half a window",
@@ -99,7 +99,7 @@ class DataOptions:
     )
     max_windows: int = option(
         8,
-        "most windows of a training text; of more, this many evenly spread",
+        "most windows of a training text; a text with more keeps this many, evenly spread",
         parse=int,
         bounds=(1, None),
     )

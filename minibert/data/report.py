@@ -124,7 +124,7 @@ class DataReport:
         for name, split in self.splits.items():
             yield from split.lines(name)
             if name == "train" and self.leaks_dropped:
-                yield f"  dropped, as --leaks says: {self.leaks_dropped:,} that another split has"
+                yield f"  dropped {self.leaks_dropped:,} texts of another split (--leaks drop)"
             if name == "test":
                 yield from _repeats(
                     self.validation_in_test, f"also in the validation split {EQUAL}"

@@ -68,8 +68,8 @@ class TokenReport:
                     f"characters per token in {found.texts:,} texts"
                 )
         if self.unknown:
-            share, scripts = _percent(self.unknown / self.tokens), _counted(self.unknown_scripts)
-            yield f"  unknown to the model's vocabulary: {self.unknown:,}, {share} ({scripts})"
+            percent, scripts = _percent(self.unknown / self.tokens), _counted(self.unknown_scripts)
+            yield f"  unknown to the model's vocabulary: {self.unknown:,}, {percent} ({scripts})"
             yield f"    the commonest: {_counted(self.unknown_words)}"
 
 
@@ -92,26 +92,26 @@ def report_tokens(examples: Examples, tokenizer: Tokenizer) -> TokenReport:
         unknown_words.update(parts)
     quantiles, cuts = _lengths(np.concatenate(lengths), tokenizer.config.max_tokens)
     return TokenReport(
-        sum(map(int, map(np.sum, lengths))),
-        quantiles,
-        cuts,
-        {
+        tokens=sum(int(found.sum()) for found in lengths),
+        quantiles=quantiles,
+        cuts=cuts,
+        scripts={
             writing: Script(count, characters_in[writing] / max(1, tokens_in[writing]))
             for writing, count in texts_in.most_common()
         },
-        unknown_words.total(),
-        dict(unknown_scripts.most_common()),
-        dict(unknown_words.most_common(10)),
+        unknown=unknown_words.total(),
+        unknown_scripts=dict(unknown_scripts.most_common()),
+        unknown_words=dict(unknown_words.most_common(10)),
     )
 
 
 def unknown_warning(rows: Sequence[TokenIds], tokenizer: Tokenizer) -> list[str]:
     """Return a line if the vocabulary lacks many of the words of these texts."""
-    share = _unknown_per_row(rows, tokenizer).sum() / sum(map(len, rows))
-    if share < MANY_UNKNOWN:
+    fraction = _unknown_per_row(rows, tokenizer).sum() / sum(map(len, rows))
+    if fraction < MANY_UNKNOWN:
         return []
     return [
-        f"  {_percent(share)} of the training tokens are unknown to the model's vocabulary; "
+        f"  {_percent(fraction)} of the training tokens are unknown to the model's vocabulary; "
         "python train.py --check-data says which"
     ]
 

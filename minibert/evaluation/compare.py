@@ -5,15 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minibert.evaluation.figures import LOWER_IS_BETTER, is_fraction, title
 from minibert.evaluation.intervals import Interval, Statistic, bootstrap, show_interval, sorted_rows
 from minibert.evaluation.weighted import errors, label_figures, macro_f1
 
-TITLES = {
-    **{"accuracy": "accuracy", "micro_f1": "micro-F1", "macro_f1": "macro-F1"},
-    **{"samples_f1": "samples-F1", "rmse": "RMSE", "mae": "MAE", "r2": "R2"},
-}
-NUMBERS = ("rmse", "mae", "r2")  # figures in the data's unit
-LOWER_IS_BETTER = ("rmse", "mae")
 LEVEL = 0.05
 
 
@@ -80,21 +75,21 @@ class Comparison:
                 reason += "; the test is exact, the interval is not"
         if self.significant:
             better = "B" if (figure.b > figure.a) != (name in LOWER_IS_BETTER) else "A"
-            verdict = f"The difference in {TITLES[name]} is significant ({reason}): "
+            verdict = f"The difference in {title(name)} is significant ({reason}): "
             lines.append(f"{verdict}{better} is better on texts like these.")
         else:
-            lines.append(f"The difference in {TITLES[name]} is not significant ({reason}).")
+            lines.append(f"The difference in {title(name)} is not significant ({reason}).")
         return "\n".join(lines)
 
 
 def _difference(name: str, figure: Difference) -> str:
     """Return a line with a figure of A and B and the difference."""
-    factor, style, unit = (1, ".4g", "") if name in NUMBERS else (100, ".1f", "%")
+    factor, style, unit = (100, ".1f", "%") if is_fraction(name) else (1, ".4g", "")
     a, b = (format(factor * value, style) + unit for value in (figure.a, figure.b))
     interval = show_interval(figure.interval, style, factor)
     shown = f" (95% interval {interval})" if interval else ""
     difference = format(factor * (figure.b - figure.a), "+" + style)
-    return f"{TITLES[name]}: A {a}, B {b}; B - A: {difference}{' points' if unit else ''}{shown}"
+    return f"{title(name)}: A {a}, B {b}; B - A: {difference}{' points' if unit else ''}{shown}"
 
 
 def compare_classes(true: np.ndarray, a: np.ndarray, b: np.ndarray) -> Comparison:
@@ -130,7 +125,7 @@ def compare_numbers(targets: np.ndarray, a: np.ndarray, b: np.ndarray) -> Compar
         return lambda weights: every(weights)[:, [-3, -4, -2]]
 
     once = np.ones(len(targets), dtype=int)
-    found = _differences(NUMBERS, figures(a), figures(b), once)
+    found = _differences(("rmse", "mae", "r2"), figures(a), figures(b), once)
     defined = {name: figure for name, figure in found.items() if math.isfinite(figure.a)}
     return Comparison(len(targets), defined)
 

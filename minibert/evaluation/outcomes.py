@@ -13,15 +13,15 @@ LENGTHS = (16, 32, 64, 128, 256, 512)  # tokens, the longest of each group
 
 @dataclass(frozen=True)
 class Outcome:
-    """A text, its label, and its prediction with the probability; `tokens` are before a cut."""
+    """A text, its label, and what was predicted."""
 
     text: str
     pair: str | None
     label: str
     prediction: str
-    probability: float
-    tokens: int
-    cut: bool
+    probability: float  # of the prediction
+    tokens: int  # before a cut, special tokens included
+    cut: bool  # whether the model did not read all of them
 
     @property
     def right(self) -> bool:

@@ -15,7 +15,8 @@ from minibert.data.batches import Dataset, FeatureDataset, length_order, to_devi
 from minibert.data.hidden import HiddenDataset
 from minibert.data.windows import WindowDataset, encoded_rows
 from minibert.device import Compute, memory_advice
-from minibert.inference.cpu import prepack, prepacking_works
+from minibert.inference.cpu import prepacking_works
+from minibert.inference.prepack import prepack
 from minibert.model.classifier import Classifier, Head
 from minibert.model.encoder import Encoder
 

@@ -15,9 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minibert.device import cpu_has_bf16
-from minibert.errors import InputError
-from minibert.model.classifier import Classifier
-from minibert.model.encoder import Block
 
 
 def plain_linear(
@@ -120,11 +117,6 @@ class QuantizedLinear(InferenceLinear):
         return (result if self.activation is None else self.activation(result)).to(x.dtype)
 
 
-def lowest_output(activation: nn.Module) -> float:
-    """Return the smallest value of an activation, rounded down."""
-    return 0.0 if isinstance(activation, nn.ReLU) else -0.1701  # GELU(-0.75), exact or tanh
-
-
 def fused_name(activation: nn.Module | None) -> tuple[str, str]:
     """Return oneDNN's name of an activation, and its variant."""
     if activation is None:
@@ -135,53 +127,13 @@ def fused_name(activation: nn.Module | None) -> tuple[str, str]:
     return "relu", ""
 
 
-def prepack(model: Classifier, precision: str) -> bool:
-    """Replace the encoder's linear layers, in place; inference only. Return whether it was done.
-
-    Embeddings and norms become bf16 for bf16, and for int8 if the processor has bf16. Everything
-    else, pooler and head included, is fp32. Raises InputError for int8 if it cannot be computed.
-    """
-    dtype = torch.float32
-    if precision in ("bf16", "int8") and _prepacking_problem("bf16") is None:
-        dtype = torch.bfloat16
-    levels = int8_levels(dtype) if precision == "int8" else None
-    if precision == "int8" and not levels:
-        raise InputError(
-            "--precision int8 needs an x86 processor and a PyTorch whose oneDNN multiplies int8; "
-            "use fp32 or auto"
-        )
-    if precision != "int8" and not prepacking_works(precision):
-        return False
-    encoder = model.eval().encoder
-    for module in (encoder.embeddings, encoder.blocks):
-        module.to(dtype)
-
-    def layer(
-        linear: nn.Linear, activation: nn.Module | None = None, lowest: float | None = None
-    ) -> InferenceLinear:
-        if levels:
-            return QuantizedLinear(linear, activation, levels=levels, lowest=lowest)
-        return PrepackedLinear(linear, activation)
-
-    for block in encoder.blocks:
-        assert isinstance(block, Block)
-        attention, feed_forward = block.attention, block.feed_forward
-        attention.qkv = layer(attention.qkv)  # type: ignore[assignment]
-        attention.out = layer(attention.out)  # type: ignore[assignment]
-        feed_forward.up = layer(feed_forward.up, feed_forward.activation)  # type: ignore[assignment]
-        lowest = lowest_output(feed_forward.activation)
-        feed_forward.activation = nn.Identity()
-        feed_forward.down = layer(feed_forward.down, lowest=lowest)  # type: ignore[assignment]
-    return True
-
-
 ACTIVATIONS = (None, nn.GELU(), nn.GELU(approximate="tanh"), nn.ReLU())
 
 
 @functools.cache
 def prepacking_works(precision: str) -> bool:
     """Return whether PrepackedLinear equals the plain layer; warn once if its kernel is broken."""
-    problem = _prepacking_problem(precision)
+    problem = prepacking_problem(precision)
     if problem:
         warnings.warn(
             f"torch {torch.__version__}: oneDNN's linear layer is not used ({problem}); "
@@ -192,7 +144,7 @@ def prepacking_works(precision: str) -> bool:
 
 
 @functools.cache
-def _prepacking_problem(precision: str) -> str | None:
+def prepacking_problem(precision: str) -> str | None:
     """Return why PrepackedLinear does not work; None if it does, "" if this is expected."""
     if not is_x86() or precision == "fp16" or (precision == "bf16" and not cpu_has_bf16()):
         return ""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minibert.data.long_texts import how_shortened
 from minibert.device import choose_compute
 from minibert.errors import InputError
 from minibert.hub import find_model
@@ -122,7 +123,7 @@ class Predictor:
         self.batch_size = batch_size
         self.compute = choose_compute(device, precision)
         self.model = prepare_for_inference(classifier.model, self.compute, keep=keep)
-        self.truncated = 0  # texts cut so far
+        self.truncated = 0  # texts that lost tokens so far
         self.load_copy: Callable[[], Predictor] | None = None
         self._lock = threading.Lock()
 
@@ -130,6 +131,11 @@ class Predictor:
     def classes(self) -> tuple[str, ...]:
         """The names of the logits' columns: the classes, or the numbers of a regression."""
         return self.classifier.classes
+
+    @property
+    def how_truncated(self) -> str:
+        """What happened to the texts that `truncated` counts, such as "cut at 128 tokens"."""
+        return how_shortened(self.task.head.long_texts, self.max_length)
 
     def logits(self, texts: Texts, pairs: Texts | None = None) -> Tensor:
         """Return logits (N, C) of N texts or pairs of texts, float32 on the CPU.

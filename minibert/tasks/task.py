@@ -15,11 +15,10 @@ from torch import Tensor
 
 from minibert.data.examples import Examples
 from minibert.errors import InputError
+from minibert.evaluation.figures import LOWER_IS_BETTER
 from minibert.evaluation.probabilities import ProbabilityScores
 from minibert.model.classifier import Head
 from minibert.model.config import HeadConfig
-
-LOWER_IS_BETTER = ("loss", "mae", "rmse")
 
 
 class LossOptions(Protocol):
@@ -175,18 +174,6 @@ def check_finite(scores: Scores) -> None:
     """Raise InputError if the loss is NaN or infinite, as the logits then are."""
     if not math.isfinite(scores.loss):
         raise InputError(f"the loss is {scores.loss}; the model's weights may be too large")
-
-
-def show_figure(name: str, value: float | None) -> str:
-    """Return a figure and its name for a person."""
-    titles = {"map": "mAP", "mae": "MAE", "rmse": "RMSE", "r2": "R2"}
-    title = titles.get(name, name.replace("f1", "F1"))
-    if value is None:
-        return f"{title} undefined"
-    if name == "loss":
-        return f"loss {value:.4f}"
-    in_percent = name in ("accuracy", "map") or name.endswith("f1")
-    return f"{title} {100 * value:.1f}%" if in_percent else f"{title} {value:.4g}"
 
 
 def check_shape(targets: Tensor, columns: int, what: str) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from minibert.tasks.task import LOWER_IS_BETTER, show_figure
+from minibert.evaluation.figures import LOWER_IS_BETTER, show_figure
 from minibert.training.history import EpochRecord
 from minibert.training.state import TrainState
 
@@ -67,7 +67,7 @@ def no_progress(state: TrainState, history: Sequence[EpochRecord]) -> str | None
     )
 
 
-def worse_than_baseline(state: TrainState, history: Sequence[EpochRecord]) -> str | None:
+def worse_than_prior(state: TrainState, history: Sequence[EpochRecord]) -> str | None:
     """Check that the validation is better than that of a model that ignores the texts."""
     record, name = history[-1], state.task.figures[0]
     value, prior = record.validation[name], state.prior.validation[name]
@@ -162,5 +162,5 @@ def _cause(state: TrainState) -> str:
 
 CHECKS: tuple[Check, ...] = (
     *(slow_head, one_prediction, no_progress),
-    *(worse_than_baseline, large_gradients, overfitting),
+    *(worse_than_prior, large_gradients, overfitting),
 )

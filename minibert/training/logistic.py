@@ -16,11 +16,12 @@ from torch import Tensor
 from minibert.data.batches import Dataset, FeatureDataset
 from minibert.device import Compute, choose_compute
 from minibert.errors import InputError, printable
+from minibert.evaluation.figures import show_figure
 from minibert.inference.batched import head_for_inference
 from minibert.model.classifier import Classifier
 from minibert.model.config import HeadConfig
 from minibert.options import flag_name
-from minibert.tasks.task import figures_of, show_figure
+from minibert.tasks.task import figures_of
 from minibert.training.callback import Callback
 from minibert.training.history import EpochRecord, TrainResult
 from minibert.training.options import TrainingOptions

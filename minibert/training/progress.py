@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from torch import Tensor
 from tqdm import tqdm
 
-from minibert.tasks.task import show_figure
+from minibert.evaluation.figures import show_figure
 from minibert.training.advice import advice
 from minibert.training.callback import Callback
 from minibert.training.frozen import Encoding
