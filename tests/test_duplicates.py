@@ -80,10 +80,10 @@ def test_normalizing_never_empties_a_text_of_letters(text):
 
 
 @given(st.lists(letters, min_size=1), st.lists(letters, min_size=1), st.randoms())
-def test_repeats_are_found_in_every_order(mine, theirs, order):
+def test_duplicates_are_found_in_every_order(mine, theirs, order):
     def counts() -> tuple[int, int]:
         one, other = (TextIndex(split(*((x, "a") for x in texts))) for texts in (mine, theirs))
-        return one.repeats().count, one.repeats_of(other).count
+        return one.duplicates().count, one.duplicates_of(other).count
 
     expected = len(mine) - len(set(mine)), sum(text in theirs for text in mine)
     assert counts() == expected
@@ -93,7 +93,7 @@ def test_repeats_are_found_in_every_order(mine, theirs, order):
 
 
 def test_a_row_is_counted_with_the_first_row_it_repeats():
-    found = TextIndex(split(("Fun", "a"), ("dull", "b"), ("fun!", "b"), ("Fun", "a"))).repeats()
+    found = TextIndex(split(("Fun", "a"), ("dull", "b"), ("fun!", "b"), ("Fun", "a"))).duplicates()
     assert (found.count, found.identical, found.contradicting) == (2, 1, 1)
     assert [str(x) for x in found.first] == [
         "some.csv, line 2 and line 0 (labels b and a): 'fun!'",
@@ -105,7 +105,7 @@ def test_a_row_is_counted_with_the_first_row_it_repeats():
 def test_a_pair_repeats_only_if_both_texts_do():
     whole = split(("a", 0), ("A", 0), ("a", 0))
     whole.pairs = ["b", "B.", "c"]
-    assert TextIndex(whole).repeats().count == 1
+    assert TextIndex(whole).duplicates().count == 1
     whole.texts, whole.pairs = ["ab", "a"], ["c", "bc"]
     assert len(set(text_keys(whole).tolist())) == 2  # the border between the texts counts
 
@@ -122,14 +122,14 @@ def test_a_pair_repeats_only_if_both_texts_do():
     ],
 )
 def test_labels_contradict_if_they_mean_different_things(task, labels, contradicting):
-    found = TextIndex(split(*(("same text", label) for label in labels), task=task)).repeats()
+    found = TextIndex(split(*(("same text", label) for label in labels), task=task)).duplicates()
     assert (found.count, found.contradicting) == (1, contradicting)
-    assert all(str(repeat) for repeat in found.first)
+    assert all(str(duplicate) for duplicate in found.first)
 
 
 def test_a_number_and_the_name_it_stands_for_do_not_contradict():
     one, other = split(("same", "1"), names={"1": "good"}), split(("same", "good"))
-    assert TextIndex(one).repeats_of(TextIndex(other)).contradicting == 0
+    assert TextIndex(one).duplicates_of(TextIndex(other)).contradicting == 0
 
 
 @given(st.lists(st.integers(0, 5), min_size=1), st.lists(st.integers(0, 5), min_size=1))
@@ -190,22 +190,22 @@ def test_nearly_equal_texts_of_two_splits_are_found_and_equal_ones_are_not_count
     train = split((REVIEW, "a"), ("a slow and boring plot", "b"))
     test = split((REVIEW + "!", "a"), (REVIEW + "s", "b"), ("warm soup, cold room", "a"))
     one, other = TextIndex(test, near=True), TextIndex(train, near=True)
-    found = one.near_repeats_of(other)
+    found = one.near_duplicates_of(other)
     assert (found.count, found.contradicting) == (1, 1)
     assert found.first[0].text == REVIEW + "s" and found.first[0].other == "some.csv, line 0"
-    assert one.repeats_of(other).count == 1
-    assert one.near_repeats().count == 2  # each of the two is near the other one
+    assert one.duplicates_of(other).count == 1
+    assert one.near_duplicates().count == 2  # each of the two is near the other one
 
 
 def test_no_text_is_near_another_in_a_split_of_one():
-    assert TextIndex(split(("alone", "a")), near=True).near_repeats().count == 0
+    assert TextIndex(split(("alone", "a")), near=True).near_duplicates().count == 0
 
 
 # --- real data
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
-def test_the_repeats_of_sst2_are_those_of_a_plain_count():
+def test_the_duplicates_of_sst2_are_those_of_a_plain_count():
     """SST-2's training file has 66,978 different texts; this one counts without our keys."""
     train, dev = (load_examples([SHARED / "data" / "sst2" / f"{x}.tsv"]) for x in ("train", "dev"))
 
@@ -216,7 +216,7 @@ def test_the_repeats_of_sst2_are_those_of_a_plain_count():
 
     known = [plain(text) for text in train.texts]
     index = TextIndex(train)
-    found = index.repeats()
+    found = index.duplicates()
     assert (found.count, found.identical) == (len(known) - len(set(known)), 67_349 - 66_978)
-    leaks = TextIndex(dev).repeats_of(index)
+    leaks = TextIndex(dev).duplicates_of(index)
     assert leaks.count == sum(plain(text) in set(known) for text in dev.texts)

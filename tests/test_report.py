@@ -64,7 +64,7 @@ def test_a_clean_data_set_has_a_line_for_each_split():
     assert str(check_splits(splits, near=True)).splitlines() == expected
 
 
-def test_repeats_leaks_and_dropped_rows_are_listed_with_their_places():
+def test_duplicates_leaks_and_dropped_rows_are_listed_with_their_places():
     train, validation = examples(12, 11), others("a new text", "A new text.", "CLEAN")
     train.texts[5] = "clean"
     validation.dropped = ["other.csv, line 9: column text: is empty"]
@@ -83,7 +83,7 @@ def test_repeats_leaks_and_dropped_rows_are_listed_with_their_places():
     ]
 
 
-def test_a_full_report_has_near_repeats_short_texts_and_what_two_other_splits_share():
+def test_a_full_report_has_near_duplicates_short_texts_and_what_two_other_splits_share():
     train = examples(12, 11)
     train.texts[3] = "the room was clean and the staff was kind and rude"
     validation = others("The room was clean; and the staff was kind and rud", "same", "no")
@@ -258,7 +258,7 @@ def test_every_task_has_a_report(tmp_path, tokenizer, task):
     report = check_data(DataOptions(data, **options), tokenizer)
     assert sum(split.rows for split in report.splits.values()) == 61
     splits = report.splits.values()
-    found = [x for s in splits for x in (s.repeats, s.leaks) if x] + [report.validation_in_test]
+    found = [x for s in splits for x in (s.duplicates, s.leaks) if x] + [report.validation_in_test]
     assert sum(x.count for x in found) == sum(x.contradicting for x in found) == 1
     assert bool(report.splits["train"].numbers) == (task == "regression")
     assert f"train: {report.splits['train'].rows} texts (" in str(report)

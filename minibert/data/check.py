@@ -48,7 +48,9 @@ def check_splits(splits: Splits, *, near: bool = False) -> DataReport:
         name: _split_report(index, None if name == "train" else indices["train"], absent[name])
         for name, index in indices.items()
     }
-    in_test = near and splits.test is not None
+    in_test = None
+    if near and splits.test is not None:
+        in_test = indices["test"].duplicates_of(indices["validation"])
     counts = Counter(train.classes()).most_common()
     return DataReport(
         columns=train.columns,
@@ -57,7 +59,7 @@ def check_splits(splits: Splits, *, near: bool = False) -> DataReport:
         task_reason=train.task_reason,
         splits=reports,
         leaks_dropped=splits.leaks_dropped,
-        validation_in_test=indices["test"].repeats_of(indices["validation"]) if in_test else None,
+        validation_in_test=in_test,
         similar_classes=tuple(similar_classes(label for label, _ in counts)),
         small_classes={label: count for label, count in counts if count < FEW},
         tokens=None,
@@ -98,10 +100,10 @@ def _split_report(index: TextIndex, train: TextIndex | None, absent: list[str]) 
         bad_kinds=dict(Counter(x.rpartition(": ")[2] for x in split.dropped).most_common()),
         short=_finding(_short_texts(split)),
         wrong_encoding=_finding(_wrong_texts(split)),
-        repeats=index.repeats(),
-        near_repeats=index.near_repeats() if near else None,
-        leaks=index.repeats_of(train) if train else None,
-        near_leaks=index.near_repeats_of(train) if train and near else None,
+        duplicates=index.duplicates(),
+        near_duplicates=index.near_duplicates() if near else None,
+        leaks=index.duplicates_of(train) if train else None,
+        near_leaks=index.near_duplicates_of(train) if train and near else None,
     )
 
 

@@ -22,7 +22,7 @@ IGNORED = ("P", "Z", "Cc", "Cf")  # Unicode's punctuation, spaces, controls and 
 
 
 @dataclass(frozen=True)
-class Repeat:
+class Duplicate:
     """A row that repeats another one."""
 
     place: str  # file and line
@@ -42,14 +42,14 @@ class Repeat:
 
 
 @dataclass(frozen=True)
-class Repeats:
+class Duplicates:
     """The rows of a split that repeat a row of it, or of another split; the first of them."""
 
     count: int
     identical: int  # of them, those that are equal character for character
     contradicting: int  # of them, those with another label than the row they repeat
-    first: tuple[Repeat, ...]
-    first_contradicting: tuple[Repeat, ...]
+    first: tuple[Duplicate, ...]
+    first_contradicting: tuple[Duplicate, ...]
 
 
 class TextIndex:
@@ -70,35 +70,35 @@ class TextIndex:
             texts = normalized_texts(examples, self.unique)
             self.signatures = minhash.signatures(texts, len(self.unique))
 
-    def repeats(self) -> Repeats:
+    def duplicates(self) -> Duplicates:
         """Return the rows whose text an earlier row has."""
         repeated = np.flatnonzero(self.earliest != np.arange(len(self.keys)))
         texts = _as_written(self.examples)
         identical = len(texts) - len(set(texts))
-        return _repeats(self, repeated, self, self.earliest[repeated], identical)
+        return _duplicates(self, repeated, self, self.earliest[repeated], identical)
 
-    def repeats_of(self, other: "TextIndex") -> Repeats:
+    def duplicates_of(self, other: "TextIndex") -> Duplicates:
         """Return the rows whose text another split has."""
         partners = first_rows(self.keys, other.keys)
         found = np.flatnonzero(partners >= 0)
         known = set(_as_written(other.examples))
         identical = sum(text in known for text in _as_written(self.examples))
-        return _repeats(self, found, other, partners[found], identical)
+        return _duplicates(self, found, other, partners[found], identical)
 
-    def near_repeats(self) -> Repeats:
+    def near_duplicates(self) -> Duplicates:
         """Return the rows whose text is nearly equal to another row's; equal texts count once."""
         assert self.signatures is not None
         found, similar = minhash.nearest(self.signatures)
         near = similar >= minhash.SIMILAR
-        return _repeats(self, self.unique[near], self, self.unique[found[near]])
+        return _duplicates(self, self.unique[near], self, self.unique[found[near]])
 
-    def near_repeats_of(self, other: "TextIndex") -> Repeats:
+    def near_duplicates_of(self, other: "TextIndex") -> Duplicates:
         """Return the rows whose text is nearly equal to another split's, and equal to none."""
         assert self.signatures is not None
         found, similar = minhash.nearest(self.signatures, other.signatures)
         near = similar >= minhash.SIMILAR
         near &= first_rows(self.keys[self.unique], other.keys) < 0
-        return _repeats(self, self.unique[near], other, other.unique[found[near]])
+        return _duplicates(self, self.unique[near], other, other.unique[found[near]])
 
 
 def normalize(text: str) -> str:
@@ -132,24 +132,24 @@ def first_rows(keys: np.ndarray, among: np.ndarray) -> np.ndarray:
     return np.where(values[places] == keys, first[places], -1)
 
 
-def _repeats(
+def _duplicates(
     one: TextIndex, rows: np.ndarray, other: TextIndex, partners: np.ndarray, identical: int = 0
-) -> Repeats:
+) -> Duplicates:
     """Count rows that repeat their partners, and name the first ones."""
     pairs = list(zip(rows.tolist(), partners.tolist(), strict=True))
     mine, theirs = one.examples, other.examples
     contradicting = [(i, j) for i, j in pairs if _meaning(mine, i) != _meaning(theirs, j)]
 
-    def named(chosen: list[tuple[int, int]]) -> tuple[Repeat, ...]:
+    def named(chosen: list[tuple[int, int]]) -> tuple[Duplicate, ...]:
         once = ((i, j) for i, j in chosen if one is not other or j < i)  # near ones are there twice
         return tuple(
-            Repeat(
+            Duplicate(
                 mine.places[i], theirs.places[j], mine.texts[i], mine.labels[i], theirs.labels[j]
             )
             for i, j in itertools.islice(once, LISTED)
         )
 
-    return Repeats(len(pairs), identical, len(contradicting), named(pairs), named(contradicting))
+    return Duplicates(len(pairs), identical, len(contradicting), named(pairs), named(contradicting))
 
 
 def _meaning(examples: Examples, row: int) -> Any:

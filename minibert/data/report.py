@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from minibert.data.columns import Columns
-from minibert.data.duplicates import Repeats
+from minibert.data.duplicates import Duplicates
 from minibert.data.minhash import SIMILAR
 from minibert.data.token_report import TokenReport
 from minibert.errors import printable
@@ -43,14 +43,14 @@ class SplitReport:
     bad_kinds: dict[str, int]
     short: Finding
     wrong_encoding: Finding
-    repeats: Repeats
-    near_repeats: Repeats | None
-    leaks: Repeats | None
-    near_leaks: Repeats | None
+    duplicates: Duplicates
+    near_duplicates: Duplicates | None
+    leaks: Duplicates | None
+    near_leaks: Duplicates | None
 
     def lines(self, name: str) -> Iterator[str]:
         """Yield what a report prints, one fact per line."""
-        full = self.near_repeats is not None
+        full = self.near_duplicates is not None
         yield f"{name}: {self.rows:,} texts ({self._labels()}) from {printable(self.source)}"
         if self.bad.count:
             rows, kinds = f"{self.bad.count:,} bad rows", _counted(self.bad_kinds)
@@ -64,12 +64,12 @@ class SplitReport:
         if self.wrong_encoding.count:
             yield f"  likely wrong encoding: {self.wrong_encoding.count:,}; see --encoding"
             yield from _shown(self.wrong_encoding.first)
-        yield from _repeats(self.repeats, f"repeat an earlier text {EQUAL}")
-        yield from _repeats(self.near_repeats, f"nearly repeat another text {NEAR}")
-        yield from _repeats(self.leaks, f"also in the training split {EQUAL}")
+        yield from _duplicates(self.duplicates, f"repeat an earlier text {EQUAL}")
+        yield from _duplicates(self.near_duplicates, f"nearly repeat another text {NEAR}")
+        yield from _duplicates(self.leaks, f"also in the training split {EQUAL}")
         if self.leaks and self.leaks.count:
             yield "    scores on them do not measure generalization; see --leaks"
-        yield from _repeats(self.near_leaks, f"nearly in the training split {NEAR}")
+        yield from _duplicates(self.near_leaks, f"nearly in the training split {NEAR}")
 
     def _labels(self) -> str:
         """Return the counts of the commonest classes, or the range of the numbers."""
@@ -92,7 +92,7 @@ class DataReport:
     task_reason: str
     splits: dict[str, SplitReport]
     leaks_dropped: int  # training texts that --leaks drop has dropped
-    validation_in_test: Repeats | None
+    validation_in_test: Duplicates | None
     similar_classes: tuple[str, ...]  # that differ in case and spaces only
     small_classes: dict[str, int]  # classes with few training rows
     tokens: dict[str, TokenReport] | None
@@ -126,7 +126,7 @@ class DataReport:
             if name == "train" and self.leaks_dropped:
                 yield f"  dropped {self.leaks_dropped:,} texts of another split (--leaks drop)"
             if name == "test":
-                yield from _repeats(
+                yield from _duplicates(
                     self.validation_in_test, f"also in the validation split {EQUAL}"
                 )
         if "test" not in self.splits:
@@ -135,7 +135,7 @@ class DataReport:
             yield from tokens.lines(name)
 
 
-def _repeats(found: Repeats | None, what: str) -> Iterator[str]:
+def _duplicates(found: Duplicates | None, what: str) -> Iterator[str]:
     """Yield the lines of repeated texts; those with two labels are shown first."""
     if found is None or not found.count:
         return
