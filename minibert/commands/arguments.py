@@ -131,6 +131,12 @@ def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
     values = vars(parser.parse_args(argv))
     reading = {name: values.pop(name) for name in DATA_FLAGS if name in values}
     arguments = EvaluateArguments(take_model_arguments(values), **values, reading=reading)
+    check_evaluate(arguments)
+    return arguments
+
+
+def check_evaluate(arguments: EvaluateArguments) -> None:
+    """Raise InputError for flags of eval.py that do not go together, and for files in use."""
     if arguments.compare and (arguments.model.model or arguments.plot or arguments.errors):
         raise InputError("--model, --plot and --errors do not go with --compare; drop them")
     if arguments.compare and arguments.model.options and not arguments.data:
@@ -141,7 +147,7 @@ def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
     for name in ("min_probability", "raw"):
         if arguments.compare and name in arguments.model.options:
             raise InputError(f"{flag_name(name)} changes no figure of --compare; drop it")
-    if arguments.data is None and reading:
+    if arguments.data is None and arguments.reading:
         raise InputError("the flags of columns and files go with --data; drop them")
     source = arguments.data
     for flag, file in (("--json", arguments.json), ("--errors", arguments.errors)):
@@ -150,7 +156,6 @@ def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
     for file in (arguments.json, arguments.plot, arguments.errors):
         if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
             raise InputError(f"{file}: is a folder, or its folder does not exist; make it first")
-    return arguments
 
 
 @dataclass(frozen=True)
