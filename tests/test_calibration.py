@@ -41,6 +41,7 @@ from minibert.evaluation.rejection import lowest_probability, score_accepted
 from minibert.model.config import TEMPERATURES, HeadConfig
 from minibert.tasks.calibrated import calibrated, with_min_probability, with_temperature
 from minibert.tasks.choice import task_of
+from minibert.tasks.single_label import SingleLabel
 
 HEAD = HeadConfig("linear", "cls", ("a", "b", "c"), 40)
 SEVERAL = replace(HEAD, task="multi-label")
@@ -284,6 +285,15 @@ def test_average_precision_and_roc_auc_are_those_of_the_rarer_class():
         assert (found.name, found.texts) == (("ham", "spam")[rare], 8)
         assert found.average_precision == pytest.approx(average_precision_score(truth, scores))
         assert found.roc_auc == pytest.approx(roc_auc_score(truth, scores))
+
+
+@pytest.mark.parametrize(("texts", "printed"), [(2, True), (3, True), (4, False)])
+def test_the_rarer_class_is_printed_if_it_is_rare(texts, printed):
+    logits, targets = torch.randn(9, 2), torch.zeros(9).long()
+    targets[:texts] = 1
+    head = HeadConfig("linear", "cls", ("ham", "spam"), 8)
+    lines = SingleLabel(head).score_probabilities(logits, targets).lines()
+    assert any("spam, the rarer class" in line for line in lines) == printed
 
 
 def test_with_one_class_alone_the_ranking_is_undefined():

@@ -9,6 +9,8 @@ from minibert.errors import printable
 from minibert.evaluation.calibration import Calibration, score_calibration
 from minibert.evaluation.rejection import Accepted
 
+RARE = 1 / 3  # of the texts; the figures of a class with more are in files only
+
 
 @dataclass(frozen=True)
 class RareClass:
@@ -16,6 +18,7 @@ class RareClass:
 
     name: str
     texts: int
+    fraction: float  # of all texts
     average_precision: float | None
     roc_auc: float | None
 
@@ -56,7 +59,12 @@ class ProbabilityScores:
         brier = " and ".join(f"{x.brier:.4f}" for x in found)
         losses = " and ".join(f"{x.log_loss:.4f}" for x in found)
         line = f"{title}: calibration error {errors}, Brier score {brier}, log loss {losses}"
-        return [line, *(str(x) for x in (self.accepted, self.rare_class) if x)]
+        lines = [line]
+        if self.accepted:
+            lines.append(str(self.accepted))
+        if self.rare_class and self.rare_class.fraction <= RARE:
+            lines.append(str(self.rare_class))
+        return lines
 
 
 def score_probabilities(
@@ -79,7 +87,8 @@ def score_rare_class(logits: Tensor, targets: Tensor, names: tuple[str, ...]) ->
     rare = int(second <= len(targets) - second)
     truth = (targets == rare).numpy()
     if not truth.any():
-        return RareClass(names[rare], 0, None, None)
+        return RareClass(names[rare], 0, 0.0, None, None)
     scores = (logits[:, rare] - logits[:, 1 - rare]).double().numpy()
-    precision = float(average_precision_score(truth, scores))
-    return RareClass(names[rare], int(truth.sum()), precision, float(roc_auc_score(truth, scores)))
+    texts, precision = int(truth.sum()), float(average_precision_score(truth, scores))
+    roc_auc = float(roc_auc_score(truth, scores))
+    return RareClass(names[rare], texts, texts / len(targets), precision, roc_auc)
