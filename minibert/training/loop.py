@@ -28,7 +28,12 @@ from minibert.training.optimizer import (
 from minibert.training.options import TrainingOptions
 from minibert.training.prepare import best_weights, prepare
 from minibert.training.state import TrainResult, TrainState
-from minibert.training.steps import optimizer_steps, step_batches
+from minibert.training.steps import (
+    kept_random_state,
+    optimizer_steps,
+    seed_dropout,
+    step_batches,
+)
 from minibert.training.word_rows import compact_word_rows
 
 
@@ -46,8 +51,8 @@ def fit(
 
     The model ends in evaluation mode, on the device of `compute` (default: this machine's best),
     with the weights of the epoch that is best on `validation`, or of the last if keep_best=False.
-    Batches depend on `options.seed`, dropout on torch's random state. Raises InputError for a loss
-    or gradient that is not finite. `help(minibert)` shows an example.
+    Batches and dropout depend on `options.seed`; torch's random state stays as it was. Raises
+    InputError for a loss or gradient that is not finite. `help(minibert)` shows an example.
     """
     options, callback = options or TrainingOptions(), callback or Callback()
     compute = compute or choose_compute()
@@ -58,6 +63,7 @@ def fit(
         frozen_layers(model, options),
         best_weights(model, keep=keep_best) as keep_weights,
         compact_word_rows(model.encoder, train) as whole_table,
+        kept_random_state(compute.device),
         closing(callback),
     ):
         optimizer = make_optimizer(model, options)
@@ -141,8 +147,9 @@ def forward_backward(
     labels = to_device(train.labels[np.concatenate(rows)], compute.device)
     total_weight = task.total_weight(labels, weights)
     total_loss = torch.zeros((), device=compute.device)
-    for batch_rows in rows:
+    for number, batch_rows in enumerate(rows):
         batch = train.batch(batch_rows).to(compute.device)
+        seed_dropout(state.options.seed, state.step, number, compute.device)
         with compute.autocast():
             logits = state.module(*batch.inputs)
         loss = task.loss(logits.float(), batch.labels, weights, state.options) / total_weight
