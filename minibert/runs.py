@@ -164,8 +164,6 @@ class RunFolder:
         files = state_files(self.path)
         if files:
             load_state(files[-1], state)
-            # A run that dies before writing it loses its last line.
-            self.write_history(state.history)
         elif self.history_file.exists():
             raise self._damaged("no resume-*.safetensors is there")
 

@@ -19,6 +19,7 @@ from minibert.tasks.task import Scores, Task
 from minibert.training.callback import Callback
 from minibert.training.finite import FiniteCheck
 from minibert.training.frozen import frozen_layers
+from minibert.training.gradients import GradientSum
 from minibert.training.optimizer import (
     clip_gradients,
     learning_rate_factor,
@@ -67,6 +68,7 @@ def fit(
         closing(callback),
     ):
         optimizer = make_optimizer(model, options)
+        add_up = GradientSum(optimizer, compute.processes)
         state = first_state(module, optimizer, task, options, compute, train, validation)
         callback.on_start(state)
         while not finished(state):
@@ -75,6 +77,7 @@ def fit(
                 state.start_clock()
                 lr = set_step_rates(state)
                 loss, weight = forward_backward(state, train, rows, weights, compute)
+                loss = add_up(loss)
                 norm = clip(state)
                 finite.check(state.step, loss, norm)
                 update_weights(state)
@@ -141,14 +144,15 @@ def forward_backward(
     """Compute the gradients of one step; return its mean loss and the weight of its labels.
 
     `rows` are the row numbers of each batch of the step. A batch's summed loss is divided by the
-    weight of all labels of the step, so several batches equal one large batch.
+    weight of all labels of the step, so several batches equal one large batch. Each of several
+    processes has some of the batches, and so a part of the gradients and of the loss.
     """
     task = state.task
     labels = to_device(train.labels[np.concatenate(rows)], compute.device)
     total_weight = task.total_weight(labels, weights)
     total_loss = torch.zeros((), device=compute.device)
-    for number, batch_rows in enumerate(rows):
-        batch = train.batch(batch_rows).to(compute.device)
+    for number in compute.processes.deal(range(len(rows))):
+        batch = train.batch(rows[number]).to(compute.device)
         seed_dropout(state.options.seed, state.step, number, compute.device)
         with compute.autocast():
             logits = state.module(*batch.inputs)
