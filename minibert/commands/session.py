@@ -141,9 +141,7 @@ class RunCallback(ProgressBar):
     def on_start(self, state: TrainState) -> None:
         """Continue from the newest saved state; defer signals to the end of a step."""
         self.signals.deferred = True
-        self.folder.load_state(state)
-        if self.processes.is_first:
-            self.folder.write_history(state.history)  # a run that dies before loses its last line
+        self.folder.load_state(state, repair=self.processes.is_first)
         if state.step:
             epochs = f"{state.epoch} of {state.options.epochs} epochs"
             print(f"resuming after step {state.step}, with {epochs} finished")
