@@ -4,6 +4,7 @@ torchrun starts them. Without it a command is one process, for which all of this
 """
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,12 +88,13 @@ def process_group() -> Iterator[Processes]:
 
     An error's line is printed by one process: it is raised in that one, and Silent in the others.
     """
-    store, rank, size = next(dist.rendezvous("env://"))
     local = int(os.environ["LOCAL_RANK"])
     if local < torch.cuda.device_count():
         torch.cuda.set_device(local)  # the GPU that the name "cuda" stands for
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+    with _ended_by_signals():
+        store, rank, size = next(dist.rendezvous("env://"))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
         yield Processes(rank, size)
     except (InputError, OSError) as error:
@@ -126,6 +128,20 @@ def check_gpus(device: torch.device, processes: Processes) -> None:
             f"--device cuda: {here} processes on a machine with {gpus} GPUs; start one for each, "
             "or give --device cpu"
         )
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """End the process at a signal: while it waits for the others, Python's handlers cannot run."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in handlers.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _prints(store: "dist.Store", rank: int) -> bool:

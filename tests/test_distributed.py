@@ -8,6 +8,8 @@ Run: pytest tests/test_distributed.py
 import csv
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -292,6 +294,32 @@ def test_a_killed_process_ends_the_others_and_the_run_resumes(place, whole, rank
     hint = f"resume with: python train.py --resume {folder.name}"
     assert line == f"error: another process of this command has ended; {hint}"
     assert run(2, "train.py", "--resume", folder.name, cwd=place).statuses == [0, 0]
+    assert_same_run(folder, whole(*LARGER))
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+def test_a_run_whose_processes_are_killed_again_and_again_ends_with_the_same_bytes(place, whole):
+    """At 20 random instants; another number of processes resumes. One line at most is printed."""
+    chance, folder = random.Random(0), place / "killed-often"
+
+    def start(size: int) -> list[subprocess.Popen[str]]:
+        begun = (folder / "settings.json").exists()
+        words = ("--resume", folder.name) if begun else (*TRAIN, *LARGER, "--out", folder.name)
+        return start_processes(size, "train.py", *words, cwd=place)
+
+    for _ in range(20):
+        processes = start(chance.randint(2, 3))
+        time.sleep(chance.uniform(0, 2))
+        chance.choice(processes).kill()
+        time.sleep(0.1)
+        for process in processes:
+            process.terminate()  # as torchrun does
+        ended = end(processes)
+        assert len(ended.errors) <= 1, ended.errors
+        if (folder / "metrics.json").exists():
+            shutil.rmtree(folder)
+    assert end(start(2)).statuses == [0, 0]
     assert_same_run(folder, whole(*LARGER))
 
 
