@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import torch
 from helpers import ENVIRONMENT, ROOT, WORDS, finish_script, start_script, write_checkpoint
-from safetensors.torch import load_file
+from pytest import approx
 from torch.distributed import TCPStore
 
 from minibert.training.state import state_files
@@ -54,6 +53,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         a, b = WORDS[5 + i % 20], WORDS[5 + (7 * i + 3) % 20]
         lines += [f"the {a} was good {b} {i},positive", f"the {b} was bad awful {a} {i},negative"]
     (folder / "reviews.csv").write_text("\n".join(lines) + "\n")
+    tags = [line.replace("positive", "positive|short") for line in lines]
+    (folder / "tags.csv").write_text("\n".join(tags) + "\n")
     return folder
 
 
@@ -146,6 +147,39 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 # --- the same results
 
+GRADIENTS = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import torch
+from minibert.processes import ONE_PROCESS, process_group
+from minibert.training.gradients import GradientSum
+
+def gradients(processes):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 7))
+    model[0].requires_grad_(False)
+    batches = [torch.randn(n, 3) for n in (4, 1, 7, 2, 3)]
+    used = [p for p in model.parameters() if p.requires_grad]
+    unused = torch.nn.Parameter(torch.ones(2))
+    add_up = GradientSum(torch.optim.AdamW([*used, unused]), processes)
+    for step in range(2):  # the second has two batches for three processes
+        total = torch.zeros(())
+        model.zero_grad()
+        for batch in processes.deal(batches[3 * step :]):
+            loss = model(batch).square().sum()
+            loss.backward()
+            total += loss.detach()
+        total = add_up(total)
+    assert unused.grad is None
+    return [total, *(p.grad.clone() for p in used)]
+
+with process_group() as processes:
+    found, expected = gradients(processes), gradients(ONE_PROCESS)
+    if processes.is_first:
+        pairs = zip(found, expected, strict=True)
+        print(max(float(((x - y).abs() / y.abs().max()).max()) for x, y in pairs))
+"""
+
 
 @pytest.mark.parametrize(
     "words",
@@ -155,6 +189,7 @@ def assert_same_run(one: Path, other: Path) -> None:
         ("--freeze", "--class-weights", "balanced"),
         ("--freeze-layers", 1, "--patience", 1),
         ("--batch-size", 50),  # one batch: the second process is idle
+        ("--data", "tags.csv", "--label-separator", "|"),  # several labels
     ],
 )
 def test_a_run_of_two_processes_has_the_bytes_of_one_process(place, whole, words):
@@ -162,19 +197,29 @@ def test_a_run_of_two_processes_has_the_bytes_of_one_process(place, whole, words
     name = "two" + "-".join(map(str, words))
     ended = run(2, "train.py", *TRAIN, *words, "--out", name, cwd=place)
     assert (ended.statuses, ended.errors) == ([0, 0], [])
-    assert "2 processes" in ended.output
+    assert "; 2 processes" in ended.output
     assert_same_run(place / name, whole(*words))
 
 
-def test_three_processes_share_four_batches_to_the_same_weights(place, whole):
-    """The gradients are added up in another order, so the last bits differ."""
-    words = ("--accumulate", 4, "--schedule", "constant", "--encoder-lr", 1e-4)
-    ended = run(3, "train.py", *TRAIN, *words, "--out", "three", cwd=place)
+@pytest.mark.parametrize(
+    "words", [("--accumulate", 4), ("--long-texts", "windows", "--max-length", 5)]
+)
+def test_three_processes_share_four_or_more_batches_to_the_same_losses(place, whole, words):
+    """Their gradients are added up in another order, so the last bits differ."""
+    words = (*words, "--schedule", "constant", "--encoder-lr", 1e-4, "--head-lr", 1e-4)
+    folder = place / f"three{words[0]}"
+    ended = run(3, "train.py", *TRAIN, *words, "--out", folder.name, cwd=place)
     assert (ended.statuses, ended.errors) == ([0, 0, 0], [])
-    one, three = (load_file(x / "model.safetensors") for x in (whole(*words), place / "three"))
-    assert one.keys() == three.keys()
-    for name, values in one.items():
-        torch.testing.assert_close(three[name], values, rtol=1e-4, atol=1e-5)
+    one, three = (figures(run)[1:] for run in (whole(*words), folder))
+    for name in ("train_loss", "validation_loss", "gradient_norm"):
+        assert [float(x[name]) for x in three] == approx([float(x[name]) for x in one], rel=1e-5)
+
+
+def test_gradients_and_loss_are_those_of_one_process_to_1e_6(place):
+    """Five batches of uneven sizes in three processes; the first layer is not trained."""
+    ended = end(start_processes(3, ["-c", GRADIENTS], cwd=place))
+    assert (ended.statuses, ended.errors) == ([0, 0, 0], [])
+    assert float(ended.output) < 1e-6
 
 
 def test_predictions_and_scores_of_several_processes_are_those_of_one(place, whole, tmp_path):
@@ -211,7 +256,7 @@ def test_predictions_and_scores_of_several_processes_are_those_of_one(place, who
     ("script", "words", "what"),
     [
         ("train.py", (*TRAIN, "--seeds", 2), "a series of runs (--seeds, --learning-curve)"),
-        ("train.py", (*TRAIN, "--head", "logistic", "--freeze"), "--head logistic"),
+        ("train.py", (*TRAIN[:6], "--head", "logistic"), "--head logistic"),
         ("eval.py", ("--compare", "a", "b"), "--compare"),
         ("predict.py", ("--input", "-"), "standard input"),
     ],

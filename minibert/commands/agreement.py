@@ -5,9 +5,8 @@ from typing import Any
 
 from minibert.commands.options import Settings
 from minibert.errors import InputError
-from minibert.processes import Processes
+from minibert.processes import Processes, check_single
 from minibert.runs import Metadata, RunFolder
-from minibert.training.options import TrainingOptions
 from minibert.training.state import state_files
 
 
@@ -20,8 +19,8 @@ def check_same_start(processes: Processes, settings: Settings, metadata: Metadat
     changed = sorted(x for x in found.keys() | first.keys() if found.get(x) != first.get(x))
     if changed:
         raise InputError(
-            f"process {processes.rank} of 0 to {processes.size - 1} has another "
-            f"{', '.join(changed)} than process 0; give all the same options, files and versions"
+            f"process {processes.rank} has another {', '.join(changed)} than process 0; give all "
+            "processes the same options, files and versions"
         )
 
 
@@ -40,11 +39,17 @@ def check_shared(processes: Processes, run: RunFolder) -> None:
         )
 
 
-def idle_processes(processes: Processes, options: TrainingOptions) -> tuple[str, ...]:
-    """Return a line for more processes than a step has batches."""
-    if processes.size <= options.accumulate:
+def check_processes(processes: Processes, settings: Settings) -> tuple[str, ...]:
+    """Return a line if a step has fewer batches than there are processes.
+
+    Raises InputError for a head that several processes cannot train.
+    """
+    if settings.run.head == "logistic":
+        check_single(processes, "--head logistic")
+    batches = settings.training.accumulate
+    if processes.size <= batches:
         return ()
     return (
-        f"a step has {options.accumulate} batches for {processes.size} processes, so some are idle "
-        f"in training; --accumulate {processes.size} with a smaller --batch-size uses all",
+        f"a step has --accumulate {batches}: of the {processes.size} processes only {batches} "
+        f"train; --accumulate {processes.size} with a smaller --batch-size uses all",
     )

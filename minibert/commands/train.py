@@ -7,7 +7,7 @@ import torch
 from minibert.checkpoint.config_file import read_encoder_config, read_head_config, write_config
 from minibert.checkpoint.families import FAMILIES
 from minibert.checkpoint.load import load_classifier
-from minibert.commands.agreement import idle_processes
+from minibert.commands.agreement import check_processes
 from minibert.commands.arguments import TrainArguments
 from minibert.commands.baselines import score_baselines
 from minibert.commands.final_scores import evaluate, scored_logits
@@ -52,8 +52,6 @@ def train_one(arguments: TrainArguments, processes: Processes = ONE_PROCESS) -> 
     """
     session = Session(arguments, processes)
     settings, compute = session.settings, session.compute
-    if settings.run.head == "logistic":
-        check_single(processes, "--head logistic")
 
     # The model's files, and the data
     folder = find_model(settings.run.model, revision=settings.run.revision)
@@ -76,15 +74,13 @@ def train_one(arguments: TrainArguments, processes: Processes = ONE_PROCESS) -> 
     check_options(head, settings)
     classifier = TextClassifier(load_classifier(folder, head), tokenizer)
     datasets = build_datasets(tokenized, splits, classifier.task.targets, config)
-    idle = idle_processes(processes, settings.training)
-    print(*session.notes(classifier), compute, *idle, sep="\n")
+    print(*session.notes(classifier), compute, *check_processes(processes, settings), sep="\n")
     if not (session.resumed or settings.training.freeze or settings.run.head == "logistic"):
         for line in suggest_logistic(head, datasets["train"].labels):
             print(line)
 
     with session.open(classifier, splits, folder) as run:
-        is_new = not (run.folder.path / "config.json").exists()  # a resumed run has it
-        if is_new and processes.is_first:
+        if processes.is_first and not (run.folder.path / "config.json").exists():
             tokenizer.save(run.folder.path, wordpiece_class=FAMILIES[config.family].wordpiece_class)
             write_config(run.folder.path, config, head)
         train_model = train_logistic if settings.run.head == "logistic" else train
