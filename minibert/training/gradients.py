@@ -14,9 +14,9 @@ ALIGNED = 16  # numbers; each gradient starts where a tensor of its own would, a
 class GradientSum:
     """Adds up the gradients and the loss of a step over all processes; of one, leaves them.
 
-    One flat buffer, which is kept, is one call for the whole step. DistributedDataParallel sends
-    parts of it while the backward pass still computes, but it takes the mean over the processes,
-    of which each must have as many batches: docs/scaling.md compares.
+    A flat buffer, which is kept, makes it one call for the whole step. DistributedDataParallel
+    sends parts while the backward pass still computes, but it takes the mean over the processes,
+    of which each must have as many batches; docs/scaling.md compares their speed.
     """
 
     def __init__(self, optimizer: Optimizer, processes: Processes) -> None:
