@@ -186,6 +186,7 @@ with process_group() as processes:
     [
         (),
         ("--precision", "bf16"),
+        ("--precision", "fp16"),
         ("--freeze", "--class-weights", "balanced"),
         ("--freeze-layers", 1, "--patience", 1),
         ("--batch-size", 50),  # one batch: the second process is idle
