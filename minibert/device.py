@@ -20,7 +20,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Compute:
-    """A device, the precision of matrix products on it and the reason for that, the processes."""
+    """A device, the precision of matrix products on it, the reason for it, and the processes."""
 
     device: torch.device
     precision: str = "fp32"  # a key of DTYPES

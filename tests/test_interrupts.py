@@ -53,6 +53,15 @@ def test_a_deferred_signal_is_recorded_and_raised_when_asked(number):
 
 
 @BOTH
+def test_later_signals_are_ignored_on_request(number):
+    """torchrun sends each process two."""
+    with SignalHandler(deferred=True, once=True) as signals:
+        send(number)
+        send(signal.SIGTERM)
+        assert signals.number == number
+
+
+@BOTH
 def test_an_interruptible_context_is_left_at_once(number):
     reached = []
     with SignalHandler(deferred=True) as signals:

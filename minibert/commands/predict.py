@@ -36,7 +36,7 @@ def main(arguments: PredictArguments, processes: Processes = ONE_PROCESS) -> Non
     default = RunFolder(folder).columns()
     errors = 0
     with open_writer(
-        arguments.output if processes.is_first else "-",  # which the others do not have
+        arguments.output if processes.is_first else "-",  # the others write nothing: process.py
         predictor.task,
         safe=arguments.csv_safe,
         resume=arguments.resume_output,

@@ -15,7 +15,7 @@ from minibert.errors import InputError, Interrupted, Silent, printable
 def run_script(name: str) -> int:
     """Run the command `name` on sys.argv: parse its options, import its story, run it."""
     prepare_process()
-    if not is_first_process():
+    if not is_first_process():  # which prints and writes for all
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
     def main(argv: Sequence[str]) -> None:
