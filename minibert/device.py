@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from minibert.errors import InputError
+from minibert.processes import ONE_PROCESS, Processes, check_gpus
 
 DTYPES = {
     "fp32": torch.float32,
@@ -19,11 +20,12 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Compute:
-    """A device, the precision of matrix products on it, and the reason for that precision."""
+    """A device, the precision of matrix products on it and the reason for that, the processes."""
 
     device: torch.device
     precision: str = "fp32"  # a key of DTYPES
     reason: str = "as requested"
+    processes: Processes = ONE_PROCESS  # that share the work
 
     def autocast(self) -> torch.autocast:
         """Return the context for forward passes of a float32 model. In fp32 it does nothing."""
@@ -35,13 +37,18 @@ class Compute:
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
     def __str__(self) -> str:
-        return f"precision: {self.precision} ({self.reason}); device: {describe(self.device)}"
+        others = f"; {self.processes.size} processes" if self.processes.size > 1 else ""
+        device = describe(self.device)
+        return f"precision: {self.precision} ({self.reason}); device: {device}{others}"
 
 
-def choose_compute(device: str = "auto", precision: str = "auto") -> Compute:
+def choose_compute(
+    device: str = "auto", precision: str = "auto", *, processes: Processes = ONE_PROCESS
+) -> Compute:
     """Return the device and precision for the options --device and --precision.
 
-    Raises InputError for a device or precision that this machine does not have.
+    Each of several processes has a GPU of its own. Raises InputError for a device or precision
+    that this machine does not have.
 
     Example:
         >>> print(choose_compute("cpu", "fp32"))
@@ -50,7 +57,8 @@ def choose_compute(device: str = "auto", precision: str = "auto") -> Compute:
     if precision not in ("auto", *DTYPES):
         raise InputError(f"--precision {precision}: is not one of auto, {', '.join(DTYPES)}")
     chosen = choose_device(device)
-    return Compute(chosen, *choose_precision(precision, chosen))
+    check_gpus(chosen, processes)
+    return Compute(chosen, *choose_precision(precision, chosen), processes)
 
 
 def choose_device(name: str) -> torch.device:

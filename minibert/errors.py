@@ -20,6 +20,18 @@ class InputError(ValueError):
         super().__init__(printable(message, limit=1000))
 
 
+class ProcessLost(InputError):
+    """Another process of the same command has ended, so this one cannot go on."""
+
+
+class Silent(Exception):
+    """This process ends with this exit status and no line: another process prints it."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal stopped the command. `hint` says how to continue."""
 

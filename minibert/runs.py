@@ -159,13 +159,16 @@ class RunFolder:
         drop_states(self.path, keep=keep)
         self.write_history(state.history)
 
-    def load_state(self, state: TrainState) -> None:
-        """Set `state` to the newest saved one. Without one, the run starts from its beginning."""
+    def load_state(self, state: TrainState, *, repair: bool = True) -> None:
+        """Set `state` to the newest saved one. Without one, the run starts from its beginning.
+
+        With `repair`, write the history, which a run loses if it dies before that.
+        """
         files = state_files(self.path)
         if files:
             load_state(files[-1], state)
-            # A run that dies before writing it loses its last line.
-            self.write_history(state.history)
+            if repair:
+                self.write_history(state.history)
         elif self.history_file.exists():
             raise self._damaged("no resume-*.safetensors is there")
 

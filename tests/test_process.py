@@ -75,19 +75,15 @@ def test_a_bug_keeps_its_traceback(tmp_path):
     assert status == 1 and "Traceback" in errors and "ZeroDivisionError" in errors
 
 
-@pytest.mark.parametrize("script", ["train.py", "eval.py", "predict.py"])
-def test_several_processes_are_refused(script: str, tmp_path: Path):
-    """Each would train a run of its own."""
-    environment = {"WORLD_SIZE": "2", "LOCAL_RANK": "1", "RANK": "1"}
-    text = ["good"] if script == "predict.py" else []
-    process = start_script(script, *text, cwd=tmp_path, env=environment)
-    output, errors = process.communicate(timeout=60)
-    assert (process.returncode, output) == (2, "")
-    assert errors == (
-        "error: 2 processes were started, and each would do the whole work; start one, without "
-        "torchrun\n"
-    )
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_of_several_processes_the_first_prints_help_and_mistakes(rank: str, tmp_path: Path):
+    environment = {"WORLD_SIZE": "2", "LOCAL_RANK": rank, "RANK": rank}
+    for flag, status in (("--help", 0), ("--no-such-flag", 2)):
+        process = start_script("train.py", flag, cwd=tmp_path, env=environment)
+        output, errors = process.communicate(timeout=60)
+        assert process.returncode == status
+        assert bool(output) == (rank == "0" and flag == "--help")
+        assert bool(errors) == (rank == "0" and flag != "--help")
 
 
 def test_one_process_of_a_launcher_works(tmp_path: Path):

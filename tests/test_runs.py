@@ -174,10 +174,9 @@ def test_only_the_newest_states_are_kept(run):
 
 def test_a_run_stopped_before_its_first_state_starts_from_the_beginning(run):
     (run.path / "resume-mine.safetensors").touch()  # not a state
-    state, before = new_state(), torch.get_rng_state()
+    state = new_state()
     run.load_state(state)
     assert state.step == 0
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_lost_state_is_not_taken_for_a_new_run(run):

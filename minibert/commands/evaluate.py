@@ -23,18 +23,23 @@ from minibert.evaluation import metrics
 from minibert.evaluation.outcomes import Outcome, report_mistakes, surest_errors
 from minibert.files import json_text, write_json, write_text
 from minibert.inference.predictor import Predictor
+from minibert.processes import ONE_PROCESS, Processes, check_single
 from minibert.tasks.single_label import SingleLabel
 from minibert.tasks.task import check_finite
 
 PLOTTED = 100  # classes in a picture, which then has 38 inches
 
 
-def main(arguments: EvaluateArguments) -> None:
-    """Score a classifier on labelled texts and print the figures, or compare two."""
+def main(arguments: EvaluateArguments, processes: Processes = ONE_PROCESS) -> None:
+    """Score a classifier on labelled texts and print the figures, or compare two.
+
+    Several processes share the predictions; the first one prints and writes.
+    """
     if arguments.compare:
+        check_single(processes, "--compare")
         compare.main(arguments)
         return
-    folder, predictor = load_predictor(arguments.model)
+    folder, predictor = load_predictor(arguments.model, processes)
     task = predictor.task
     check_json_file(arguments.json, [folder])
     if (arguments.plot or arguments.errors) and not isinstance(task, SingleLabel):
@@ -46,6 +51,8 @@ def main(arguments: EvaluateArguments) -> None:
     print_labels(examples, labels, predictor)
 
     logits = predictor.logits(examples.texts, examples.pairs)
+    if not processes.is_first:
+        return
     scores = task.score_with_intervals(logits, labels)
     check_finite(scores)
     look = count_look(folder, examples)  # before the figures can be read

@@ -15,12 +15,13 @@ class SignalHandler:
     """A context in which the first signal raises Interrupted; a second one ends the process.
 
     With `deferred`, the first signal is only recorded in `number`, for the work to stop where it
-    can be continued. The previous handlers are restored at the end. Python delivers signals to its
-    main thread only; in another thread the context does nothing.
+    can be continued. With `once`, later signals are ignored: torchrun sends each process two, and
+    ends it after 30 seconds. The previous handlers are restored at the end. Python delivers signals
+    to its main thread only; in another thread the context does nothing.
     """
 
-    def __init__(self, *, deferred: bool = False) -> None:
-        self.deferred = deferred
+    def __init__(self, *, deferred: bool = False, once: bool = False) -> None:
+        self.deferred, self.once = deferred, once
         self.number: int | None = None
         self.previous: dict[int, Any] = {}
 
@@ -55,6 +56,8 @@ class SignalHandler:
             self.deferred = True
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.number is not None and self.once:
+            return
         if self.number is not None:
             os.write(2, b"\nstopped at once by a second signal\n")
             os._exit(128 + number)

@@ -2,7 +2,8 @@
 
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from minibert.commands.arguments import PredictArguments
@@ -16,6 +17,7 @@ from minibert.hub import find_model
 from minibert.inference.formats import WINDOW, Record, prediction_record
 from minibert.inference.predictor import Predictor, load
 from minibert.inference.writers import PredictionWriter, open_writer
+from minibert.processes import ONE_PROCESS, Processes, check_gpus, check_single
 from minibert.runs import RunFolder, newest_run
 from minibert.tasks.calibrated import with_min_probability
 from minibert.tasks.choice import task_of
@@ -23,33 +25,46 @@ from minibert.tasks.choice import task_of
 NOT_FINITE = "the model's logits are not finite; its weights may be too large"
 
 
-def main(arguments: PredictArguments) -> None:
-    """Classify texts and write one record per text, in input order."""
+def main(arguments: PredictArguments, processes: Processes = ONE_PROCESS) -> None:
+    """Classify texts and write one record per text, in input order.
+
+    Several processes share the windows of the input; the first one writes.
+    """
+    if arguments.input == "-":
+        check_single(processes, "standard input")
     folder, predictor = load_predictor(arguments.model)
     default = RunFolder(folder).columns()
     errors = 0
     with open_writer(
-        arguments.output,
+        arguments.output if processes.is_first else "-",  # which the others do not have
         predictor.task,
         safe=arguments.csv_safe,
         resume=arguments.resume_output,
     ) as writer:
-        for window, records in predictions(arguments, predictor, default, writer):
+        for window, records in predictions(arguments, predictor, default, writer, processes):
             writer.write(window, records)
             errors += sum("error" in record for record in records)
     if errors:
         print(f"{errors:,} rows could not be used; the field error says why", file=sys.stderr)
-    if predictor.truncated:
-        how = predictor.how_truncated
-        print(f"{predictor.truncated:,} texts were {how}", file=sys.stderr)
+    truncated = sum(processes.gather(predictor.truncated))
+    if truncated:
+        print(f"{truncated:,} texts were {predictor.how_truncated}", file=sys.stderr)
 
 
-def load_predictor(model: ModelArguments) -> tuple[Path, Predictor]:
-    """Return the folder of the named model, or of the newest finished run, and its predictor."""
+def load_predictor(
+    model: ModelArguments, processes: Processes = ONE_PROCESS
+) -> tuple[Path, Predictor]:
+    """Return the folder of the named model, or of the newest finished run, and its predictor.
+
+    The processes share each call's texts.
+    """
     options = dict(model.options)
     revision, min_probability = (options.pop(x, None) for x in ("revision", "min_probability"))
     folder = newest_run() if model.model is None else find_model(model.model, revision=revision)
     predictor = load(str(folder), **options)
+    check_gpus(predictor.compute.device, processes)
+    predictor.compute = replace(predictor.compute, processes=processes)
+    predictor.model = replace(predictor.model, processes=processes)
     if min_probability is not None:
         predictor.task = task_of(with_min_probability(predictor.task.head, min_probability))
     return folder, predictor
@@ -60,8 +75,30 @@ def predictions(
     predictor: Predictor,
     default: Columns | None,
     writer: PredictionWriter,
+    processes: Processes,
 ) -> Iterator[tuple[int, list[Record]]]:
-    """Yield each window's number and records, for the windows that the writer needs."""
+    """Yield each window's number and records, for the windows that the writer needs.
+
+    Of several processes, each predicts one window at a time, and the first one yields them all.
+    """
+
+    def needs(window: int) -> bool:
+        return processes.call_first(lambda: writer.needs(window))
+
+    needed = needed_windows(arguments, default, needs)
+    while windows := list(itertools.islice(needed, processes.size)):
+        predicted = [
+            (number, predict_window(rows, columns, predictor))
+            for number, rows, columns in processes.deal(windows)
+        ]
+        for of_process in processes.gather(predicted):
+            yield from of_process
+
+
+def needed_windows(
+    arguments: PredictArguments, default: Columns | None, needs: Callable[[int], bool]
+) -> Iterator[tuple[int, list[Row], Columns | None]]:
+    """Yield the number, the rows and the columns of each window that is needed."""
     options = DataOptions(**arguments.reading)
     rows = input_rows(arguments, options.encoding)
     columns = None
@@ -74,8 +111,8 @@ def predictions(
             source = arguments.input or "the command line"
             requested = options.columns()
             columns = choose_columns(names, source, requested, labelled=False, default=default)
-        if writer.needs(number):
-            yield number, predict_window(window, columns, predictor)
+        if needs(number):
+            yield number, window, columns
 
 
 def input_rows(arguments: PredictArguments, encoding: str) -> Iterator[Row]:

@@ -9,19 +9,28 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from minibert.commands.interrupts import SignalHandler
-from minibert.errors import InputError, Interrupted, printable
+from minibert.errors import InputError, Interrupted, Silent, printable
 
 
 def run_script(name: str) -> int:
     """Run the command `name` on sys.argv: parse its options, import its story, run it."""
     prepare_process()
+    if not is_first_process():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
     def main(argv: Sequence[str]) -> None:
         # Parsing comes first: --help and mistakes need not wait for torch's import.
         parse = getattr(importlib.import_module("minibert.commands.arguments"), f"parse_{name}")
-        arguments = parse(argv)
-        check_single_process()
-        importlib.import_module(f"minibert.commands.{name}").main(arguments)
+        try:
+            arguments = parse(argv)
+        except InputError as error:  # which is the same in all processes
+            raise (error if is_first_process() else Silent(2)) from None
+        story = importlib.import_module(f"minibert.commands.{name}")
+        if not has_other_processes():
+            story.main(arguments)
+            return
+        with importlib.import_module("minibert.processes").process_group() as processes:
+            story.main(arguments, processes)
 
     return run_command(main)
 
@@ -44,14 +53,14 @@ def prepare_process() -> None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
-def check_single_process() -> None:
-    """Raise InputError if a launcher such as torchrun started this process beside others."""
-    processes = os.environ.get("WORLD_SIZE", "1")
-    if "LOCAL_RANK" in os.environ and processes != "1":
-        raise InputError(
-            f"{printable(processes, 20)} processes were started, and each would do the whole work; "
-            "start one, without torchrun"
-        )
+def has_other_processes() -> bool:
+    """Return whether torchrun started this process beside others."""
+    return "LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def is_first_process() -> bool:
+    """Return whether this is the only process, or the first of those that torchrun started."""
+    return not has_other_processes() or os.environ.get("RANK", "0") == "0"
 
 
 def run_command(main: Callable[[Sequence[str]], None]) -> int:
@@ -62,8 +71,11 @@ def run_command(main: Callable[[Sequence[str]], None]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for terminals that are not UTF-8
-    with SignalHandler(), warnings.catch_warnings():
-        warnings.showwarning = _show_warning  # type: ignore[assignment]
+    with SignalHandler(once=has_other_processes()), warnings.catch_warnings():
+        if is_first_process():
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
+        else:
+            warnings.simplefilter("ignore")
         try:
             main(sys.argv[1:])
             if sys.stdout is not None:  # None: closed by the parent process
@@ -71,6 +83,8 @@ def run_command(main: Callable[[Sequence[str]], None]) -> int:
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+        except Silent as silent:
+            return silent.status
         except BrokenPipeError:
             # The reader has left (`| head`); Python would complain again when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

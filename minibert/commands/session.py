@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,15 +13,17 @@ from torch import Tensor
 import minibert
 from minibert.checkpoint.save import save_weights
 from minibert.checkpoint.tensors import fingerprint
+from minibert.commands.agreement import check_same_start, check_shared
 from minibert.commands.arguments import TrainArguments
 from minibert.commands.interrupts import SignalHandler
 from minibert.commands.options import Settings
 from minibert.data.splits import Splits
 from minibert.device import choose_compute
-from minibert.errors import InputError, Interrupted, printable
+from minibert.errors import InputError, Interrupted, ProcessLost, printable
 from minibert.inference.text_classifier import TextClassifier
 from minibert.locks import locked
 from minibert.model.classifier import Classifier
+from minibert.processes import ONE_PROCESS, Processes
 from minibert.runs import Metadata, RunFolder, check_new
 from minibert.training.progress import ProgressBar
 from minibert.training.state import TrainState
@@ -40,18 +42,20 @@ class Session:
     Raises InputError for an output folder that is not empty, and for a run that cannot be resumed.
     """
 
-    def __init__(self, arguments: TrainArguments) -> None:
+    def __init__(self, arguments: TrainArguments, processes: Processes = ONE_PROCESS) -> None:
         self.settings, self.out = arguments.settings, arguments.out
+        self.processes = processes
         self.resumed = RunFolder(arguments.resume) if arguments.resume else None
         self.saved: Metadata | None = None
-        if self.out:
+        if self.out and processes.is_first:
             check_new(self.out)
         if self.resumed:
-            values, self.saved = self.resumed.read_settings()
+            values, self.saved = processes.call_first(self.resumed.read_settings)
             self.settings = Settings.from_json(values, self.resumed.settings_file)
             check_settings(self.resumed, self.settings)
             check_model_exists(self.resumed, self.settings)
-        self.compute = choose_compute(self.settings.run.device, self.settings.run.precision)
+        requested = self.settings.run
+        self.compute = choose_compute(requested.device, requested.precision, processes=processes)
         if self.resumed:
             reason = self.compute.reason.replace("as requested", "as when the run started")
             self.compute = replace(self.compute, reason=reason)
@@ -70,6 +74,34 @@ class Session:
     ) -> Iterator["RunCallback"]:
         """Make the run's folder, or check it; hold its lock; say how to resume if interrupted."""
         metadata = current_metadata(splits, model_folder)
+        check_same_start(self.processes, self.settings, metadata)
+        run = RunFolder(self.processes.call_first(lambda: self._prepare(metadata, model_folder)))
+        check_shared(self.processes, run)
+        where = printable(shlex.quote(str(run.path)), 1000)
+        print(f"run: {where}")
+        resume = f"resume with: python train.py --resume {where}"
+        held = locked(run.path, "--resume" if self.resumed else "--out")
+        several = self.processes.size > 1
+        try:
+            with (
+                held if self.processes.is_first else nullcontext(),
+                SignalHandler(once=several) as signals,
+            ):
+                run.check_unfinished()  # by another process, while this one read its data
+                try:
+                    yield RunCallback(run, classifier, self.settings, signals, self.processes)
+                except ProcessLost as error:
+                    raise ProcessLost(f"{error}; {resume}") from None
+                except InputError as error:
+                    if run.history_file.exists():
+                        raise InputError(f"{error}; the best epoch is kept in {where}") from None
+                    raise
+        except Interrupted as interrupted:
+            raise Interrupted(interrupted.number, resume) from None
+        print(f"finished: {where} (python eval.py; python predict.py TEXT)")
+
+    def _prepare(self, metadata: Metadata, model_folder: Path) -> Path:
+        """Make the run's folder, or check the resumed one; return its path."""
         if self.resumed and self.saved:
             check_unchanged(self.resumed, self.saved.digests, metadata.digests, self.settings)
             if self.saved.columns != metadata.columns:
@@ -77,34 +109,18 @@ class Session:
                     f"--resume {self.resumed.path}: the entry columns of settings.json is not what "
                     "the run reads; undo the change"
                 )
-            run = self.resumed
-        else:
-            values = self.settings.to_dict()
-            if model_folder.parent.name == "snapshots" and not Path(values["model"]).is_dir():
-                values["revision"] = model_folder.name  # the commit, in the hub's cache
-            run = RunFolder.create(self.out, values, metadata)
-        where = printable(shlex.quote(str(run.path)), 1000)
-        print(f"run: {where}")
-        try:
-            with (
-                locked(run.path, "--resume" if self.resumed else "--out"),
-                SignalHandler() as signals,
-            ):
-                run.check_unfinished()  # by another process, while this one read its data
-                try:
-                    yield RunCallback(run, classifier, self.settings, signals)
-                except InputError as error:
-                    if run.history_file.exists():
-                        raise InputError(f"{error}; the best epoch is kept in {where}") from None
-                    raise
-        except Interrupted as interrupted:
-            hint = f"resume with: python train.py --resume {where}"
-            raise Interrupted(interrupted.number, hint) from None
-        print(f"finished: {where} (python eval.py; python predict.py TEXT)")
+            return self.resumed.path
+        values = self.settings.to_dict()
+        if model_folder.parent.name == "snapshots" and not Path(values["model"]).is_dir():
+            values["revision"] = model_folder.name  # the commit, in the hub's cache
+        return RunFolder.create(self.out, values, metadata).path
 
 
 class RunCallback(ProgressBar):
-    """Shows a run's progress, saves it, and after a signal stops it where it can be resumed."""
+    """Shows a run's progress, saves it, and after a signal stops it where it can be resumed.
+
+    All of several processes stop after the same step; the first one shows and saves.
+    """
 
     def __init__(
         self,
@@ -112,10 +128,11 @@ class RunCallback(ProgressBar):
         classifier: TextClassifier,
         settings: Settings,
         signals: SignalHandler,
+        processes: Processes = ONE_PROCESS,
     ) -> None:
         super().__init__()
         self.folder, self.classifier = folder, classifier
-        self.settings, self.signals = settings, signals
+        self.settings, self.signals, self.processes = settings, signals, processes
 
     def scratch_folder(self) -> Path:
         """Return the run's folder."""
@@ -124,20 +141,21 @@ class RunCallback(ProgressBar):
     def on_start(self, state: TrainState) -> None:
         """Continue from the newest saved state; defer signals to the end of a step."""
         self.signals.deferred = True
-        self.folder.load_state(state)
+        self.folder.load_state(state, repair=self.processes.is_first)
         if state.step:
             epochs = f"{state.epoch} of {state.options.epochs} epochs"
             print(f"resuming after step {state.step}, with {epochs} finished")
 
     def on_step(self, state: TrainState, loss: Tensor, lr: float) -> None:
         """Show the step; save the state if it is due, or if a signal asks to stop."""
-        super().on_step(state, loss, lr)
+        if self.processes.is_first:
+            super().on_step(state, loss, lr)
         every, ends_epoch = self.settings.run.save_every, state.step % state.steps_per_epoch == 0
-        if self.signals.number is not None or (
-            every and state.step % every == 0 and not ends_epoch
-        ):
+        signal = self.signal_of_any()
+        if signal or (every and state.step % every == 0 and not ends_epoch):
             self.save(state)
-        self.signals.raise_if_interrupted()
+        if signal:
+            raise Interrupted(signal)
 
     @contextmanager
     def validating(self, state: TrainState) -> Iterator[None]:
@@ -146,20 +164,22 @@ class RunCallback(ProgressBar):
         try:
             with self.signals.interruptible():
                 yield
-        except Interrupted:
+        except (Interrupted, ProcessLost):
             self.save(state)
             raise
 
     def on_best(self, model: Classifier) -> None:
         """Save the weights."""
         checkpoint = self.classifier.checkpoint
-        save_weights(self.folder.path, model, checkpoint.encoder, checkpoint.head)
+        if self.processes.is_first:
+            save_weights(self.folder.path, model, checkpoint.encoder, checkpoint.head)
 
     def on_epoch(self, state: TrainState) -> None:
         """Print the figures and save the state."""
         super().on_epoch(state)
         self.save(state)
-        self.signals.raise_if_interrupted()
+        if signal := self.signal_of_any():  # all wait here until the epoch is saved
+            raise Interrupted(signal)
 
     def on_end(self, state: TrainState) -> None:
         """Stop deferring signals."""
@@ -169,7 +189,15 @@ class RunCallback(ProgressBar):
     def save(self, state: TrainState) -> None:
         """Save the state of the run."""
         settings = self.settings
-        self.folder.save_state(state, settings.to_dict(), keep=settings.run.keep_states)
+        if self.processes.is_first:
+            self.folder.save_state(state, settings.to_dict(), keep=settings.run.keep_states)
+
+    def signal_of_any(self) -> int:
+        """Return the number of a signal that any process has received; 0 for none.
+
+        All processes return the same, and wait here for each other.
+        """
+        return self.processes.largest(self.signals.number or 0)
 
 
 def check_settings(run: RunFolder, settings: Settings) -> None:

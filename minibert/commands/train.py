@@ -7,6 +7,7 @@ import torch
 from minibert.checkpoint.config_file import read_encoder_config, read_head_config, write_config
 from minibert.checkpoint.families import FAMILIES
 from minibert.checkpoint.load import load_classifier
+from minibert.commands.agreement import idle_processes
 from minibert.commands.arguments import TrainArguments
 from minibert.commands.baselines import score_baselines
 from minibert.commands.final_scores import evaluate, scored_logits
@@ -25,6 +26,7 @@ from minibert.device import Compute, cpu_has_bf16, memory_advice
 from minibert.hub import find_model
 from minibert.inference.batched import prepare_for_inference
 from minibert.inference.text_classifier import TextClassifier
+from minibert.processes import ONE_PROCESS, Processes, check_single
 from minibert.tasks.choice import task_of
 from minibert.training.frozen import check_layers
 from minibert.training.history import TrainResult
@@ -39,19 +41,25 @@ SEED_NOISE = (
 )
 
 
-def main(arguments: TrainArguments) -> None:
+def main(arguments: TrainArguments, processes: Processes = ONE_PROCESS) -> None:
     """Train a classifier, or a series of them; or continue what was stopped."""
     settings = series_settings(arguments)
     if settings:
+        check_single(processes, "a series of runs (--seeds, --learning-curve)")
         train_series(arguments, settings, train_one)
     else:
-        train_one(arguments)
+        train_one(arguments, processes)
 
 
-def train_one(arguments: TrainArguments) -> None:
-    """Train a classifier, or continue a run that was stopped."""
-    session = Session(arguments)
+def train_one(arguments: TrainArguments, processes: Processes = ONE_PROCESS) -> None:
+    """Train a classifier, or continue a run that was stopped.
+
+    Several processes share the steps and the predictions; the first one writes the files.
+    """
+    session = Session(arguments, processes)
     settings, compute = session.settings, session.compute
+    if settings.run.head == "logistic":
+        check_single(processes, "--head logistic")
 
     # The model's files, and the data
     folder = find_model(settings.run.model, revision=settings.run.revision)
@@ -74,19 +82,23 @@ def train_one(arguments: TrainArguments) -> None:
     check_options(head, settings)
     classifier = TextClassifier(load_classifier(folder, head), tokenizer)
     datasets = build_datasets(tokenized, splits, classifier.task.targets, config)
-    print(*session.notes(classifier), compute, sep="\n")
+    idle = idle_processes(processes, settings.training)
+    print(*session.notes(classifier), compute, *idle, sep="\n")
     if not (session.resumed or settings.training.freeze or settings.run.head == "logistic"):
         for line in suggest_logistic(head, datasets["train"].labels):
             print(line)
 
     with session.open(classifier, splits, folder) as run:
-        if not (run.folder.path / "config.json").exists():  # a resumed run has it
+        is_new = not (run.folder.path / "config.json").exists()  # a resumed run has it
+        if is_new and processes.is_first:
             tokenizer.save(run.folder.path, wordpiece_class=FAMILIES[config.family].wordpiece_class)
             write_config(run.folder.path, config, head)
         train_model = train_logistic if settings.run.head == "logistic" else train
         training = train_model(classifier, datasets, settings.training, compute, run)
         best = prepare_for_inference(load_classifier(run.folder.path).model, compute)
         logits = scored_logits(best, datasets, settings.training)
+        if not processes.is_first:
+            return
         targets = datasets["validation"].labels
         tuned = fit_probabilities(head, logits["validation"], targets, settings.run)
         write_config(run.folder.path, config, tuned)

@@ -19,6 +19,7 @@ from minibert.inference.cpu import prepacking_works
 from minibert.inference.prepack import prepack
 from minibert.model.classifier import Classifier, Head
 from minibert.model.encoder import Encoder
+from minibert.processes import ONE_PROCESS, Processes
 
 # The number of threads belongs to the process: only one call at a time may change it.
 _THREADS = threading.Lock()
@@ -32,6 +33,7 @@ class InferenceModel:
     device: torch.device
     context: Callable[[], AbstractContextManager] = nullcontext
     equal_lengths: bool = False  # all texts of a batch have the same length
+    processes: Processes = ONE_PROCESS  # each computes some of the batches; all return all results
 
     def logits(self, dataset: Dataset, *, batch_size: int) -> Tensor:
         """Return logits (N, C), float32 on the CPU, in the dataset's order."""
@@ -41,7 +43,7 @@ class InferenceModel:
             return replace(self, module=self.module.head).logits(features, batch_size=batch_size)
         logits = InOrder(len(dataset))
         self._run(self.module, dataset, logits.put, batch_size)
-        return logits.values.cpu()
+        return logits.complete(self.processes, self.device).cpu()
 
     def features(self, dataset: Dataset, *, batch_size: int) -> FeatureDataset:
         """Return the features (N, D) below the head, on the model's device, and the labels."""
@@ -49,7 +51,7 @@ class InferenceModel:
         rows = encoded_rows(dataset)
         features = InOrder(len(rows))
         self._run(self.module.features, rows, features.put, batch_size)
-        values = features.values
+        values = features.complete(self.processes, self.device)
         if isinstance(dataset, WindowDataset):
             counts = to_device(torch.from_numpy(dataset.counts), values.device)
             values = self.module.pool_windows(values, counts)
@@ -59,6 +61,7 @@ class InferenceModel:
         """Put the encoder's output for every token of the dataset into `hidden`."""
         assert isinstance(self.module, Classifier)
         self._run(self.module.encoder, dataset, hidden.put, batch_size)
+        self.processes.complete(hidden.values)
 
     def _run(
         self,
@@ -73,7 +76,9 @@ class InferenceModel:
         other after every small operation. Only one call of `put` runs at a time. Raises InputError
         if memory runs out.
         """
-        order = length_order(dataset.lengths, batch_size, equal_lengths=self.equal_lengths)
+        order = self.processes.deal(
+            length_order(dataset.lengths, batch_size, equal_lengths=self.equal_lengths)
+        )
         advice = (
             f"with {batch_size} texts of up to {dataset.lengths.max()} tokens per batch; lower "
             "--batch-size or --max-length"
@@ -100,7 +105,7 @@ class InferenceModel:
 
         cores = torch.get_num_threads() if self.device.type == "cpu" else 1
         workers = min(cores, len(order))
-        if workers == 1:
+        if workers <= 1:
             work()
         else:
             _run_in_threads(work, workers, stop=stop)
@@ -121,8 +126,16 @@ class InOrder:
         """Add the results (B, ...) of these rows."""
         if len(self.values) == 0:
             shape = (self.count, *results.shape[1:])
-            self.values = torch.empty(shape, device=results.device)
+            self.values = torch.zeros(shape, device=results.device)
         self.values[to_device(torch.from_numpy(rows), results.device)] = results.float()
+
+    def complete(self, processes: Processes, device: torch.device) -> Tensor:
+        """Return the results of all rows, those that other processes computed included."""
+        shape = processes.call_first(lambda: self.values.shape)
+        if self.values.shape != shape:  # fewer batches than processes
+            self.values = torch.zeros(shape, device=device)
+        processes.complete(self.values)
+        return self.values
 
 
 def prepare_for_inference(
@@ -134,15 +147,18 @@ def prepare_for_inference(
     changed and cannot train any more. With `keep`, a copy is changed.
     """
     model = copy.deepcopy(model) if keep else model
+    ready = InferenceModel(model, compute.device, processes=compute.processes)
     ours = isinstance(model.encoder, Encoder)  # benchmarks also have transformers' encoder
     if ours and compute.device.type == "cpu" and prepack(model, compute.precision):
         # Padding changes the last bits of attention, which int8's roundings make visible.
-        return InferenceModel(model, compute.device, equal_lengths=compute.precision == "int8")
+        return replace(ready, equal_lengths=compute.precision == "int8")
     if ours and has_bf16_weights(compute):
         for module in (model.encoder.embeddings, model.encoder.blocks):
             module.to(torch.bfloat16)
-        return InferenceModel(model.eval().to(compute.device), compute.device)
-    return InferenceModel(model.eval().to(compute.device), compute.device, compute.autocast)
+    else:
+        ready = replace(ready, context=compute.autocast)
+    model.eval().to(compute.device)
+    return ready
 
 
 def has_bf16_weights(compute: Compute) -> bool:
@@ -157,7 +173,7 @@ def head_for_inference(head: Head, compute: Compute) -> InferenceModel:
     """Return the head, in place, in the precision that it has under `prepare_for_inference`."""
     prepacked = compute.device.type == "cpu" and prepacking_works(compute.precision)
     context = nullcontext if prepacked or has_bf16_weights(compute) else compute.autocast
-    return InferenceModel(head.eval(), compute.device, context)
+    return InferenceModel(head.eval(), compute.device, context, processes=compute.processes)
 
 
 def _run_in_threads(work: Callable[[], None], workers: int, *, stop: Callable[[], object]) -> None:

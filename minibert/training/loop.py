@@ -19,6 +19,7 @@ from minibert.tasks.task import Scores, Task
 from minibert.training.callback import Callback
 from minibert.training.finite import FiniteCheck
 from minibert.training.frozen import frozen_layers
+from minibert.training.gradients import GradientSum
 from minibert.training.optimizer import (
     clip_gradients,
     learning_rate_factor,
@@ -28,7 +29,12 @@ from minibert.training.optimizer import (
 from minibert.training.options import TrainingOptions
 from minibert.training.prepare import best_weights, prepare
 from minibert.training.state import TrainResult, TrainState
-from minibert.training.steps import optimizer_steps, step_batches
+from minibert.training.steps import (
+    kept_random_state,
+    optimizer_steps,
+    seed_dropout,
+    step_batches,
+)
 from minibert.training.word_rows import compact_word_rows
 
 
@@ -46,8 +52,8 @@ def fit(
 
     The model ends in evaluation mode, on the device of `compute` (default: this machine's best),
     with the weights of the epoch that is best on `validation`, or of the last if keep_best=False.
-    Batches depend on `options.seed`, dropout on torch's random state. Raises InputError for a loss
-    or gradient that is not finite. `help(minibert)` shows an example.
+    Batches and dropout depend on `options.seed`; torch's random state stays as it was. Raises
+    InputError for a loss or gradient that is not finite. `help(minibert)` shows an example.
     """
     options, callback = options or TrainingOptions(), callback or Callback()
     compute = compute or choose_compute()
@@ -58,9 +64,11 @@ def fit(
         frozen_layers(model, options),
         best_weights(model, keep=keep_best) as keep_weights,
         compact_word_rows(model.encoder, train) as whole_table,
+        kept_random_state(compute.device),
         closing(callback),
     ):
         optimizer = make_optimizer(model, options)
+        add_up = GradientSum(optimizer, compute.processes)
         state = first_state(module, optimizer, task, options, compute, train, validation)
         callback.on_start(state)
         while not finished(state):
@@ -69,6 +77,7 @@ def fit(
                 state.start_clock()
                 lr = set_step_rates(state)
                 loss, weight = forward_backward(state, train, rows, weights, compute)
+                loss = add_up(loss)
                 norm = clip(state)
                 finite.check(state.step, loss, norm)
                 update_weights(state)
@@ -135,14 +144,16 @@ def forward_backward(
     """Compute the gradients of one step; return its mean loss and the weight of its labels.
 
     `rows` are the row numbers of each batch of the step. A batch's summed loss is divided by the
-    weight of all labels of the step, so several batches equal one large batch.
+    weight of all labels of the step, so several batches equal one large batch. Each of several
+    processes has some of the batches, and so a part of the gradients and of the loss.
     """
     task = state.task
     labels = to_device(train.labels[np.concatenate(rows)], compute.device)
     total_weight = task.total_weight(labels, weights)
     total_loss = torch.zeros((), device=compute.device)
-    for batch_rows in rows:
-        batch = train.batch(batch_rows).to(compute.device)
+    for number in compute.processes.deal(range(len(rows))):
+        batch = train.batch(rows[number]).to(compute.device)
+        seed_dropout(state.options.seed, state.step, number, compute.device)
         with compute.autocast():
             logits = state.module(*batch.inputs)
         loss = task.loss(logits.float(), batch.labels, weights, state.options) / total_weight

@@ -1,7 +1,8 @@
 """The state of a training run: all that its next step depends on, and its file.
 
-resume-<finished steps>.safetensors holds weights, optimizer and random state; its metadata holds
-the counters, fp16's loss scale, and the options of the run.
+resume-<finished steps>.safetensors holds the weights and the optimizer; its metadata holds the
+counters, fp16's loss scale, and the options of the run. Random numbers are functions of the
+options and the counters.
 """
 
 import json
@@ -24,7 +25,7 @@ from minibert.tasks.task import Scores, Task, figures_of
 from minibert.training.history import EpochRecord, TrainResult, clipping
 from minibert.training.options import TrainingOptions
 
-FORMAT = "4"  # of the state file
+FORMAT = "5"  # of the state file
 COUNTERS = (
     *("epoch", "step", "texts", "epoch_seconds", "seconds", "lr", "best_epoch", "best_figure"),
 )
@@ -32,7 +33,7 @@ COUNTERS = (
 
 @dataclass
 class TrainState:
-    """Model, optimizer, scaler, counters: with torch's random state, all that a step depends on."""
+    """Model, optimizer, scaler, counters: all that a step depends on."""
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
@@ -135,9 +136,6 @@ def save_state(folder: Path, state: TrainState, settings: Mapping[str, Any] | No
         for name, value in values.items():
             tensors[f"optimizer.{number}.{name}"] = torch.as_tensor(value)
     tensors["sums"], tensors["norms"] = state.sums, state.norms
-    tensors["random.cpu"] = torch.get_rng_state()
-    if state.device.type == "cuda":
-        tensors["random.cuda"] = torch.cuda.get_rng_state(state.device)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {
         "format": FORMAT,
@@ -157,7 +155,7 @@ def saved_settings(file: Path) -> dict[str, Any]:
 
 
 def load_state(file: Path, state: TrainState) -> None:
-    """Set `state` and torch's random state to those in a file.
+    """Set `state` to the one in a file.
 
     Raises InputError for a damaged file, naming an older state if there is one, and for a file of
     another version.
@@ -178,9 +176,6 @@ def load_state(file: Path, state: TrainState) -> None:
         state.scaler.load_state_dict(json.loads(metadata["scaler"]))
         state.sums.copy_(tensors["sums"])
         state.norms[:in_epoch] = tensors["norms"][:in_epoch]
-        torch.set_rng_state(tensors["random.cpu"])
-        if state.device.type == "cuda" and "random.cuda" in tensors:  # not saved on a CPU
-            torch.cuda.set_rng_state(tensors["random.cuda"], state.device)
 
 
 def _metadata(opened: Any, file: Path) -> dict[str, str]:
