@@ -37,6 +37,16 @@ def texts_and_pairs(X: Any) -> tuple[list[Any], list[Any] | None]:
     raise InputError(f"X has the shape {table.shape}; give texts (N,) or pairs of texts (N, 2)")
 
 
+def as_weights(sample_weight: Any, rows: int) -> np.ndarray:
+    """Return the weight of each row (N,). Raises InputError for those that cannot be used."""
+    weights = np.ones(rows) if sample_weight is None else np.asarray(sample_weight, dtype=float)
+    if weights.shape != (rows,) or not (np.isfinite(weights) & (weights >= 0)).all():
+        raise InputError(f"sample_weight must be {rows} numbers of 0 or more, one for each text")
+    if not weights.any():
+        raise InputError("sample_weight is 0 for all texts")
+    return weights
+
+
 class BertEstimator(BaseEstimator):
     """A model behind scikit-learn's interface.
 
@@ -127,22 +137,25 @@ class TrainedEstimator(BertEstimator):
         self.precision = precision
         self.verbose = verbose
 
-    def train(self, task: str, names: list[str], X: Any, labels: list[Any], **options: Any) -> None:
-        """Train on all rows; with `validation_fraction`, on the others, and keep the best epoch."""
+    def train(
+        self, task: str, names: list[str], X: Any, labels: list[Any], sample_weight: Any
+    ) -> None:
+        """Train on the rows with a weight above 0, or keep the best epoch on some of them."""
         texts, pairs = texts_and_pairs(X)
         if len(texts) != len(labels):
             raise InputError(f"X has {len(texts)} rows and y {len(labels)}; give one y for each")
         seed = int(check_random_state(self.random_state).randint(2**31))
         of_training = ("epochs", "batch_size", "encoder_lr", "head_lr", "freeze", "freeze_layers")
-        options |= {name: getattr(self, name) for name in of_training}
-        rows = np.arange(len(texts))
+        options = TrainingOptions(**{x: getattr(self, x) for x in of_training}, seed=seed)
+        weights = as_weights(sample_weight, len(texts))
+        rows = np.flatnonzero(weights)
         validation = rows[: self.batch_size]  # chooses nothing
         if self.validation_fraction:
             rows, validation = train_test_split(
                 rows,
                 test_size=self.validation_fraction,
                 random_state=seed,
-                stratify=labels if task == "single-label" else None,
+                stratify=[labels[row] for row in rows] if task == "single-label" else None,
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -159,10 +172,11 @@ class TrainedEstimator(BertEstimator):
                 classifier.model,
                 train,
                 unseen,
-                TrainingOptions(**options, seed=seed),
+                options,
                 compute=choose_compute(self.device, self.precision),
                 callback=ProgressBar() if self.verbose else Callback(),
                 keep_best=bool(self.validation_fraction),
+                sample_weight=weights[rows],
             )
         self.keep(classifier)
         self.loss_curve_ = [epoch.train_loss for epoch in result.history]

@@ -13,11 +13,17 @@ from sklearn.base import (
     RegressorMixin,
     TransformerMixin,
 )
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from minibert.errors import InputError
-from minibert.integrations.estimator import BertEstimator, TrainedEstimator, texts_and_pairs
+from minibert.integrations.estimator import (
+    BertEstimator,
+    TrainedEstimator,
+    as_weights,
+    texts_and_pairs,
+)
 
 
 class BertClassifier(ClassifierMixin, TrainedEstimator):
@@ -29,7 +35,7 @@ class BertClassifier(ClassifierMixin, TrainedEstimator):
 
     Args:
         model: folder, or hub id, of a pretrained encoder.
-        class_weight: None or "balanced".
+        class_weight: None, "balanced", or a weight for each class, as in scikit-learn.
         validation_fraction: part of the rows that selects the best epoch; 0: train on all rows and
             keep the last epoch.
         verbose: show the progress.
@@ -63,7 +69,7 @@ class BertClassifier(ClassifierMixin, TrainedEstimator):
         device: str = "auto",
         precision: str = "auto",
         verbose: bool = False,
-        class_weight: str | None = None,
+        class_weight: Any = None,
     ) -> None:
         super().__init__(
             model,
@@ -85,22 +91,29 @@ class BertClassifier(ClassifierMixin, TrainedEstimator):
         )
         self.class_weight = class_weight
 
-    def fit(self, X: Any, y: Any) -> "BertClassifier":
-        """Train on texts and their classes. Raises ValueError for what cannot be used."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "BertClassifier":
+        """Train on texts and their classes. Raises ValueError for what cannot be used.
+
+        `sample_weight` (N,) says how much each text counts in the loss.
+        """
         check_classification_targets(y)
-        options = {"class_weights": self.class_weight or "none"}
         if type_of_target(y) == "multilabel-indicator":
-            table = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
-            self.classes_ = np.arange(table.shape[1])
+            y = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
+            self.classes_ = np.arange(y.shape[1])
             names = [str(number) for number in self.classes_]
-            labels = [[names[number] for number in np.flatnonzero(row)] for row in table]
-            self.train("multi-label", names, X, labels, **options)
-            return self
-        self.classes_, numbers = np.unique(column_or_1d(y, warn=True), return_inverse=True)
-        if len(self.classes_) < 2:
-            raise InputError("y has 1 class; give texts of 2 or more")
-        names = [str(name) for name in self.classes_]
-        self.train("single-label", names, X, [names[n] for n in numbers], **options)
+            labels = [[names[number] for number in np.flatnonzero(row)] for row in y]
+            task = "multi-label"
+        else:
+            y = column_or_1d(y, warn=True)
+            self.classes_, numbers = np.unique(y, return_inverse=True)
+            if len(self.classes_) < 2:
+                raise InputError("y has 1 class; give texts of 2 or more")
+            names = [str(name) for name in self.classes_]
+            labels, task = [names[number] for number in numbers], "single-label"
+        weights = as_weights(sample_weight, len(labels))
+        if self.class_weight is not None:
+            weights = weights * compute_sample_weight(self.class_weight, y)
+        self.train(task, names, X, labels, weights)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -130,7 +143,7 @@ class BertRegressor(RegressorMixin, TrainedEstimator):
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X: Any, y: Any) -> "BertRegressor":
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "BertRegressor":
         """Train on texts and their numbers. Raises ValueError for what cannot be used."""
         numbers = np.asarray(y, dtype=float)
         if numbers.ndim not in (1, 2):
@@ -138,7 +151,7 @@ class BertRegressor(RegressorMixin, TrainedEstimator):
                 f"y should be a 1d array or a table (N, K); it has {numbers.ndim} axes"
             )
         names = [f"value{number}" for number in range(1 if numbers.ndim == 1 else numbers.shape[1])]
-        self.train("regression", names, X, numbers.tolist())
+        self.train("regression", names, X, numbers.tolist(), sample_weight)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
