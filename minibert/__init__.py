@@ -25,6 +25,9 @@ _MODULES = {
     "load": "inference.predictor",
     "Predictor": "inference.predictor",
     "TextClassifier": "inference.text_classifier",
+    "BertClassifier": "integrations.scikit_learn",
+    "BertRegressor": "integrations.scikit_learn",
+    "BertFeatures": "integrations.scikit_learn",
     "fit": "training.loop",
     "fit_logistic": "training.logistic",
     "Callback": "training.callback",
@@ -52,6 +55,9 @@ if TYPE_CHECKING:
     from minibert.inference.predictor import load as load
     from minibert.inference.text_classifier import TextClassifier as TextClassifier
     from minibert.inference.text_classifier import load_encoder as load_encoder
+    from minibert.integrations.scikit_learn import BertClassifier as BertClassifier
+    from minibert.integrations.scikit_learn import BertFeatures as BertFeatures
+    from minibert.integrations.scikit_learn import BertRegressor as BertRegressor
     from minibert.model.config import LongTexts as LongTexts
     from minibert.model.encoder import Encoder as Encoder
     from minibert.training.callback import Callback as Callback

@@ -4,6 +4,7 @@ Run: pytest tests/test_loop.py
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -117,13 +118,20 @@ def test_gradients_of_several_batches_equal_those_of_one_big_batch(sizes, weight
         1,
         PRIOR,
     )
-    mean, weight = forward_backward(state, dataset, rows, weights, CPU)
+    mean, weight = forward_backward(state, dataset, rows, weights, CPU, torch.ones(sum(sizes)))
     assert weight == pytest.approx(weights[dataset.labels].sum())
     assert mean.item() == pytest.approx(loss.item(), rel=1e-5)
     for name, p in model.named_parameters():
         if p.grad is not None:
             torch.testing.assert_close(p.grad, expected.pop(name), rtol=1e-4, atol=1e-6)
     assert not expected
+
+
+@pytest.mark.parametrize("weights", [[1.0] * 5, [1.0] * 6 + [0.0], [1.0] * 6 + [math.nan]])
+def test_sample_weights_that_are_not_positive_or_of_other_rows_are_one_line(weights):
+    texts = random_texts(7)
+    with pytest.raises(InputError, match="sample_weight must be 7 positive numbers"):
+        fit(tiny_classifier(), texts, texts, OPTIONS, compute=CPU, sample_weight=weights)
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.05])

@@ -66,8 +66,8 @@ def test_no_constant_has_a_lower_loss(kind, targets, weights, smoothing):
     weight = task.weights(targets, options)
 
     def loss(logits: torch.Tensor) -> float:
-        total = task.loss(logits.expand(len(targets), -1), targets, weight, options)
-        return float(total / task.total_weight(targets, weight))
+        losses = task.losses(logits.expand(len(targets), -1), targets, weight, options)
+        return float(losses.sum() / task.row_weights(targets, weight).sum())
 
     best = task.constant(targets, weight, options)
     assert prior_of(task, targets, targets, options).train_loss == pytest.approx(loss(best))

@@ -66,7 +66,8 @@ def mean_loss(
     task: Task, logits: Tensor, targets: Tensor, weights: Tensor, options: TrainingOptions = PLAIN
 ) -> float:
     """What a step of one batch minimizes."""
-    return float(task.loss(logits, targets, weights, options) / task.total_weight(targets, weights))
+    losses = task.losses(logits, targets, weights, options)
+    return float(losses.sum() / task.row_weights(targets, weights).sum())
 
 
 def examples(*labels: Any) -> Examples:
@@ -147,24 +148,35 @@ def a_dataset(task: Task, rows: int, seed: int = 0) -> TextDataset:
 
 
 @TASKS
-def test_gradients_of_several_batches_equal_those_of_one(task):
+def test_several_batches_equal_one_and_a_row_of_weight_2_equals_two_rows(task):
     dataset, model = a_dataset(task, 7), a_model(task)
     balanced = TrainingOptions(class_weights="none" if task is NUMBERS else "balanced")
     weights = task.weights(dataset.labels, balanced)
 
-    def step(*rows: list[int]) -> tuple[float, list[Tensor]]:
+    def step(*rows: list[int], row_weights: Tensor) -> tuple[float, list[Tensor]]:
         one = copy.deepcopy(model)
         optimizer = make_optimizer(one, balanced)
         prior = prior_of(task, dataset.labels, dataset.labels, balanced)
         state = TrainState(*(one, optimizer, CPU.scaler(), CPU.device, task, balanced, 7, 1, prior))
-        loss, _ = forward_backward(state, dataset, [np.array(x) for x in rows], weights, CPU)
+        loss, _ = forward_backward(
+            state, dataset, [np.array(x) for x in rows], weights, CPU, row_weights
+        )
         return float(loss), [p.grad for p in one.parameters() if p.grad is not None]
 
-    loss, gradients = step([0, 1, 2], [3], [4, 5, 6])
-    expected_loss, expected = step(list(range(7)))
-    assert loss == pytest.approx(expected_loss, rel=1e-5)
-    for found, gradient in zip(gradients, expected, strict=True):
-        torch.testing.assert_close(found, gradient, rtol=1e-4, atol=1e-5)
+    def assert_same(one: tuple[float, list[Tensor]], other: tuple[float, list[Tensor]]) -> None:
+        assert one[0] == pytest.approx(other[0], rel=1e-5)
+        for found, expected in zip(one[1], other[1], strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+    equal, unequal = torch.ones(7), Tensor([1, 2, 1, 1, 1, 1, 2])
+    assert_same(
+        step([0, 1, 2], [3], [4, 5, 6], row_weights=equal),
+        step(list(range(7)), row_weights=equal),
+    )
+    assert_same(
+        step([0, 1, 2], [3], [4, 5, 6], row_weights=unequal),
+        step([0, 1, 2, 1, 6, 3, 4, 5, 6], row_weights=equal),
+    )
 
 
 # --- the figures

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minibert.data.batches import Dataset
 from minibert.data.long_texts import how_shortened
 from minibert.device import choose_compute
 from minibert.errors import InputError
@@ -144,14 +145,28 @@ class Predictor:
         texts are shortened as in training; `truncated` counts those that lose tokens. Raises
         InputError for values that are not strings.
         """
+        dataset, places = self._distinct(texts, pairs)
+        if dataset is None:
+            return torch.empty(0, len(self.classes))
+        return self.model.logits(dataset, batch_size=self.batch_size)[places]
+
+    def features(self, texts: Texts, pairs: Texts | None = None) -> np.ndarray:
+        """Return what the head reads: the pooled vector of each text (N, D), float32."""
+        dataset, places = self._distinct(texts, pairs)
+        if dataset is None:
+            return np.empty((0, self.classifier.checkpoint.encoder.width), dtype=np.float32)
+        found = self.model.features(dataset, batch_size=self.batch_size)
+        return found.values.cpu().numpy()[places]
+
+    def _distinct(self, texts: Texts, pairs: Texts | None) -> tuple[Dataset | None, list[int]]:
+        """Return the texts without repeats, which are computed once, and where each text is."""
         tokenized = self.classifier.tokenize(texts, pairs, max_length=self.max_length)
         if not tokenized.rows:
-            return torch.empty(0, len(self.classes))
+            return None, []
         with self._lock:
             self.truncated += tokenized.cut
-        distinct, places = tokenized.distinct()  # equal texts are computed once
-        dataset = self.classifier.dataset_of(distinct)
-        return self.model.logits(dataset, batch_size=self.batch_size)[places]
+        distinct, places = tokenized.distinct()
+        return self.classifier.dataset_of(distinct), places
 
     def predict_proba(self, texts: Texts, pairs: Texts | None = None) -> np.ndarray:
         """Return probabilities (N, C), float32; the columns are `classes`.

@@ -54,21 +54,21 @@ class MultiLabel(Task):
         positive = targets.sum(dim=0).clamp(min=1)
         return ((len(targets) - positive) / positive).clamp(min=1 / len(targets))
 
-    def loss(
+    def losses(
         self, logits: Tensor, targets: Tensor, weights: Tensor, options: LossOptions
     ) -> Tensor:
-        """Return the binary cross-entropy, summed over rows and classes."""
+        """Return the binary cross-entropy of each row, summed over the classes."""
         smoothing = options.label_smoothing
         return F.binary_cross_entropy_with_logits(
             logits,
             targets * (1 - smoothing) + smoothing / 2,
             pos_weight=weights,
-            reduction="sum",
-        )
+            reduction="none",
+        ).sum(dim=1)
 
-    def total_weight(self, targets: Tensor, weights: Tensor) -> Tensor:
-        """Return N x C, as PyTorch's mean divides by."""
-        return torch.tensor(float(targets.numel()), device=targets.device)
+    def row_weights(self, targets: Tensor, weights: Tensor) -> Tensor:
+        """Return C for each row: PyTorch's mean divides by N x C."""
+        return torch.full_like(targets[:, 0], targets.shape[1])
 
     def constant(self, targets: Tensor, weights: Tensor, options: LossOptions) -> Tensor:
         """Return the log-odds of the classes' frequencies, weighted and smoothed as the loss."""

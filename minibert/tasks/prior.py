@@ -29,8 +29,8 @@ def prior_of(task: Task, train: Tensor, validation: Tensor, options: LossOptions
     loss = weight = 0.0
     for targets in train.split(ROWS):
         logits = constant.expand(len(targets), -1)
-        loss += float(task.loss(logits, targets, weights, options))
-        weight += float(task.total_weight(targets, weights))
+        loss += float(task.losses(logits, targets, weights, options).sum())
+        weight += float(task.row_weights(targets, weights).sum())
     scores = task.score(constant.expand(len(validation), -1), validation)
     distinct = len(torch.unique(validation, dim=0))
     return Prior(loss / weight, figures_of(scores, task.figures), distinct)

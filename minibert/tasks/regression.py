@@ -52,18 +52,17 @@ class Regression(Task):
         """Return 1 / deviation of each number: the loss does not depend on the unit."""
         return 1 / _deviations(targets)
 
-    def loss(
+    def losses(
         self, logits: Tensor, targets: Tensor, weights: Tensor, options: LossOptions
     ) -> Tensor:
-        """Return the squared or Huber error of standardized numbers, summed."""
+        """Return the squared or Huber error of each row's standardized numbers, summed."""
         predicted, expected = logits * weights, targets * weights
-        if options.regression_loss == "huber":
-            return F.huber_loss(predicted, expected, reduction="sum")
-        return F.mse_loss(predicted, expected, reduction="sum")
+        error = F.huber_loss if options.regression_loss == "huber" else F.mse_loss
+        return error(predicted, expected, reduction="none").sum(dim=1)
 
-    def total_weight(self, targets: Tensor, weights: Tensor) -> Tensor:
-        """Return N x K, as PyTorch's mean divides by."""
-        return torch.tensor(float(targets.numel()), device=targets.device)
+    def row_weights(self, targets: Tensor, weights: Tensor) -> Tensor:
+        """Return K for each row: PyTorch's mean divides by N x K."""
+        return torch.full_like(targets[:, 0], targets.shape[1])
 
     def constant(self, targets: Tensor, weights: Tensor, options: LossOptions) -> Tensor:
         """Return the means; of squared errors their loss is 1."""

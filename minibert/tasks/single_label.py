@@ -57,18 +57,18 @@ class SingleLabel(Task):
         counts = torch.bincount(targets, minlength=classes)
         return len(targets) / (classes * counts.clamp(min=1).float())
 
-    def loss(
+    def losses(
         self, logits: Tensor, targets: Tensor, weights: Tensor, options: LossOptions
     ) -> Tensor:
-        """Return the weighted cross-entropy, summed."""
+        """Return the weighted cross-entropy of each row."""
         smoothing = options.label_smoothing
         return F.cross_entropy(
-            logits, targets, weight=weights, label_smoothing=smoothing, reduction="sum"
+            logits, targets, weight=weights, label_smoothing=smoothing, reduction="none"
         )
 
-    def total_weight(self, targets: Tensor, weights: Tensor) -> Tensor:
-        """Return the sum of the labels' weights, as PyTorch's mean divides by."""
-        return weights[targets].sum()
+    def row_weights(self, targets: Tensor, weights: Tensor) -> Tensor:
+        """Return the weight of each row's class, by whose sum PyTorch's mean divides."""
+        return weights[targets]
 
     def constant(self, targets: Tensor, weights: Tensor, options: LossOptions) -> Tensor:
         """Return the logarithms of the classes' frequencies, weighted and smoothed as the loss."""

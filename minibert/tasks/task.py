@@ -93,14 +93,14 @@ class Task(ABC):
         """Return the weights of the loss from all targets of the training split: (C,)."""
 
     @abstractmethod
-    def loss(
+    def losses(
         self, logits: Tensor, targets: Tensor, weights: Tensor, options: LossOptions
     ) -> Tensor:
-        """Return the loss of a batch, summed over its rows."""
+        """Return the loss of each row (B,)."""
 
     @abstractmethod
-    def total_weight(self, targets: Tensor, weights: Tensor) -> Tensor:
-        """Return what the summed loss is divided by to be a mean."""
+    def row_weights(self, targets: Tensor, weights: Tensor) -> Tensor:
+        """Return (B,), by whose sum the sum of the losses is divided to be a mean."""
 
     @abstractmethod
     def constant(self, targets: Tensor, weights: Tensor, options: LossOptions) -> Tensor:

@@ -196,11 +196,11 @@ def score_head(
     head = head_for_inference(model.head, compute)
     logits = head.logits(train, batch_size=options.batch_size)
     weights = weights.cpu()
-    loss = task.loss(logits, train.labels, weights, options)
+    losses = task.losses(logits, train.labels, weights, options)
     scores = task.score(head.logits(validation, batch_size=options.batch_size), validation.labels)
     return EpochRecord(
         epoch=1,
-        train_loss=float(loss / task.total_weight(train.labels, weights)),
+        train_loss=float(losses.sum() / task.row_weights(train.labels, weights).sum()),
         learning_rate=None,
         validation=figures_of(scores, task.figures),
         seconds=round(seconds, 3),

@@ -27,7 +27,7 @@ from minibert.training.optimizer import (
     set_learning_rates,
 )
 from minibert.training.options import TrainingOptions
-from minibert.training.prepare import best_weights, prepare
+from minibert.training.prepare import as_row_weights, best_weights, prepare
 from minibert.training.state import TrainResult, TrainState
 from minibert.training.steps import (
     kept_random_state,
@@ -47,11 +47,13 @@ def fit(
     compute: Compute | None = None,
     callback: Callback | None = None,
     keep_best: bool = True,
+    sample_weight: Sequence[float] | np.ndarray | None = None,
 ) -> TrainResult:
     """Train a classifier until the epochs or the patience are used up. Nothing is printed.
 
     The model ends in evaluation mode, on the device of `compute` (default: this machine's best),
     with the weights of the epoch that is best on `validation`, or of the last if keep_best=False.
+    `sample_weight` (N,) says how much each training row counts in the loss (default: all the same).
     Batches and dropout depend on `options.seed`; torch's random state stays as it was. Raises
     InputError for a loss or gradient that is not finite. `help(minibert)` shows an example.
     """
@@ -59,6 +61,7 @@ def fit(
     compute = compute or choose_compute()
     prepared = prepare(model, train, validation, options, compute, callback)
     module, task, train, validation, weights, encoding = prepared
+    row_weights = as_row_weights(sample_weight, len(train)).to(compute.device)
     finite = FiniteCheck(train, options, compute)
     with (
         frozen_layers(model, options),
@@ -76,7 +79,7 @@ def fit(
             for rows in remaining_steps(train, state):
                 state.start_clock()
                 lr = set_step_rates(state)
-                loss, weight = forward_backward(state, train, rows, weights, compute)
+                loss, weight = forward_backward(state, train, rows, weights, compute, row_weights)
                 loss = add_up(loss)
                 norm = clip(state)
                 finite.check(state.step, loss, norm)
@@ -140,6 +143,7 @@ def forward_backward(
     rows: Sequence[np.ndarray],
     weights: Tensor,
     compute: Compute,
+    row_weights: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Compute the gradients of one step; return its mean loss and the weight of its labels.
 
@@ -149,14 +153,15 @@ def forward_backward(
     """
     task = state.task
     labels = to_device(train.labels[np.concatenate(rows)], compute.device)
-    total_weight = task.total_weight(labels, weights)
+    total_weight = task.row_weights(labels, weights) @ row_weights[np.concatenate(rows)]
     total_loss = torch.zeros((), device=compute.device)
     for number in compute.processes.deal(range(len(rows))):
         batch = train.batch(rows[number]).to(compute.device)
         seed_dropout(state.options.seed, state.step, number, compute.device)
         with compute.autocast():
             logits = state.module(*batch.inputs)
-        loss = task.loss(logits.float(), batch.labels, weights, state.options) / total_weight
+        losses = task.losses(logits.float(), batch.labels, weights, state.options)
+        loss = losses @ row_weights[rows[number]] / total_weight
         state.scaler.scale(loss).backward()
         total_loss += loss.detach()
     return total_loss, total_weight

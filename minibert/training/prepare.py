@@ -1,9 +1,11 @@
 """What `fit` does before the first step, and after the last one or an error."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from minibert.data.batches import Dataset
@@ -61,6 +63,18 @@ def prepare(
     module, (train, validation), encoding = encode(model, datasets, options, compute, folder=folder)
     callback.on_encoded(encoding)
     return Prepared(module, task, train, validation, weights, encoding.seconds)
+
+
+def as_row_weights(sample_weight: Sequence[float] | np.ndarray | None, rows: int) -> Tensor:
+    """Return the weight of each row in the loss (N,). Raises InputError unless all are positive."""
+    if sample_weight is None:
+        return torch.ones(rows)
+    weights = torch.as_tensor(np.asarray(sample_weight), dtype=torch.float32)
+    if weights.shape != (rows,) or not (weights.isfinite() & (weights > 0)).all():
+        raise InputError(
+            f"sample_weight must be {rows} positive numbers, one for each training row"
+        )
+    return weights
 
 
 @contextmanager

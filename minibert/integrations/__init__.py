@@ -1,0 +1,1 @@
+"""minibert by the conventions of other libraries."""
