@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin
 
-from minibert.data.options import DataOptions, column_names, ratios
+from minibert.data.options import DataOptions, column_names, fold_number, ratios
 from minibert.errors import InputError
 from minibert.model.config import HEADS, POOLINGS
 from minibert.options import check_options, flag_name, length, option
@@ -42,6 +42,7 @@ def probability(text: str) -> float:
 
 METAVARS: dict[Any, str] = {
     **{int: "N", float: "X", length: "N", ratios: "A:B:C", column_names: "NAME,NAME"},
+    fold_number: "N/K",
     threshold: "P",
 }
 
@@ -91,6 +92,14 @@ class RunOptions:
         False,
         "train on 10, 20, 50 and 100%% of the training texts, which tells whether more would help",
     )
+    folds: int | None = option(
+        None,
+        "cross-validation with N runs: every row that is not a test row is predicted by a run that "
+        "was not trained on it; rows whose label may be wrong are listed",
+        parse=int,
+        bounds=(2, 1000),
+        shown="no cross-validation",
+    )
     no_baseline: bool = option(False, "leave out the scores of guessing and of TF-IDF")
     device: str = option("auto", "cpu, cuda, cuda:1 or mps; auto: a GPU if there is one")
     precision: str = option(
@@ -111,8 +120,14 @@ class RunOptions:
             threshold(self.thresholds)
         except argparse.ArgumentTypeError as error:
             problems.append(f"--thresholds: {error}")
-        if self.learning_curve and self.seeds != 1:
-            problems.append("--learning-curve and --seeds are two series of runs; drop one")
+        series = {
+            "--learning-curve": self.learning_curve,
+            "--seeds": self.seeds != 1,
+            "--folds": self.folds is not None,
+        }
+        if sum(series.values()) > 1:
+            names = " and ".join(name for name, given in series.items() if given)
+            problems.append(f"{names} are different series of runs; give one")
         if self.head == "logistic" and (self.save_every or self.keep_states != 1):
             problems.append(
                 "--head logistic has no steps to save; drop --save-every and --keep-states"
