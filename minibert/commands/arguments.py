@@ -52,7 +52,7 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
     add = parser.add_argument_group("run folder").add_argument
     add("--out", type=Path, metavar="DIR", help="new folder (default: under runs/, by time)")
     add("--resume", type=Path, metavar="DIR", help=RESUME_HELP)
-    model = ("model", "revision", "head", "pooling", "thresholds", "target_accuracy")
+    model = ("model", "revision", "head", "pooling", "thresholds", "rare_class", "target_accuracy")
     add_options(parser.add_argument_group("model"), RunOptions, model)
     data = parser.add_argument_group("data")
     data.add_argument(

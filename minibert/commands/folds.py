@@ -1,7 +1,7 @@
 """The end of a cross-validation: the folds' predictions become one file, and one set of figures.
 
-runs/NAME/out_of_fold.jsonl   each row's prediction, by the run that held it out; in the data's order
-runs/NAME/label_issues.csv    the rows whose label is probably wrong, the surest first
+runs/NAME/out_of_fold.jsonl   each row's prediction by the run that held it out, in file order
+runs/NAME/label_issues.csv   the rows whose label is probably wrong, the surest first
 """
 
 import csv
@@ -55,7 +55,9 @@ def join_folds(folder: Path, runs: Mapping[str, Path]) -> dict[str, Any]:
 def read_fold(run: Path) -> list[Fields]:
     """Return what a fold's run predicted for its rows."""
     rows = [row.fields for row in read_rows(RunFolder(run).predictions_file)]
-    if not all({"text", "label", "prediction", "row", "file", "line"} <= row.keys() for row in rows):
+    if not all(
+        {"text", "label", "prediction", "row", "file", "line"} <= row.keys() for row in rows
+    ):
         raise damaged(run, "test_predictions.jsonl")
     return rows
 
@@ -81,8 +83,10 @@ def score_rows(task: Task, rows: Sequence[Fields]) -> dict[str, Any]:
 
 def targets_of(task: Task, rows: Sequence[Fields], name: str) -> torch.Tensor:
     """Return the labels, or the predictions, as the task's targets."""
+    texts = [row["text"] for row in rows]
     labels = [comparable(row[name], task.head.task) for row in rows]
-    return torch.from_numpy(task.targets(Examples(ROWS, labels=labels, task=task.head.task)))
+    examples = Examples(ROWS, texts, labels=labels, task=task.head.task, places=texts)
+    return torch.from_numpy(task.targets(examples))
 
 
 def find_issues(task: Task, rows: Sequence[Fields]) -> list[Fields]:

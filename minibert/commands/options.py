@@ -32,6 +32,18 @@ def threshold(text: str) -> str:
     return text
 
 
+def rare_class(text: str) -> str:
+    """Parse --rare-class: f1, precision=P or recall=R."""
+    figure, _, wanted = text.partition("=")
+    try:
+        valid = figure in ("precision", "recall") and 0 < float(wanted) <= 1
+    except ValueError:
+        valid = False
+    if not valid and text != "f1":
+        raise argparse.ArgumentTypeError(f"{text!r} is not like f1, precision=0.9 or recall=0.9")
+    return text
+
+
 def probability(text: str) -> float:
     """Parse --min-probability."""
     value = float(text)
@@ -44,6 +56,7 @@ METAVARS: dict[Any, str] = {
     **{int: "N", float: "X", length: "N", ratios: "A:B:C", column_names: "NAME,NAME"},
     fold_number: "N/K",
     threshold: "P",
+    rare_class: "FIGURE",
 }
 
 
@@ -72,6 +85,13 @@ class RunOptions:
         "probability from which a class is predicted, for several labels: tuned (for each class, "
         "on validation), shared (tuned, one for all) or a number",
         parse=threshold,
+    )
+    rare_class: str | None = option(
+        None,
+        "of two classes, predict the rarer one from the probability on that has the best F1 on "
+        "validation (f1), or that reaches a precision or recall there (precision=0.9, recall=0.9)",
+        parse=rare_class,
+        shown="0.5",
     )
     target_accuracy: float | None = option(
         None,
@@ -116,10 +136,12 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         problems = []
-        try:
-            threshold(self.thresholds)
-        except argparse.ArgumentTypeError as error:
-            problems.append(f"--thresholds: {error}")
+        for name, parse in (("thresholds", threshold), ("rare_class", rare_class)):
+            try:
+                if getattr(self, name) is not None:
+                    parse(getattr(self, name))
+            except argparse.ArgumentTypeError as error:
+                problems.append(f"{flag_name(name)}: {error}")
         series = {
             "--learning-curve": self.learning_curve,
             "--seeds": self.seeds != 1,

@@ -19,7 +19,12 @@ from pathlib import Path
 from minibert.commands.arguments import TrainArguments
 from minibert.commands.folds import join_folds
 from minibert.commands.options import Settings
-from minibert.commands.series_figures import PERCENTS, curve_figures, seed_figures
+from minibert.commands.series_figures import (
+    PERCENTS,
+    curve_figures,
+    figures_of_training,
+    seed_figures,
+)
 from minibert.commands.session import MAY_CHANGE
 from minibert.errors import InputError, Interrupted, printable
 from minibert.files import read_json, write_atomic, write_json
@@ -126,8 +131,16 @@ def train_runs(folder: Path, settings: Settings, train_one: TrainOne) -> None:
 
 
 def check_epochs(run: RunFolder, settings: Settings) -> None:
-    """Raise InputError if a finished run's settings.json has more epochs than it was trained for."""
-    ...
+    """Raise InputError if a finished run's settings.json was given more epochs afterwards."""
+    training = figures_of_training(run.path)
+    wanted, trained = read_json(run.settings_file).get("epochs"), training["epochs"]
+    patience = settings.training.patience
+    stopped = patience is not None and trained - training["best_epoch"] >= patience
+    if settings.run.head != "logistic" and not stopped and wanted != trained:
+        raise InputError(
+            f"{run.settings_file}: epochs is {wanted}; the finished run was trained for {trained}; "
+            "set it back, or start a new series"
+        )
 
 
 def check_same_settings(folder: Path, names: Sequence[str]) -> None:

@@ -58,7 +58,7 @@ def curve_figures(runs: Mapping[str, Path], select: str | None) -> tuple[str, di
     task = _task(runs)
     points = []
     for percent, run in zip(PERCENTS, runs.values(), strict=True):
-        texts, splits = _training_texts(run), _figures(run, task)
+        texts, splits = figures_of_training(run)["texts"], _figures(run, task)
         points.append({"percent": percent, "training_texts": texts, **splits})
         shown = [
             f"{split} {', '.join(show_figure(name, x) for name, x in figures.items())}"
@@ -107,9 +107,11 @@ def _figures(run: Path, task: Task) -> dict[str, Figures]:
     return figures
 
 
-def _training_texts(run: Path) -> int:
+def figures_of_training(run: Path) -> dict[str, int]:
+    """Return how many texts a finished run was trained on, for how many epochs, and the best."""
     try:
-        return int(read_json(run / "metrics.json")["training"]["texts"])
+        training = read_json(run / "metrics.json")["training"]
+        return {name: int(training[name]) for name in ("texts", "epochs", "best_epoch")}
     except (KeyError, TypeError, ValueError):
         raise damaged(run) from None
 

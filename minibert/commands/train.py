@@ -1,5 +1,6 @@
 """The story of a run: from a pretrained encoder and labelled texts to a classifier in a folder."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from minibert.hub import find_model
 from minibert.inference.batched import prepare_for_inference
 from minibert.inference.text_classifier import TextClassifier
 from minibert.tasks.choice import task_of
+from minibert.training.features import SharedFeatures
 from minibert.training.frozen import check_layers
 from minibert.training.history import TrainResult
 from minibert.training.logistic import fit_logistic, suggest_logistic
@@ -37,13 +39,16 @@ def main(arguments: TrainArguments) -> None:
     """Train a classifier, or a series of them; or continue what was stopped."""
     settings = series_settings(arguments)
     if settings:
-        train_series(arguments, settings, train_one)
+        train_series(arguments, settings, partial(train_one, features=SharedFeatures()))
     else:
-        train_one(arguments)
+        train_one(arguments, features=SharedFeatures())
 
 
-def train_one(arguments: TrainArguments) -> None:
-    """Train a classifier, or continue a run that was stopped."""
+def train_one(arguments: TrainArguments, *, features: SharedFeatures) -> None:
+    """Train a classifier, or continue a run that was stopped.
+
+    The features of a frozen encoder are those that an earlier run of the series computed, if any.
+    """
     session = Session(arguments)
     settings, compute = session.settings, session.compute
 
@@ -77,7 +82,14 @@ def train_one(arguments: TrainArguments) -> None:
         if not (run.folder.path / "config.json").exists():  # a resumed run has it
             tokenizer.save(run.folder.path, wordpiece_class=FAMILIES[config.family].wordpiece_class)
             write_config(run.folder.path, config, head)
-        train_model = train_logistic if settings.run.head == "logistic" else train
+        logistic, cost = settings.run.head == "logistic", {}
+        if settings.training.freeze or logistic:
+            size = settings.training.batch_size
+            encoded = features.encode(classifier, tokenized, datasets, compute, batch_size=size)
+            datasets, encoding = encoded
+            run.on_encoded(encoding)
+            cost["encoding_seconds"] = round(encoding.seconds, 3)
+        train_model = train_logistic if logistic else train
         training = train_model(classifier, datasets, settings.training, compute, run)
         best = prepare_for_inference(load_classifier(run.folder.path).model, compute)
         logits = scored_logits(best, datasets, settings.training)
@@ -88,7 +100,7 @@ def train_one(arguments: TrainArguments) -> None:
         if not settings.run.no_baseline:
             thresholds = settings.run.thresholds
             figures["baselines"] = score_baselines(splits, head, thresholds=thresholds)
-        figures["training"] = {"texts": len(splits.train), **training}
+        figures["training"] = {"texts": len(splits.train), **training, **cost}
         run.folder.finish(figures, predictions)
 
 

@@ -7,9 +7,7 @@ method C_confusion. The package cleanlab has it too; importing it takes seconds 
 import numpy as np
 
 
-def label_issues(
-    probabilities: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def label_issues(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the numbers (M,) of the rows whose label is probably wrong, and the suggested classes.
 
     `probabilities` (N, C) must be of models that were not trained on the row; `labels` (N,) are the
