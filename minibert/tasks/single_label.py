@@ -167,11 +167,13 @@ def with_rare_class(
     truth = (targets == rare).numpy()
     figure, _, wanted = how.partition("=")
     threshold: float | None
-    if figure == "f1":
+    if how == "f1":
         threshold = f1_threshold(scores, truth)
-    else:
+    elif figure in ("precision", "recall"):
         find = precision_threshold if figure == "precision" else recall_threshold
         threshold = find(scores, truth, float(wanted))
+    else:
+        raise InputError(f"{how!r} is not like f1, precision=0.9 or recall=0.9")
     if threshold is None:
         return None
     threshold = min(max(threshold, 1e-15), 1 - 1e-15)
