@@ -318,7 +318,7 @@ def test_a_damaged_metrics_file_is_one_line(tmp_path, summarize, damage):
 
 
 def test_two_kinds_of_series_at_once_are_refused():
-    with pytest.raises(InputError, match="--learning-curve and --seeds are two series of runs"):
+    with pytest.raises(InputError, match="--learning-curve and --seeds are different series of"):
         parse_train(["--seeds", "3", "--learning-curve"])
 
 

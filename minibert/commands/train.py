@@ -51,10 +51,7 @@ def main(arguments: TrainArguments) -> None:
 
 
 def train_one(arguments: TrainArguments, *, features: SharedFeatures) -> None:
-    """Train a classifier, or continue a run that was stopped.
-
-    The features of a frozen encoder are those that an earlier run of the series computed, if any.
-    """
+    """Train a classifier, or continue a run that was stopped. Runs of a series share features."""
     session = Session(arguments)
     settings, compute = session.settings, session.compute
 
@@ -88,17 +85,13 @@ def train_one(arguments: TrainArguments, *, features: SharedFeatures) -> None:
         if not (run.folder.path / "config.json").exists():  # a resumed run has it
             tokenizer.save(run.folder.path, wordpiece_class=FAMILIES[config.family].wordpiece_class)
             write_config(run.folder.path, config, head)
-        logistic, cost = settings.run.head == "logistic", {}
-        if settings.training.freeze or logistic:
-            size = settings.training.batch_size
-            encoded = features.encode(classifier, tokenized, datasets, compute, batch_size=size)
-            datasets, encoding = encoded
-            run.on_encoded(encoding)
-            cost["encoding_seconds"] = round(encoding.seconds, 3)
+        options, logistic = settings.training, settings.run.head == "logistic"
+        if options.freeze or logistic:
+            datasets = features.encode(classifier, tokenized, datasets, options, compute, run)
         train_model = train_logistic if logistic else train
-        training = train_model(classifier, datasets, settings.training, compute, run)
+        training = train_model(classifier, datasets, options, compute, run)
         best = prepare_for_inference(load_classifier(run.folder.path).model, compute)
-        logits = scored_logits(best, datasets, settings.training)
+        logits = scored_logits(best, datasets, options)
         targets = datasets["validation"].labels
         tuned = fit_probabilities(head, logits["validation"], targets, settings.run)
         write_config(run.folder.path, config, tuned)
@@ -109,7 +102,7 @@ def train_one(arguments: TrainArguments, *, features: SharedFeatures) -> None:
         if not settings.run.no_baseline:
             thresholds = settings.run.thresholds
             figures["baselines"] = score_baselines(splits, head, thresholds=thresholds)
-        figures["training"] = {"texts": len(splits.train), **training, **cost}
+        figures["training"] = {"texts": len(splits.train), **training, **features.cost()}
         run.folder.finish(figures, predictions)
 
 

@@ -1,7 +1,7 @@
 """Rows whose label is probably wrong, from probabilities of models that were not trained on them.
 
-This is confident learning (Northcutt, Jiang & Chuang 2021, arXiv 1911.00068), sections 3.1 and 3.2,
-method C_confusion. The package cleanlab has it too; importing it takes seconds and needs pandas.
+This is confident learning (Northcutt, Jiang & Chuang 2021, arXiv 1911.00068, section 3): the rows
+off the diagonal of the confident joint. The package cleanlab has it too; it needs pandas.
 """
 
 import numpy as np
@@ -11,10 +11,9 @@ def label_issues(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndar
     """Return the numbers (M,) of the rows whose label is probably wrong, and the suggested classes.
 
     `probabilities` (N, C) must be of models that were not trained on the row; `labels` (N,) are the
-    given class numbers. A row probably has another class if the probability of that class reaches
-    the mean that it has in the rows that are labelled with it. Of several such classes the most
-    probable is suggested. A row whose label is its most probable class is no issue. The rows with
-    the least probable label come first.
+    given class numbers. A label is probably wrong if another class is more probable, and at least
+    as probable as it is on average in the rows that are labelled with it. Of several such classes
+    the most probable is suggested. The rows with the least probable label come first.
     """
     rows, classes = np.arange(len(labels)), probabilities.shape[1]
     given = probabilities[rows, labels]
@@ -24,7 +23,6 @@ def label_issues(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndar
     # As in cleanlab: rounding must not keep a probability below a mean of equal ones.
     confident = np.where(probabilities >= thresholds - 1e-6, probabilities, -1.0)
     suggested = confident.argmax(axis=1)
-    is_issue = (confident[rows, suggested] > given) & (suggested != labels)
-    found = np.flatnonzero(is_issue & (given < probabilities.max(axis=1)))
+    found = np.flatnonzero(confident[rows, suggested] > given)
     found = found[np.argsort(given[found], kind="stable")]
     return found, suggested[found]
