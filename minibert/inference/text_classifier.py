@@ -209,9 +209,7 @@ class TextClassifier:
         """
         head = self.checkpoint.head
         if head.task == "regression" or (head.task == "single-label" and len(head.labels) != 2):
-            raise InputError(
-                f"a {head.task} model has no thresholds, unless it has several labels or two classes"
-            )
+            raise InputError(f"a {head.task} model has no thresholds; one of two classes has one")
         logits, targets = self._logits(validation, compute), validation.labels
         if head.task == "multi-label":
             self.model.head.config = with_thresholds(head, logits, targets, how=how)
