@@ -224,7 +224,9 @@ def _check_empty(path: Path) -> None:
 
 def newest_run() -> Path:
     """Return the run under runs/ that finished last."""
-    finished = sorted(RUNS.glob("*/metrics.json"), key=lambda file: file.stat().st_mtime)
+    files = RUNS.glob("*/metrics.json")  # a cross-validation has no model
+    models = [file for file in files if (file.parent / "model.safetensors").exists()]
+    finished = sorted(models, key=lambda file: file.stat().st_mtime)
     if not finished:
         where = RUNS.resolve()
         raise InputError(f"no finished run in {where}; train one (python train.py) or give --model")

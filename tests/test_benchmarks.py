@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers import start_script, write_checkpoint
 
-from benchmarks import accuracy, baselines, few, machine, rounding, rounds, tricks
+from benchmarks import accuracy, baselines, few, flipped, machine, rounding, rounds, tricks
 from benchmarks.__main__ import read_flags
 from benchmarks.figures import (
     agreement,
@@ -30,6 +30,7 @@ from benchmarks.rounds import Entry, Outcome, race
 from benchmarks.tables import Section, latency_table, rate_table, seconds_table
 from benchmarks.task import LONGEST, Repetition, Task, peak_memory
 from benchmarks.workload import Corpus, Labelled, distinct, read_corpus, repeated, texts_of_length
+from minibert.data.readers import read_rows
 from minibert.errors import InputError
 from minibert.inference.cpu import int8_levels
 from minibert.model.config import EncoderConfig, HeadConfig
@@ -342,6 +343,20 @@ def test_few_labels_are_measured_once_and_averaged(
         (99, 1, "fine-tuned"),
     ]
     assert "| 50.0 (sd 0.0) | 1.0 |" in capsys.readouterr().out
+
+
+def test_flipped_labels_are_known_and_counted_in_the_list(reviews: Path, tmp_path: Path) -> None:
+    lines = flipped.flip(reviews, tmp_path / "flipped.csv", rows=40, seed=1)
+    assert len(lines) == 2
+    before = {row.fields["text"]: row.fields["label"] for row in read_rows(reviews)}
+    after = list(read_rows(tmp_path / "flipped.csv"))
+    assert len(after) == 40
+    changed = {row.line for row in after if before[row.fields["text"]] != row.fields["label"]}
+    assert changed == lines
+    assert flipped.table({3, 5}, [5, 9, 3, 4]).splitlines()[-2:] == [
+        "| 2 | 1 | 50.0% | 50.0% |",
+        "| 4 | 2 | 50.0% | 100.0% |",
+    ]
 
 
 def test_baselines_need_no_model(reviews: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -259,7 +259,7 @@ def test_train_evaluate_and_predict(place):
     }
     head = read_head_config(run)
     assert head is not None and (head.kind, head.pooling) == ("linear", "mean")
-    assert re.search(r"^3 frozen layers: 51 texts encoded once", done.stdout, re.MULTILINE)
+    assert re.search(r"^3 frozen layers: 60 texts encoded once", done.stdout, re.MULTILINE)
     assert re.search(
         r"^logistic regression: C [\d.]+ \(by 5-fold cross-validation\) in [\d.]+ s; loss \d\.\d+; "
         r"validation accuracy [\d.]+%, macro-F1 [\d.]+%, loss \d\.\d+$",

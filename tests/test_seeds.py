@@ -134,7 +134,8 @@ def fake_runs(folder: Path, figures: dict[str, tuple[float, float]]) -> dict[str
             }
             for split, x in (("validation", validation), ("test", test))
         }
-        content = json.dumps({**values, "training": {"texts": 7}})
+        training = {"texts": 7, "epochs": 3, "best_epoch": 2}
+        content = json.dumps({**values, "training": training})
         (folder / name / "metrics.json").write_text(content)
         runs[name] = folder / name
     return runs
@@ -149,6 +150,17 @@ def test_the_kept_run_is_the_first_of_the_best_on_validation_whatever_the_test(t
     assert lines[2].startswith("validation: accuracy 76.7% (sd 5.8), macro-F1 76.7% (sd 5.8), loss")
     assert lines[3].startswith("test: accuracy 66.7% (sd 20.8), ")
     assert lines[4] == "kept: seed-1, the best on validation (accuracy 80.0%)"
+
+
+def test_a_figure_that_is_undefined_for_all_seeds_keeps_the_first(tmp_path, capsys):
+    runs = fake_runs(tmp_path, {"seed-0": (0.7, 0.9), "seed-1": (0.8, 0.5)})
+    for path in runs.values():
+        values = json.loads((path / "metrics.json").read_text())
+        values["validation"]["accuracy"] = None
+        (path / "metrics.json").write_text(json.dumps(values))
+    assert seed_figures(runs, None)[0] == "seed-0"
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "kept: seed-0, the first: accuracy is undefined on validation for all"
 
 
 # --- stopped and resumed
@@ -187,7 +199,7 @@ def test_a_series_killed_before_its_end_is_finished_without_training(place, tmp_
     shutil.copytree("series", tmp_path / "series")
     (tmp_path / "series" / "metrics.json").unlink()
     (tmp_path / "series" / "model.safetensors").write_bytes(b"half")
-    monkeypatch.setattr(train, "train_one", None)
+    monkeypatch.setattr(train, "train_one", lambda *_, **__: pytest.fail("trains a run"))
     run("--resume", tmp_path / "series")
     assert_same_run(tmp_path / "series", place / "series")
 
@@ -199,10 +211,11 @@ def test_later_runs_take_what_the_first_one_chose(place, tmp_path):
         shutil.rmtree(tmp_path / "series" / name)
     (tmp_path / "series" / "metrics.json").unlink()
     file = tmp_path / "series" / "seed-5" / "settings.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "precision": "bf16", "epochs": 1}))
+    values = json.loads(file.read_text())
+    file.write_text(json.dumps({**values, "precision": "bf16", "warmup": 0.2}))
     run("--resume", tmp_path / "series")
     settings = json.loads((tmp_path / "series" / "seed-7" / "settings.json").read_text())
-    assert (settings["precision"], settings["epochs"], settings["seed"]) == ("bf16", 1, 7)
+    assert (settings["precision"], settings["warmup"], settings["seed"]) == ("bf16", 0.2, 7)
 
 
 # --- mistakes
@@ -283,6 +296,16 @@ def test_a_run_whose_settings_were_edited_alone_is_one_line(place, tmp_path):
         run("--resume", tmp_path / "series")
 
 
+def test_finished_runs_whose_epochs_were_raised_are_one_line(place, tmp_path):
+    """They would stay as they are, beside later runs of more epochs."""
+    shutil.copytree(place / "series", tmp_path / "series")
+    (tmp_path / "series" / "metrics.json").unlink()
+    for file in tmp_path.glob("series/*/settings.json"):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "epochs": 4}))
+    with pytest.raises(InputError, match="epochs is 4; the finished run was trained for 3"):
+        run("--resume", tmp_path / "series")
+
+
 @pytest.mark.parametrize(
     "damage", [{}, {"validation": {"accuracy": "high"}}, {"validation": [1], "training": 3}]
 )
@@ -295,7 +318,7 @@ def test_a_damaged_metrics_file_is_one_line(tmp_path, summarize, damage):
 
 
 def test_two_kinds_of_series_at_once_are_refused():
-    with pytest.raises(InputError, match="--learning-curve and --seeds are two series of runs"):
+    with pytest.raises(InputError, match="--learning-curve and --seeds are different series of"):
         parse_train(["--seeds", "3", "--learning-curve"])
 
 

@@ -393,7 +393,7 @@ def test_a_frozen_encoder_stays_and_its_head_learns(place, monkeypatch, capsys):
     monkeypatch.chdir(place)
     words = ("--head", "relu", "--pooling", "mean", "--epochs", 20, "--max-length", 40)
     train_here(*DATA, *RATES, *words, "--model", "bert", "--freeze", "--out", "frozen")
-    assert "3 frozen layers: 68 texts encoded once" in capsys.readouterr().out
+    assert "texts encoded once in" in capsys.readouterr().out
     before = load_file(place / "bert" / "model.safetensors")
     after = load_file(place / "frozen" / "model.safetensors")
     encoder = [name for name in before if not name.startswith("minibert_head")]

@@ -52,7 +52,7 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
     add = parser.add_argument_group("run folder").add_argument
     add("--out", type=Path, metavar="DIR", help="new folder (default: under runs/, by time)")
     add("--resume", type=Path, metavar="DIR", help=RESUME_HELP)
-    model = ("model", "revision", "head", "pooling", "thresholds", "target_accuracy")
+    model = ("model", "revision", "head", "pooling", "thresholds", "rare_class", "target_accuracy")
     add_options(parser.add_argument_group("model"), RunOptions, model)
     data = parser.add_argument_group("data")
     data.add_argument(
@@ -62,7 +62,7 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
     training = parser.add_argument_group("training")
     add_options(training, TrainingOptions)
     add_options(training, RunOptions, ("save_every", "keep_states", "no_baseline"))
-    add_options(training, RunOptions, ("seeds", "learning_curve"))
+    add_options(training, RunOptions, ("seeds", "learning_curve", "folds"))
     add_options(parser.add_argument_group("machine"), RunOptions, ("device", "precision"))
     values: dict[str, Any] = vars(parser.parse_args(argv))
     out, resume = values.pop("out"), values.pop("resume")
@@ -76,6 +76,8 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
         )
     if "learning_curve" in values and "train_percent" in values:
         raise InputError("--learning-curve has its own parts of the texts; drop --train-percent")
+    if "folds" in values and "fold" in values:
+        raise InputError("--folds trains one run for each fold; drop --fold")
     return TrainArguments(Settings.from_dict(values), out, resume, check_data)
 
 

@@ -59,7 +59,7 @@ def main(arguments: EvaluateArguments, processes: Processes = ONE_PROCESS) -> No
     print(f"  {predictor.truncated:,} texts {predictor.how_truncated}")
     print(task.report(logits, labels))
     if isinstance(task, SingleLabel):
-        outcomes = outcomes_of(examples, labels, logits, predictor)
+        outcomes = outcomes_of(examples, labels, logits, predictor, task)
         print(report_mistakes(outcomes))
         if arguments.errors:
             write_errors(arguments.errors, outcomes)
@@ -69,26 +69,30 @@ def main(arguments: EvaluateArguments, processes: Processes = ONE_PROCESS) -> No
     if arguments.json:
         write_json(arguments.json, {"model": str(folder), "data": name, **figures})
     if arguments.plot:
-        cells = metrics.confusion(labels, logits.argmax(dim=1))
+        assert isinstance(task, SingleLabel)
+        cells = metrics.confusion(labels, task.decide(logits))
         plot_confusion(arguments.plot, cells, predictor.classes)
 
 
 def outcomes_of(
-    examples: Examples, labels: torch.Tensor, logits: torch.Tensor, predictor: Predictor
+    examples: Examples,
+    labels: torch.Tensor,
+    logits: torch.Tensor,
+    predictor: Predictor,
+    task: SingleLabel,
 ) -> list[Outcome]:
     """Return what was predicted for each text."""
-    task = predictor.task
     tokens = predictor.classifier.tokenizer.encode(examples.texts, examples.pairs)
     longest = math.inf if task.head.long_texts.how == "windows" else predictor.max_length
     names, predicted = task.labels(labels), task.predict(logits)
-    probabilities = task.probabilities(logits.float()).amax(dim=1).tolist()
+    probabilities, _ = task.confidence(logits.float(), labels)
     return [
         Outcome(
             text=text,
             pair=examples.pairs[i] if examples.pairs else None,
             label=names[i],
             prediction=predicted[i],
-            probability=probabilities[i],
+            probability=float(probabilities[i]),
             tokens=len(tokens[i]),
             cut=len(tokens[i]) > longest,
         )

@@ -1,5 +1,7 @@
 """The last step of a run: the best epoch's figures on validation and test, its predictions."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -37,7 +39,10 @@ def evaluate(
         figures[name] = {**scores.to_json(), **probabilities}
     if splits.test is None:
         return figures, []
-    return figures, prediction_rows(splits.test, task, datasets["test"].labels, logits["test"])
+    rows = prediction_rows(splits.test, task, datasets["test"].labels, logits["test"])
+    if splits.rows:
+        add_places(rows, task, logits["test"], splits.test, splits.rows)
+    return figures, rows
 
 
 def prediction_rows(
@@ -54,3 +59,15 @@ def prediction_rows(
             row["probability"] = record["probability"]
         rows.append(row)
     return rows
+
+
+def add_places(
+    rows: Sequence[dict[str, Any]], task: Task, logits: Tensor, fold: Examples, of_all: Examples
+) -> None:
+    """Add to a fold's rows what the cross-validation needs: their places, and all probabilities."""
+    numbers = {place: number for number, place in enumerate(of_all.places)}
+    for row, record, place in zip(rows, task.records(logits), fold.places, strict=True):
+        file, _, line = place.rpartition(", ")
+        if "probabilities" in record:
+            row["probabilities"] = record["probabilities"]
+        row |= {"row": numbers[place], "file": Path(file).name, "line": int(line.split()[1])}

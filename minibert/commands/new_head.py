@@ -51,5 +51,8 @@ def check_options(head: HeadConfig, settings: Settings) -> None:
     task.selects(settings.training.select)
     if settings.run.thresholds != RunOptions().thresholds and not isinstance(task, MultiLabel):
         raise InputError("--thresholds is for several labels; drop it")
+    two_classes = isinstance(task, SingleLabel) and len(task.names) == 2
+    if settings.run.rare_class and not two_classes:
+        raise InputError("--rare-class is for two classes, one per text; drop it")
     if settings.run.target_accuracy is not None and not isinstance(task, SingleLabel):
         raise InputError("--target-accuracy is for one class per text; drop it")

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin
 
-from minibert.data.options import DataOptions, column_names, ratios
+from minibert.data.options import DataOptions, column_names, fold_number, ratios
 from minibert.errors import InputError
 from minibert.model.config import HEADS, POOLINGS
 from minibert.options import check_options, flag_name, length, option
@@ -32,6 +32,18 @@ def threshold(text: str) -> str:
     return text
 
 
+def rare_class(text: str) -> str:
+    """Parse --rare-class: f1, precision=P or recall=R."""
+    figure, _, wanted = text.partition("=")
+    try:
+        valid = figure in ("precision", "recall") and 0 < float(wanted) <= 1
+    except ValueError:
+        valid = False
+    if not valid and text != "f1":
+        raise argparse.ArgumentTypeError(f"{text!r} is not like f1, precision=0.9 or recall=0.9")
+    return text
+
+
 def probability(text: str) -> float:
     """Parse --min-probability."""
     value = float(text)
@@ -42,7 +54,9 @@ def probability(text: str) -> float:
 
 METAVARS: dict[Any, str] = {
     **{int: "N", float: "X", length: "N", ratios: "A:B:C", column_names: "NAME,NAME"},
+    fold_number: "N/K",
     threshold: "P",
+    rare_class: "FIGURE",
 }
 
 
@@ -72,6 +86,13 @@ class RunOptions:
         "on validation), shared (tuned, one for all) or a number",
         parse=threshold,
     )
+    rare_class: str | None = option(
+        None,
+        "of two classes, predict the rarer one from the probability on that has the best F1 on "
+        "validation (f1), or that reaches a precision or recall there (precision=0.9, recall=0.9)",
+        parse=rare_class,
+        shown="0.5",
+    )
     target_accuracy: float | None = option(
         None,
         "accuracy of the texts that predict.py accepts: the lowest probability that reaches it on "
@@ -91,6 +112,14 @@ class RunOptions:
         False,
         "train on 10, 20, 50 and 100%% of the training texts, which tells whether more would help",
     )
+    folds: int | None = option(
+        None,
+        "cross-validation with N runs: every row that is not a test row is predicted by a run that "
+        "was not trained on it; rows whose label may be wrong are listed",
+        parse=int,
+        bounds=(2, 1000),
+        shown="no cross-validation",
+    )
     no_baseline: bool = option(False, "leave out the scores of guessing and of TF-IDF")
     device: str = option("auto", "cpu, cuda, cuda:1 or mps; auto: a GPU if there is one")
     precision: str = option(
@@ -107,12 +136,20 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         problems = []
-        try:
-            threshold(self.thresholds)
-        except argparse.ArgumentTypeError as error:
-            problems.append(f"--thresholds: {error}")
-        if self.learning_curve and self.seeds != 1:
-            problems.append("--learning-curve and --seeds are two series of runs; drop one")
+        for name, parse in (("thresholds", threshold), ("rare_class", rare_class)):
+            try:
+                if getattr(self, name) is not None:
+                    parse(getattr(self, name))
+            except argparse.ArgumentTypeError as error:
+                problems.append(f"{flag_name(name)}: {error}")
+        series = {
+            "--learning-curve": self.learning_curve,
+            "--seeds": self.seeds != 1,
+            "--folds": self.folds is not None,
+        }
+        if sum(series.values()) > 1:
+            names = " and ".join(name for name, given in series.items() if given)
+            problems.append(f"{names} are different series of runs; give one")
         if self.head == "logistic" and (self.save_every or self.keep_states != 1):
             problems.append(
                 "--head logistic has no steps to save; drop --save-every and --keep-states"

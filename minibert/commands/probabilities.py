@@ -5,9 +5,12 @@ from typing import Any
 from torch import Tensor
 
 from minibert.commands.options import RunOptions
+from minibert.errors import printable
+from minibert.evaluation.probabilities import rarer_class
 from minibert.model.config import HeadConfig
 from minibert.tasks.calibrated import calibrated, with_target_accuracy
 from minibert.tasks.multi_label import with_thresholds
+from minibert.tasks.single_label import with_rare_class
 from minibert.tasks.task import Task
 
 
@@ -16,8 +19,8 @@ def fit_probabilities(
 ) -> HeadConfig:
     """Return the head with what is fitted on the validation split: the temperature first.
 
-    The thresholds of several labels and the lowest probability for --target-accuracy are fitted to
-    the probabilities with that temperature. Prints the temperature.
+    The thresholds and the lowest probability for --target-accuracy are fitted to the probabilities
+    with that temperature. Prints what is fitted.
     """
     if head.task == "regression":
         return head
@@ -25,6 +28,8 @@ def fit_probabilities(
     print(f"temperature {head.temperature:.4g}, fitted on the validation split")
     if head.task == "multi-label":
         head = with_thresholds(head, logits, targets, how=options.thresholds)
+    if options.rare_class:
+        head = fit_rare_class(head, logits, targets, options.rare_class)
     if options.target_accuracy is not None:
         head = with_target_accuracy(head, logits, targets, options.target_accuracy)
         if not head.min_probability:
@@ -33,6 +38,21 @@ def fit_probabilities(
                 "reach it, however few texts are accepted; no text will be rejected"
             )
     return head
+
+
+def fit_rare_class(head: HeadConfig, logits: Tensor, targets: Tensor, how: str) -> HeadConfig:
+    """Return the head with the threshold of the rarer class; the same head if there is none."""
+    fitted = with_rare_class(head, logits, targets, how=how)
+    if fitted is None:
+        print(
+            f"--rare-class {how}: the validation split does not reach it with any threshold; the "
+            "more probable class is predicted"
+        )
+        return head
+    rare = rarer_class(targets)
+    name = printable(head.labels[rare], 60)
+    print(f"{name} is predicted from {fitted.thresholds[rare]:.4g} on ({how}, validation split)")
+    return fitted
 
 
 def report_probabilities(

@@ -1,10 +1,13 @@
-"""The story of a series of runs: several seeds, or more and more of the training texts.
+"""The story of a series of runs: several seeds, more and more of the training texts, or folds.
 
 runs/NAME/seed-0/ runs/NAME/seed-1/ ...   the runs, each in an ordinary run folder
 runs/NAME/config.json model.safetensors ...   a copy of the kept run, when all are finished
 runs/NAME/metrics.json   the kept run's figures and those of the series; written last
+
+No run of a cross-validation is kept: see commands/folds.py for its files.
 """
 
+import itertools
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
@@ -14,13 +17,21 @@ from functools import partial
 from pathlib import Path
 
 from minibert.commands.arguments import TrainArguments
+from minibert.commands.folds import join_folds
 from minibert.commands.options import Settings
-from minibert.commands.series_figures import PERCENTS, curve_figures, seed_figures
+from minibert.commands.series_figures import (
+    PERCENTS,
+    curve_figures,
+    figures_of_training,
+    seed_figures,
+)
 from minibert.commands.session import MAY_CHANGE
 from minibert.errors import InputError, Interrupted, printable
 from minibert.files import read_json, write_atomic, write_json
 from minibert.locks import locked
 from minibert.runs import Metadata, RunFolder, check_new, make_folder
+
+USE = "python eval.py; python predict.py TEXT"  # of a model
 
 TrainOne = Callable[[TrainArguments], None]
 
@@ -33,6 +44,11 @@ def runs_of_series(settings: Settings) -> dict[str, Settings]:
                 settings, data=replace(settings.data, train_percent=percent)
             )
             for percent in PERCENTS
+        }
+    if folds := settings.run.folds:
+        return {
+            f"fold-{number}": replace(settings, data=replace(settings.data, fold=(number, folds)))
+            for number in range(1, folds + 1)
         }
     first, count = settings.training.seed, settings.run.seeds
     if count == 1:
@@ -57,7 +73,8 @@ def saved_settings(folder: Path) -> Settings | None:
     They have what the first run chose: device, precision, the hub's commit.
     """
     found = []
-    for file in [*folder.glob("seed-*/settings.json"), *folder.glob("*-percent/settings.json")]:
+    names = ("seed-*", "*-percent", "fold-*")
+    for file in itertools.chain(*(sorted(folder.glob(f"{x}/settings.json")) for x in names)):
         values = read_json(file)
         for name in fields(Metadata):
             values.pop(name.name, None)
@@ -90,7 +107,8 @@ def train_series(arguments: TrainArguments, settings: Settings, train_one: Train
         if is_new:
             with suppress(OSError):
                 folder.rmdir()  # if the first run did not come to make its own folder in it
-    print(f"finished: {where} (python eval.py; python predict.py TEXT)")
+    use = "train without --folds to get a model" if settings.run.folds else USE
+    print(f"finished: {where} ({use})")
 
 
 def train_runs(folder: Path, settings: Settings, train_one: TrainOne) -> None:
@@ -100,7 +118,9 @@ def train_runs(folder: Path, settings: Settings, train_one: TrainOne) -> None:
         run = RunFolder(folder / name)
         if run.settings_file.exists():
             check_same_settings(folder, names[:number])
-        if not run.metrics_file.exists():
+        if run.metrics_file.exists():
+            check_epochs(run, settings)
+        else:
             print(f"\nrun {number} of {len(names)}: {name}")
             if run.settings_file.exists():
                 train_one(TrainArguments(settings, out=None, resume=run.path))
@@ -110,10 +130,23 @@ def train_runs(folder: Path, settings: Settings, train_one: TrainOne) -> None:
         check_same_data(folder, names[:number], settings)
 
 
+def check_epochs(run: RunFolder, settings: Settings) -> None:
+    """Raise InputError if a finished run's settings.json was given more epochs afterwards."""
+    training = figures_of_training(run.path)
+    wanted, trained = read_json(run.settings_file).get("epochs"), training["epochs"]
+    patience = settings.training.patience
+    stopped = patience is not None and trained - training["best_epoch"] >= patience
+    if settings.run.head != "logistic" and not stopped and wanted != trained:
+        raise InputError(
+            f"{run.settings_file}: epochs is {wanted}; the finished run was trained for {trained}; "
+            "set it back, or start a new series"
+        )
+
+
 def check_same_settings(folder: Path, names: Sequence[str]) -> None:
     """Raise InputError if the last run has other options than the first, but for its own one."""
     first, last = (read_json(folder / name / "settings.json") for name in (names[0], names[-1]))
-    may_differ = {"seed", "train_percent", "columns", "digests", "environment", *MAY_CHANGE}
+    may_differ = {"seed", "train_percent", "fold", "columns", "digests", "environment", *MAY_CHANGE}
     changed = sorted(
         name
         for name in (first.keys() | last.keys()) - may_differ
@@ -132,6 +165,7 @@ def check_same_data(folder: Path, names: Sequence[str], settings: Settings) -> N
     for name, digests in zip(names[1:], others, strict=True):
         changed = {split for split, _ in first.items() ^ digests.items()}
         changed -= {"train"} if settings.run.learning_curve else set()
+        changed -= {"train", "validation", "test"} if settings.run.folds else set()
         if changed:
             what = ", ".join(sorted(changed))
             raise InputError(
@@ -142,6 +176,9 @@ def check_same_data(folder: Path, names: Sequence[str], settings: Settings) -> N
 def finish(folder: Path, settings: Settings) -> None:
     """Print the figures of a series, copy the kept run into its folder, write metrics.json."""
     runs = {name: folder / name for name in runs_of_series(settings)}
+    if settings.run.folds:
+        write_json(folder / "metrics.json", join_folds(folder, runs))
+        return
     summarize = curve_figures if settings.run.learning_curve else seed_figures
     kept, figures = summarize(runs, settings.training.select)
     for file in sorted(runs[kept].iterdir()):

@@ -1,7 +1,7 @@
-"""The figures of a series of runs: mean and deviation over seeds, and the learning curve."""
+"""The figures of a series of runs: mean and deviation over seeds or folds; the learning curve."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -10,11 +10,13 @@ from minibert.checkpoint.config_file import read_head_config
 from minibert.errors import InputError
 from minibert.evaluation.figures import (
     LOWER_IS_BETTER,
+    is_fraction,
     json_name,
     show_figure,
     show_value,
     title,
 )
+from minibert.evaluation.intervals import show_interval
 from minibert.files import read_json
 from minibert.tasks.choice import task_of
 from minibert.tasks.task import Task
@@ -35,16 +37,16 @@ def seed_figures(runs: Mapping[str, Path], select: str | None) -> tuple[str, dic
     print(f"\n{len(runs)} seeds, mean and standard deviation")
     summary = {}
     for split in splits[next(iter(runs))]:
-        summary[split] = {
-            name: _mean_and_deviation([figures[split][name] for figures in splits.values()])
-            for name in task.figures
-        }
+        summary[split] = _summary(task, [figures[split] for figures in splits.values()])
         shown = (_show_deviation(name, *x.values()) for name, x in summary[split].items())
         print(f"{split}: {', '.join(shown)}")
     name = task.selects(select)
     kept = max(runs, key=lambda run: _goodness(name, splits[run]["validation"][name]))
-    best = show_figure(name, splits[kept]["validation"][name])
-    print(f"kept: {kept}, the best on validation ({best})")
+    best = splits[kept]["validation"][name]
+    reason = f"the best on validation ({show_figure(name, best)})"
+    if best is None:
+        reason = f"the first: {title(name)} is undefined on validation for all"
+    print(f"kept: {kept}, {reason}")
     return kept, {"seeds": {"kept": kept, **summary, "runs": splits}}
 
 
@@ -56,7 +58,7 @@ def curve_figures(runs: Mapping[str, Path], select: str | None) -> tuple[str, di
     task = _task(runs)
     points = []
     for percent, run in zip(PERCENTS, runs.values(), strict=True):
-        texts, splits = _training_texts(run), _figures(run, task)
+        texts, splits = figures_of_training(run)["texts"], _figures(run, task)
         points.append({"percent": percent, "training_texts": texts, **splits})
         shown = [
             f"{split} {', '.join(show_figure(name, x) for name, x in figures.items())}"
@@ -66,6 +68,24 @@ def curve_figures(runs: Mapping[str, Path], select: str | None) -> tuple[str, di
     last = list(runs)[-1]
     print(_would_more_help(task.selects(select), points, runs[last]))
     return last, {"learning_curve": points}
+
+
+def fold_figures(runs: Mapping[str, Path], of_all: Mapping[str, Any]) -> dict[str, Any]:
+    """Print mean and standard deviation over folds, with the intervals of all rows' figures.
+
+    Returns what metrics.json has.
+    """
+    task = _task(runs)
+    folds = {name: _figures(run, task)["test"] for name, run in runs.items()}
+    summary = _summary(task, list(folds.values()))
+    texts = f"{of_all['texts']:,} rows"
+    print(f"\n{len(runs)} folds, mean and standard deviation, 95% interval over all {texts}")
+    for name, x in summary.items():
+        factor, style = (100, ".1f") if is_fraction(name) else (1, ".4g")
+        interval = show_interval(of_all.get(f"{json_name(name)}_95"), style, factor)
+        shown = _show_deviation(name, *x.values())
+        print(f"  {shown}{f', {interval}' if interval else ''}")
+    return {"held_out": summary, "all_rows": dict(of_all), "runs": folds}
 
 
 def _task(runs: Mapping[str, Path]) -> Task:
@@ -81,24 +101,32 @@ def _figures(run: Path, task: Task) -> dict[str, Figures]:
     try:
         figures = {x: {name: metrics[x][json_name(name)] for name in task.figures} for x in splits}
     except (KeyError, TypeError):
-        raise _damaged(run) from None
+        raise damaged(run) from None
     if not all(type(x) in (int, float, NoneType) for y in figures.values() for x in y.values()):
-        raise _damaged(run)
+        raise damaged(run)
     return figures
 
 
-def _training_texts(run: Path) -> int:
+def figures_of_training(run: Path) -> dict[str, int]:
+    """Return how many texts a finished run was trained on, for how many epochs, and the best."""
     try:
-        return int(read_json(run / "metrics.json")["training"]["texts"])
+        training = read_json(run / "metrics.json")["training"]
+        return {name: int(training[name]) for name in ("texts", "epochs", "best_epoch")}
     except (KeyError, TypeError, ValueError):
-        raise _damaged(run) from None
+        raise damaged(run) from None
 
 
-def _damaged(run: Path) -> InputError:
+def damaged(run: Path, file: str = "metrics.json") -> InputError:
+    """Return the error for a finished run's file that lacks what the series needs."""
     return InputError(
-        f"{run / 'metrics.json'}: lacks figures of the run; delete the folder {run}, then --resume "
+        f"{run / file}: lacks figures of the run; delete the folder {run}, then --resume "
         "trains it again"
     )
+
+
+def _summary(task: Task, runs: Sequence[Figures]) -> dict[str, dict[str, float | None]]:
+    """Return mean and standard deviation of each figure over runs."""
+    return {name: _mean_and_deviation([run[name] for run in runs]) for name in task.figures}
 
 
 def _mean_and_deviation(values: list[float | None]) -> dict[str, float | None]:

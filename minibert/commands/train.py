@@ -1,5 +1,6 @@
 """The story of a run: from a pretrained encoder and labelled texts to a classifier in a folder."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from minibert.inference.batched import prepare_for_inference
 from minibert.inference.text_classifier import TextClassifier
 from minibert.processes import ONE_PROCESS, Processes, check_single
 from minibert.tasks.choice import task_of
+from minibert.training.features import SharedFeatures
 from minibert.training.frozen import check_layers
 from minibert.training.history import TrainResult
 from minibert.training.logistic import fit_logistic, suggest_logistic
@@ -45,16 +47,19 @@ def main(arguments: TrainArguments, processes: Processes = ONE_PROCESS) -> None:
     """Train a classifier, or a series of them; or continue what was stopped."""
     settings = series_settings(arguments)
     if settings:
-        check_single(processes, "a series of runs (--seeds, --learning-curve)")
-        train_series(arguments, settings, train_one)
+        check_single(processes, "a series of runs (--seeds, --folds, --learning-curve)")
+        train_series(arguments, settings, partial(train_one, features=SharedFeatures()))
     else:
-        train_one(arguments, processes)
+        train_one(arguments, processes, features=SharedFeatures())
 
 
-def train_one(arguments: TrainArguments, processes: Processes = ONE_PROCESS) -> None:
+def train_one(
+    arguments: TrainArguments, processes: Processes = ONE_PROCESS, *, features: SharedFeatures
+) -> None:
     """Train a classifier, or continue a run that was stopped.
 
-    Several processes share the steps and the predictions; the first one writes the files.
+    Runs of a series share features. Several processes share the steps and the predictions; the
+    first one writes the files.
     """
     session = Session(arguments, processes)
     settings, compute = session.settings, session.compute
@@ -89,10 +94,13 @@ def train_one(arguments: TrainArguments, processes: Processes = ONE_PROCESS) -> 
         if processes.is_first and not (run.folder.path / "config.json").exists():
             tokenizer.save(run.folder.path, wordpiece_class=FAMILIES[config.family].wordpiece_class)
             write_config(run.folder.path, config, head)
-        train_model = train_logistic if settings.run.head == "logistic" else train
-        training = train_model(classifier, datasets, settings.training, compute, run)
+        options, logistic = settings.training, settings.run.head == "logistic"
+        if options.freeze or logistic:
+            datasets = features.encode(classifier, tokenized, datasets, options, compute, run)
+        train_model = train_logistic if logistic else train
+        training = train_model(classifier, datasets, options, compute, run)
         best = prepare_for_inference(load_classifier(run.folder.path).model, compute)
-        logits = scored_logits(best, datasets, settings.training)
+        logits = scored_logits(best, datasets, options)
         if not processes.is_first:
             return
         targets = datasets["validation"].labels
@@ -105,7 +113,7 @@ def train_one(arguments: TrainArguments, processes: Processes = ONE_PROCESS) -> 
         if not settings.run.no_baseline:
             thresholds = settings.run.thresholds
             figures["baselines"] = score_baselines(splits, head, thresholds=thresholds)
-        figures["training"] = {"texts": len(splits.train), **training}
+        figures["training"] = {"texts": len(splits.train), **training, **features.cost()}
         run.folder.finish(figures, predictions)
 
 

@@ -12,6 +12,8 @@ from minibert.model.config import LongTexts
 
 HEAD = 0.25  # of the tokens that head-tail keeps: 128 of 510 in Sun et al. 2019, section 5.3.1
 
+Key = tuple[tuple[bytes, int], ...]  # a text's rows: their ids, and where segment B starts
+
 
 @dataclass(frozen=True)
 class TokenizedTexts:
@@ -25,12 +27,16 @@ class TokenizedTexts:
 
     def distinct(self) -> tuple["TokenizedTexts", list[int]]:
         """Return the texts without repetitions, and the index of each text among them."""
+        keys, distinct = self.by_ids()
+        indices = {key: index for index, key in enumerate(distinct)}
+        return join_rows(distinct.values()), [indices[key] for key in keys]
+
+    def by_ids(self) -> tuple[list[Key], dict[Key, list[TokenIds]]]:
+        """Return what identifies each text's rows, and the rows of each distinct text."""
         ends = np.cumsum(self.counts)
         texts = [self.rows[start:end] for start, end in zip(ends - self.counts, ends, strict=True)]
         keys = [tuple((row.ids.tobytes(), row.segment_b_start) for row in text) for text in texts]
-        distinct = dict(zip(keys, texts, strict=True))
-        indices = {key: index for index, key in enumerate(distinct)}
-        return _joined(distinct.values()), [indices[key] for key in keys]
+        return keys, dict(zip(keys, texts, strict=True))
 
 
 def shorten(
@@ -64,7 +70,7 @@ def shorten(
         kept, tokens = shorten_text(parts, room, long_texts, max_windows)
         result[number] = [_take(rows[number], [special, *indices]) for indices in kept]
         lost.append(tokens)
-    return _joined(result, long=len(long), cut=int(np.count_nonzero(lost)), lost=sum(lost))
+    return join_rows(result, long=len(long), cut=int(np.count_nonzero(lost)), lost=sum(lost))
 
 
 def how_shortened(long_texts: LongTexts, max_length: int) -> str:
@@ -134,7 +140,7 @@ def _take(row: TokenIds, indices: Sequence[np.ndarray]) -> TokenIds:
     return TokenIds(row.ids[index], int(np.searchsorted(index, row.segment_b_start)))
 
 
-def _joined(texts: Iterable[Sequence[TokenIds]], **numbers: int) -> TokenizedTexts:
+def join_rows(texts: Iterable[Sequence[TokenIds]], **numbers: int) -> TokenizedTexts:
     """Return texts that are given by their rows."""
     texts = list(texts)
     counts = np.array([len(rows) for rows in texts], dtype=np.int64)

@@ -25,6 +25,15 @@ def ratios(text: str) -> tuple[int, int, int]:
     return train, validation, test
 
 
+def fold_number(text: str) -> tuple[int, int]:
+    """Parse --fold: a whole number and the number of folds, separated by a slash."""
+    try:
+        number, folds = (int(part) for part in text.split("/"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 2/5") from None
+    return number, folds
+
+
 @dataclass(frozen=True)
 class DataOptions:
     """What to read as training, validation and test data.
@@ -75,6 +84,12 @@ class DataOptions:
         parse=int,
         bounds=(1, 100),
     )
+    fold: tuple[int, int] | None = option(
+        None,
+        "take this fold of all rows but the test split's as the test split; 2/5: the second of 5",
+        parse=fold_number,
+        shown="none",
+    )
     max_length: int | None = option(
         128,
         "tokens per text, or per window of it; auto: at most 1%% of the training texts have more",
@@ -106,10 +121,9 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         problems = []
-        if isinstance(self.split, list):  # from JSON
-            object.__setattr__(self, "split", tuple(self.split))
-        if isinstance(self.label_columns, list):
-            object.__setattr__(self, "label_columns", tuple(self.label_columns))
+        for name in ("split", "label_columns", "fold"):
+            if isinstance(getattr(self, name), list):  # from JSON
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.label_columns and self.label_column:
             problems.append("--label-columns takes the place of --label-column; drop one")
         if self.label_columns is not None and not isinstance(self.label_columns, tuple):
@@ -118,6 +132,8 @@ class DataOptions:
             problems.append("--label-columns names a column twice")
         if not _is_ratio(self.split):
             problems.append(f"--split is {self.split}; it needs three whole numbers, none below 1")
+        if self.fold is not None and not _is_fold(self.fold):
+            problems.append(f"--fold is {self.fold}; it needs a fold from 1 on, of 2 or more")
         for name in ("stride", "window_pooling", "max_windows"):
             if self.long_texts != "windows" and getattr(self, name) != getattr(DataOptions, name):
                 problems.append(f"{flag_name(name)} is for --long-texts windows")
@@ -146,3 +162,10 @@ def _is_ratio(value: Any) -> bool:
     if not isinstance(value, tuple) or len(value) != 3:
         return False
     return all(isinstance(number, int) and number >= 1 for number in value)
+
+
+def _is_fold(value: Any) -> bool:
+    if not isinstance(value, tuple) or len(value) != 2:
+        return False
+    number, folds = value
+    return type(number) is type(folds) is int and 1 <= number <= folds and folds >= 2

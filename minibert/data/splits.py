@@ -11,8 +11,9 @@ from sklearn.model_selection import train_test_split
 from minibert.data.classes import class_set, output_names
 from minibert.data.duplicates import first_rows, text_keys
 from minibert.data.examples import Examples, load_examples
+from minibert.data.folds import fold_rows
 from minibert.data.options import DataOptions
-from minibert.data.stratify import stratified_multi_label
+from minibert.data.stratify import stratified_multi_label, with_all_classes
 from minibert.data.subsets import take_percent
 from minibert.errors import InputError, printable
 from minibert.hub import find_data
@@ -26,6 +27,7 @@ class Splits:
     validation: Examples
     test: Examples | None
     leaks_dropped: int = 0  # training texts that another split has, see --leaks
+    rows: Examples | None = None  # of all folds, if the test split is one of them
 
     def named(self) -> dict[str, Examples]:
         """Return the splits that exist, by name."""
@@ -34,16 +36,18 @@ class Splits:
 
     def fingerprints(self) -> dict[str, str]:
         """Return a digest of each split, from which a resumed run notices changed data."""
-        return {name: split.fingerprint() for name, split in self.named().items()}
+        splits = self.named() if self.rows is None else {**self.named(), "rows": self.rows}
+        return {name: split.fingerprint() for name, split in splits.items()}
 
 
 def read_splits(options: DataOptions, *, model_task: str | None = None) -> Splits:
     """Read the splits, and split off those for which there is no file.
 
     A single file becomes three splits. With a test file, validation is split off the training file;
-    with a validation file alone, there is no test split. Of the training split, `train_percent` are
-    kept. `model_task` is what the checkpoint was trained for. Raises InputError for files, columns,
-    rows or labels that cannot be used.
+    with a validation file alone, there is no test split. With `fold`, the test split is put aside,
+    and a fold of all other rows takes its place. Of the training split, `train_percent` are kept.
+    `model_task` is what the checkpoint was trained for. Raises InputError for files, columns, rows
+    or labels that cannot be used.
     """
     files = find_data(options.data)
     validation_files = [Path(options.validation)] if options.validation else files.validation
@@ -66,8 +70,11 @@ def read_splits(options: DataOptions, *, model_task: str | None = None) -> Split
     train = load(files.train)
     output_names(train)  # a single class is reported before a split fails for it
     test = load(test_files, train) if test_files else None
-    if validation_files:
-        splits = Splits(train, load(validation_files, train), test)
+    validation = load(validation_files, train) if validation_files else None
+    if options.fold:
+        splits = hold_out_fold(train, validation, options, has_test=test is not None)
+    elif validation is not None:
+        splits = Splits(train, validation, test)
     elif test is not None:
         train, validation = split_examples(train, options.split[:2], seed=options.split_seed)
         splits = Splits(train, validation, test)
@@ -78,6 +85,33 @@ def read_splits(options: DataOptions, *, model_task: str | None = None) -> Split
         splits = without_leaks(splits, options.leaks)
     part = take_percent(splits.train, options.train_percent, seed=options.split_seed)
     return replace(splits, train=part)
+
+
+def hold_out_fold(
+    train: Examples, validation: Examples | None, options: DataOptions, *, has_test: bool
+) -> Splits:
+    """Hold out a fold of the training rows, and of the validation rows if they have no file.
+
+    Without files for validation and test, the rows that are the test split of an ordinary run are
+    in no fold.
+    """
+    assert options.fold is not None
+    number, folds = options.fold
+    rows = train
+    if validation is None and not has_test:
+        *kept, _ = _rows_of_splits(train, options.split, seed=options.split_seed)
+        rows = train.take(np.sort(np.concatenate(kept)).tolist(), train.source)
+    of_train, of_validation, held_out = fold_rows(
+        rows, number, folds, None if validation else options.split[:2], seed=options.split_seed
+    )
+    splits = Splits(
+        rows.take(of_train.tolist(), f"the rows of {train.source} outside fold {number}"),
+        validation or rows.take(of_validation.tolist(), f"the validation split of {train.source}"),
+        rows.take(held_out.tolist(), f"fold {number} of {folds} of {train.source}"),
+        rows=rows,
+    )
+    splits.train.dropped, splits.train.possible_pair = train.dropped, train.possible_pair
+    return splits
 
 
 def without_leaks(splits: Splits, leaks: str) -> Splits:
@@ -133,18 +167,10 @@ def _rows_of_splits(examples: Examples, ratios: Sequence[int], *, seed: int) -> 
     """Return the row numbers of each split."""
     if examples.task == "multi-label":
         targets = class_set(examples, output_names(examples))
-        return _with_all_classes(stratified_multi_label(targets, ratios, seed=seed), targets)
+        return with_all_classes(stratified_multi_label(targets, ratios, seed=seed), targets)
     if examples.task == "regression":
         return _random_rows(len(examples), ratios, seed=seed)
     return _stratified_rows(examples, ratios, seed=seed)
-
-
-def _with_all_classes(splits: list[np.ndarray], targets: np.ndarray) -> list[np.ndarray]:
-    """Move rows into the first split, the training's, whose classes it would not have."""
-    absent = targets[splits[0]].sum(axis=0) == 0
-    moved = [rows[targets[rows][:, absent].any(axis=1)] for rows in splits[1:]]
-    kept = [np.setdiff1d(rows, gone) for rows, gone in zip(splits[1:], moved, strict=True)]
-    return [np.sort(np.concatenate([splits[0], *moved])), *kept]
 
 
 def _random_rows(count: int, ratios: Sequence[int], *, seed: int) -> list[np.ndarray]:

@@ -42,6 +42,14 @@ def stratified_multi_label(
     return [np.sort(np.concatenate(split)) for split in splits]
 
 
+def with_all_classes(splits: Sequence[np.ndarray], targets: np.ndarray) -> list[np.ndarray]:
+    """Move rows into the first split, the training's, whose classes it would not have."""
+    absent = targets[splits[0]].sum(axis=0) == 0
+    moved = [rows[targets[rows][:, absent].any(axis=1)] for rows in splits[1:]]
+    kept = [np.setdiff1d(rows, gone) for rows, gone in zip(splits[1:], moved, strict=True)]
+    return [np.sort(np.concatenate([splits[0], *moved])), *kept]
+
+
 def split_sizes(rows: int, fractions: np.ndarray) -> np.ndarray:
     """Return whole sizes that sum to `rows`, each less than one from its fraction of them."""
     exact = rows * fractions

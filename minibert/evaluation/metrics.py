@@ -70,15 +70,22 @@ class Scores:
         return f"{figures}, loss {self.loss:.4f}, {self.texts:,} texts"
 
 
-def score(logits: Tensor, labels: Tensor, classes: Sequence[str] | None = None) -> Scores:
+def score(
+    logits: Tensor,
+    labels: Tensor,
+    classes: Sequence[str] | None = None,
+    *,
+    predicted: Tensor | None = None,
+) -> Scores:
     """Score logits (N, C) against class numbers (N,); the loss is the mean cross-entropy.
 
-    `classes` are the names (default: the numbers).
+    `classes` are the names (default: the numbers), `predicted` the predicted class numbers (N,)
+    (default: those of the highest logits).
     """
     from sklearn.metrics import precision_recall_fscore_support
 
     classes = classes or [str(number) for number in range(logits.shape[1])]
-    predicted = logits.argmax(dim=1)
+    predicted = logits.argmax(dim=1) if predicted is None else predicted
     correct = int((predicted == labels).sum())
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, predicted, labels=range(len(classes)), zero_division=0.0
@@ -140,12 +147,11 @@ def mean_class_distance(predicted: Tensor, labels: Tensor) -> float:
     return float((predicted - labels).abs().double().mean())
 
 
-def report(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> str:
-    """Return scikit-learn's classification report and the confusion matrix as text.
+def report(predicted: Tensor, labels: Tensor, classes: Sequence[str]) -> str:
+    """Return scikit-learn's classification report and the confusion matrix of class numbers (N,).
 
     It has some 140 lines at most: over 100 classes it shows the 20 with the lowest F1.
     """
-    predicted = logits.argmax(dim=1)
     table = class_table(labels, predicted, classes)
     return f"{table}\n{confusion_table(confusion(labels, predicted), classes)}"
 

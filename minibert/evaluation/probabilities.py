@@ -76,15 +76,20 @@ def score_probabilities(
     return ProbabilityScores(temperature, before, after)
 
 
+def rarer_class(targets: Tensor) -> int:
+    """Return which class, 0 or 1, fewer texts have; 1 if as many have the other."""
+    second = int(targets.sum())
+    return int(second <= len(targets) - second)
+
+
 def score_rare_class(logits: Tensor, targets: Tensor, names: tuple[str, ...]) -> RareClass:
-    """Score logits (N, 2) for class numbers (N,). Of classes with equal texts, take the second.
+    """Score logits (N, 2) for class numbers (N,), as to how they rank the rarer class.
 
     The difference of the logits ranks the texts: probabilities near 1 would be equal.
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    second = int(targets.sum())
-    rare = int(second <= len(targets) - second)
+    rare = rarer_class(targets)
     truth = (targets == rare).numpy()
     if not truth.any():
         return RareClass(names[rare], 0, 0.0, None, None)

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from minibert.evaluation.intervals import Interval, in_percent, show_figures, wilson_interval
+from minibert.evaluation.thresholds import precision_threshold
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,6 @@ def score_accepted(highest: Tensor, correct: Tensor, min_probability: float) -> 
 def lowest_probability(highest: Tensor, correct: Tensor, accuracy: float) -> float | None:
     """Return the lowest bound with which the accepted texts reach an accuracy, None if none does.
 
-    It lies halfway between two neighbouring probabilities, so that rounding rejects no text.
+    `highest` (N,) are the texts' probabilities, `correct` (N,) says whose class is correct.
     """
-    order = highest.argsort(descending=True)
-    edges = np.append(highest[order].double().numpy(), 0.0)
-    last = edges[1:] < edges[:-1]  # of equal probabilities, which are accepted together
-    reached = np.cumsum(correct[order].numpy()) / np.arange(1, len(edges)) >= accuracy
-    if not (last & reached).any():
-        return None
-    upper, lower = edges[np.flatnonzero(last & reached)[-1] :][:2]
-    middle = float((upper + lower) / 2)
-    return middle if middle > lower else float(upper)  # if no number lies between them
+    return precision_threshold(highest.double().numpy(), correct.numpy(), accuracy)

@@ -38,9 +38,9 @@ class InferenceModel:
     def logits(self, dataset: Dataset, *, batch_size: int) -> Tensor:
         """Return logits (N, C), float32 on the CPU, in the dataset's order."""
         if isinstance(dataset, WindowDataset):
-            features = self.features(dataset, batch_size=batch_size)
-            assert isinstance(self.module, Classifier)
-            return replace(self, module=self.module.head).logits(features, batch_size=batch_size)
+            dataset = self.features(dataset, batch_size=batch_size)
+        if isinstance(dataset, FeatureDataset) and isinstance(self.module, Classifier):
+            return replace(self, module=self.module.head).logits(dataset, batch_size=batch_size)
         logits = InOrder(len(dataset))
         self._run(self.module, dataset, logits.put, batch_size)
         return logits.complete(self.processes, self.device).cpu()

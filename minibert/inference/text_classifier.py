@@ -37,6 +37,7 @@ from minibert.model.encoder import Encoder
 from minibert.tasks.calibrated import calibrated
 from minibert.tasks.choice import task_of
 from minibert.tasks.multi_label import with_thresholds
+from minibert.tasks.single_label import with_rare_class
 from minibert.tasks.task import Task
 
 
@@ -202,13 +203,22 @@ class TextClassifier:
         """Set the thresholds of several labels to those with the best F1 on these texts.
 
         `how` is "tuned", one threshold for each class, "shared", one for all, or a number, the
-        threshold itself. Raises InputError for a model of another task.
+        threshold itself. With two classes, one per text, it is the threshold of the rarer one:
+        "f1" (or "tuned"), "precision=0.9" or "recall=0.9". Raises InputError for a model of another
+        task, and if no threshold reaches the precision or recall.
         """
-        if self.checkpoint.head.task != "multi-label":
-            raise InputError(f"a {self.checkpoint.head.task} model has no thresholds")
-        logits = self._logits(validation, compute)
-        head = with_thresholds(self.checkpoint.head, logits, validation.labels, how=how)
-        self.model.head.config = head
+        head = self.checkpoint.head
+        if head.task == "regression" or (head.task == "single-label" and len(head.labels) != 2):
+            raise InputError(f"a {head.task} model has no thresholds; one of two classes has one")
+        logits, targets = self._logits(validation, compute), validation.labels
+        if head.task == "multi-label":
+            self.model.head.config = with_thresholds(head, logits, targets, how=how)
+            return
+        how = "f1" if how == "tuned" else how
+        fitted = with_rare_class(head, logits, targets, how=how)
+        if fitted is None:
+            raise InputError(f"{how}: no threshold reaches it on these texts; lower it")
+        self.model.head.config = fitted
 
     def calibrate(self, validation: Dataset, *, compute: Compute | None = None) -> None:
         """Set the temperature with the lowest log loss on these texts (Guo et al. 2017).

@@ -86,7 +86,8 @@ class HeadConfig:
     labels: tuple[str, ...]  # names of the classes, or of the numbers of a regression
     max_length: int  # tokens per text, special tokens included
     task: str = "single-label"  # one of TASKS
-    thresholds: tuple[float, ...] = ()  # multi-label: a class's lowest probability; (): 0.5
+    # Lowest probability of a class; (): 0.5. Multi-label, or two classes, whose sum is then 1.
+    thresholds: tuple[float, ...] = ()
     long_texts: LongTexts = LongTexts()
     temperature: float = 1.0  # probabilities are those of logits / temperature
     min_probability: float = 0.0  # single-label: lowest that is not rejected; 0: none is

@@ -21,10 +21,12 @@ from minibert.evaluation.metrics import (
 )
 from minibert.evaluation.probabilities import (
     ProbabilityScores,
+    rarer_class,
     score_probabilities,
     score_rare_class,
 )
 from minibert.evaluation.rejection import score_accepted
+from minibert.evaluation.thresholds import f1_threshold, precision_threshold, recall_threshold
 from minibert.model.config import HeadConfig
 from minibert.tasks.task import LossOptions, Task
 
@@ -78,7 +80,7 @@ class SingleLabel(Task):
 
     def score(self, logits: Tensor, targets: Tensor) -> Scores:
         """Return accuracy, F1 and loss."""
-        return score(logits, targets, self.names)
+        return score(logits, targets, self.names, predicted=self.decide(logits))
 
     def score_with_intervals(self, logits: Tensor, targets: Tensor) -> Scores:
         """Return accuracy, F1 and loss, and the intervals of the first two."""
@@ -93,18 +95,33 @@ class SingleLabel(Task):
         return replace(scores, accepted=accepted, rare_class=rare)
 
     def confidence(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return each text's highest probability (N,), and whether its class is correct (N,)."""
-        return self.probabilities(logits).amax(dim=1), logits.argmax(dim=1) == targets
+        """Return the probability of each text's class (N,), and whether it is correct (N,)."""
+        predicted = self.decide(logits)
+        probabilities = self.probabilities(logits).gather(1, predicted[:, None])[:, 0]
+        return probabilities, predicted == targets
+
+    def decide(self, logits: Tensor) -> Tensor:
+        """Return the number of each row's class (N,): the most probable one.
+
+        A head of two classes may have a threshold for the second: it is predicted if its
+        probability reaches it.
+        """
+        if not self.head.thresholds:
+            return logits.argmax(dim=1)
+        # In float64: a threshold between two neighbouring float32 probabilities stays between them.
+        second = self.probabilities(logits.double())[:, 1]
+        return (second >= self.head.thresholds[1]).long()
 
     def report(self, logits: Tensor, targets: Tensor) -> str:
         """Return scikit-learn's classification report and the confusion matrix.
 
         For three or more classes that are numbers, it has the mean distance of predictions too.
         """
-        text = report(logits, targets, self.names)
+        predicted = self.decide(logits)
+        text = report(predicted, targets, self.names)
         if len(self.names) > 2 and all(re.fullmatch(r"-?\d{1,9}", name) for name in self.names):
             values = torch.tensor([int(name) for name in self.names])
-            distance = mean_class_distance(values[logits.argmax(dim=1)], values[targets])
+            distance = mean_class_distance(values[predicted], values[targets])
             text += f"mean distance from the true number: {distance:.3f}\n"
         return text
 
@@ -113,8 +130,8 @@ class SingleLabel(Task):
         return torch.softmax(logits / self.head.temperature, dim=1)
 
     def predict(self, logits: Tensor) -> list[str]:
-        """Return the most probable class of each row."""
-        return [self.names[number] for number in logits.argmax(dim=1)]
+        """Return the class of each row."""
+        return self.labels(self.decide(logits))
 
     def labels(self, targets: Tensor) -> list[str]:
         """Return the class of each row."""
@@ -131,6 +148,34 @@ class SingleLabel(Task):
             rounded = {name: round(p, 6) for name, p in zip(self.names, row, strict=True)}
             record: dict[str, Any] = {"label": label, "probability": rounded[label]}
             if bound:
-                record["rejected"] = max(row) < bound
+                record["rejected"] = row[self.names.index(label)] < bound
             records.append({**record, "probabilities": rounded})
         return records
+
+
+def with_rare_class(
+    head: HeadConfig, logits: Tensor, targets: Tensor, *, how: str
+) -> HeadConfig | None:
+    """Return a head of two classes that predicts the rarer one from a threshold on.
+
+    `how` is "f1", the threshold of the highest F1 on these logits, or "precision=0.9" or
+    "recall=0.9", the threshold that reaches it with the highest recall or with the fewest texts.
+    Returns None if no threshold reaches it.
+    """
+    rare = rarer_class(targets)
+    scores = SingleLabel(head).probabilities(logits.double())[:, rare].numpy()
+    truth = (targets == rare).numpy()
+    figure, _, wanted = how.partition("=")
+    threshold: float | None
+    if how == "f1":
+        threshold = f1_threshold(scores, truth)
+    elif figure in ("precision", "recall"):
+        find = precision_threshold if figure == "precision" else recall_threshold
+        threshold = find(scores, truth, float(wanted))
+    else:
+        raise InputError(f"{how!r} is not like f1, precision=0.9 or recall=0.9")
+    if threshold is None:
+        return None
+    threshold = min(max(threshold, 1e-15), 1 - 1e-15)
+    pair = (1 - threshold, threshold) if rare else (threshold, 1 - threshold)
+    return replace(head, thresholds=pair)

@@ -35,6 +35,8 @@ class Encoding:
     in_file: bool  # True: in a temporary file; False: in memory
 
     def __str__(self) -> str:
+        if not self.texts:
+            return f"{self.layers} frozen layers: their output is that of an earlier run"
         place = "a temporary file" if self.in_file else "memory"
         return (
             f"{self.layers} frozen layers: {self.texts:,} texts encoded once in {self.seconds:.1f} "
@@ -95,7 +97,7 @@ def encode(
         encoded = [with_rows(*pair) for pair in zip(datasets, outputs, strict=True)]
     cost = Encoding(
         layers,
-        texts=sum(map(len, datasets)),
+        texts=sum(len(x) for x in datasets if not isinstance(x, FeatureDataset)),
         seconds=time.perf_counter() - started,
         bytes=sum(output.values.nbytes for output in outputs),
         in_file=any(isinstance(x, HiddenDataset) and in_file(x.values) for x in outputs),

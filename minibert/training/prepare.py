@@ -61,7 +61,8 @@ def prepare(
     folder = callback.scratch_folder()
     datasets = (train, validation)
     module, (train, validation), encoding = encode(model, datasets, options, compute, folder=folder)
-    callback.on_encoded(encoding)
+    if encoding.texts:
+        callback.on_encoded(encoding)
     return Prepared(module, task, train, validation, weights, encoding.seconds)
 
 
