@@ -1,6 +1,5 @@
 """The story of a scoring: a classifier and labelled texts to figures."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,12 +16,18 @@ from minibert.commands.labelled import (
 )
 from minibert.commands.predict import load_predictor
 from minibert.commands.probabilities import report_probabilities
+from minibert.commands.text_figures import length_figures
 from minibert.data.examples import Examples
+from minibert.data.long_texts import TokenizedTexts
 from minibert.errors import InputError, printable
 from minibert.evaluation import metrics
-from minibert.evaluation.outcomes import Outcome, report_mistakes, surest_errors
+from minibert.evaluation.outcomes import (
+    Outcome,
+    report_by_length,
+    report_mistakes,
+    surest_errors,
+)
 from minibert.files import json_text, write_json, write_text
-from minibert.inference.predictor import Predictor
 from minibert.tasks.single_label import SingleLabel
 from minibert.tasks.task import check_finite
 
@@ -45,19 +50,22 @@ def main(arguments: EvaluateArguments) -> None:
     print(f"data: {printable(name, 1000)}, {len(examples):,} texts; columns: {examples.columns}")
     print_labels(examples, labels, predictor)
 
-    logits = predictor.logits(examples.texts, examples.pairs)
+    tokenized = predictor.tokenize(examples.texts, examples.pairs)
+    logits = predictor.logits_of(tokenized)
     scores = task.score_with_intervals(logits, labels)
     check_finite(scores)
     look = count_look(folder, examples)  # before the figures can be read
     print(f"  {predictor.truncated:,} texts {predictor.how_truncated}")
     print(task.report(logits, labels))
+    by_length = length_figures(task, logits, labels, tokenized)
     if isinstance(task, SingleLabel):
-        outcomes = outcomes_of(examples, labels, logits, predictor)
-        print(report_mistakes(outcomes))
+        outcomes = outcomes_of(examples, labels, logits, task, tokenized)
+        found = report_mistakes(outcomes), report_by_length(by_length["by_length"])
+        print("\n".join(filter(None, found)))
         if arguments.errors:
             write_errors(arguments.errors, outcomes)
     print(scores)
-    figures = {**scores.to_json(), **report_probabilities(task, logits, labels)}
+    figures = {**scores.to_json(), **report_probabilities(task, logits, labels), **by_length}
     print(look, end="")
     if arguments.json:
         write_json(arguments.json, {"model": str(folder), "data": name, **figures})
@@ -67,12 +75,13 @@ def main(arguments: EvaluateArguments) -> None:
 
 
 def outcomes_of(
-    examples: Examples, labels: torch.Tensor, logits: torch.Tensor, predictor: Predictor
+    examples: Examples,
+    labels: torch.Tensor,
+    logits: torch.Tensor,
+    task: SingleLabel,
+    tokenized: TokenizedTexts,
 ) -> list[Outcome]:
     """Return what was predicted for each text."""
-    task = predictor.task
-    tokens = predictor.classifier.tokenizer.encode(examples.texts, examples.pairs)
-    longest = math.inf if task.head.long_texts.how == "windows" else predictor.max_length
     names, predicted = task.labels(labels), task.predict(logits)
     probabilities = task.probabilities(logits.float()).amax(dim=1).tolist()
     return [
@@ -82,8 +91,8 @@ def outcomes_of(
             label=names[i],
             prediction=predicted[i],
             probability=probabilities[i],
-            tokens=len(tokens[i]),
-            cut=len(tokens[i]) > longest,
+            tokens=int(tokenized.lengths[i]),
+            cut=bool(tokenized.lost[i]),
         )
         for i, text in enumerate(examples.texts)
     ]

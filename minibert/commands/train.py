@@ -14,6 +14,7 @@ from minibert.commands.new_head import check_options, choose_head
 from minibert.commands.probabilities import fit_probabilities
 from minibert.commands.series import series_settings, train_series
 from minibert.commands.session import RunCallback, Session
+from minibert.commands.text_figures import data_figures
 from minibert.data.batches import Dataset
 from minibert.data.check import check_data, check_splits
 from minibert.data.datasets import build_datasets, tokenize_splits
@@ -58,7 +59,8 @@ def train_one(arguments: TrainArguments) -> None:
         print(check_data(settings.data, tokenizer, model_task=model_task))
         return
     splits = read_splits(settings.data, model_task=model_task)
-    print(check_splits(splits))
+    data_report = check_splits(splits)
+    print(data_report)
     tokenized = tokenize_splits(splits, tokenizer, settings.data)
     print(tokenized.report, *unknown_warning(tokenized.texts["train"].rows, tokenizer), sep="\n")
 
@@ -84,10 +86,11 @@ def train_one(arguments: TrainArguments) -> None:
         targets = datasets["validation"].labels
         tuned = fit_probabilities(head, logits["validation"], targets, settings.run)
         write_config(run.folder.path, config, tuned)
-        figures, predictions = evaluate(task_of(tuned), logits, datasets, splits)
+        figures, predictions = evaluate(task_of(tuned), logits, datasets, splits, tokenized)
         if not settings.run.no_baseline:
             thresholds = settings.run.thresholds
             figures["baselines"] = score_baselines(splits, head, thresholds=thresholds)
+        figures["data"] = data_figures(data_report, tokenized)
         figures["training"] = {"texts": len(splits.train), **training}
         run.folder.finish(figures, predictions)
 

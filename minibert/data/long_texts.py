@@ -1,6 +1,6 @@
 """Texts over `max_length` tokens: cut, reduced to their first and last tokens, or in windows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,18 +19,24 @@ class TokenizedTexts:
 
     rows: list[TokenIds]
     counts: np.ndarray  # rows of each text, int64 (N,)
-    long: int = 0  # texts over the length
-    cut: int = 0  # of them, those that lost tokens
-    lost: int = 0  # tokens that are in no row
+    lengths: np.ndarray  # tokens of each text before it was shortened, int64 (N,)
+    lost: np.ndarray  # of them, those that are in no row, int64 (N,)
+
+    @property
+    def cut(self) -> int:
+        """How many texts lost tokens."""
+        return int(np.count_nonzero(self.lost))
 
     def distinct(self) -> tuple["TokenizedTexts", list[int]]:
         """Return the texts without repetitions, and the index of each text among them."""
         ends = np.cumsum(self.counts)
         texts = [self.rows[start:end] for start, end in zip(ends - self.counts, ends, strict=True)]
         keys = [tuple((row.ids.tobytes(), row.segment_b_start) for row in text) for text in texts]
-        distinct = dict(zip(keys, texts, strict=True))
-        indices = {key: index for index, key in enumerate(distinct)}
-        return _joined(distinct.values()), [indices[key] for key in keys]
+        numbers = {key: number for number, key in enumerate(keys)}
+        chosen = list(numbers.values())
+        indices = {key: index for index, key in enumerate(numbers)}
+        distinct = _joined([texts[i] for i in chosen], self.lengths[chosen], self.lost[chosen])
+        return distinct, [indices[key] for key in keys]
 
 
 def shorten(
@@ -50,9 +56,10 @@ def shorten(
     more than `max_windows` windows, that many are kept, evenly spread. Raises InputError for a
     length without room for a text.
     """
-    long = [number for number, row in enumerate(rows) if len(row) > max_length]
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    long = np.flatnonzero(lengths > max_length).tolist()
     owners = tokenizer.owners([texts[i] for i in long], pairs and [pairs[i] for i in long])
-    result, lost = [[row] for row in rows], []
+    result, lost = [[row] for row in rows], np.zeros_like(lengths)
     for number, owner in zip(long, owners, strict=True):
         special = np.flatnonzero(owner < 0)
         room = max_length - len(special)
@@ -61,10 +68,9 @@ def shorten(
                 f"--max-length is {max_length}; {len(special)} are special tokens alone"
             )
         parts = [np.flatnonzero(owner == text) for text in range(1 if pairs is None else 2)]
-        kept, tokens = shorten_text(parts, room, long_texts, max_windows)
+        kept, lost[number] = shorten_text(parts, room, long_texts, max_windows)
         result[number] = [_take(rows[number], [special, *indices]) for indices in kept]
-        lost.append(tokens)
-    return _joined(result, long=len(long), cut=int(np.count_nonzero(lost)), lost=sum(lost))
+    return _joined(result, lengths, lost)
 
 
 def how_shortened(long_texts: LongTexts, max_length: int) -> str:
@@ -134,8 +140,9 @@ def _take(row: TokenIds, indices: Sequence[np.ndarray]) -> TokenIds:
     return TokenIds(row.ids[index], int(np.searchsorted(index, row.segment_b_start)))
 
 
-def _joined(texts: Iterable[Sequence[TokenIds]], **numbers: int) -> TokenizedTexts:
+def _joined(
+    texts: Sequence[Sequence[TokenIds]], lengths: np.ndarray, lost: np.ndarray
+) -> TokenizedTexts:
     """Return texts that are given by their rows."""
-    texts = list(texts)
     counts = np.array([len(rows) for rows in texts], dtype=np.int64)
-    return TokenizedTexts([row for rows in texts for row in rows], counts, **numbers)
+    return TokenizedTexts([row for rows in texts for row in rows], counts, lengths, lost)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minibert.data.long_texts import how_shortened
+from minibert.data.long_texts import TokenizedTexts, how_shortened
 from minibert.device import choose_compute
 from minibert.errors import InputError
 from minibert.hub import find_model
@@ -144,7 +144,14 @@ class Predictor:
         texts are shortened as in training; `truncated` counts those that lose tokens. Raises
         InputError for values that are not strings.
         """
-        tokenized = self.classifier.tokenize(texts, pairs, max_length=self.max_length)
+        return self.logits_of(self.tokenize(texts, pairs))
+
+    def tokenize(self, texts: Texts, pairs: Texts | None = None) -> TokenizedTexts:
+        """Return the token ids of N texts or pairs of texts, as `logits` takes them."""
+        return self.classifier.tokenize(texts, pairs, max_length=self.max_length)
+
+    def logits_of(self, tokenized: TokenizedTexts) -> Tensor:
+        """Return the logits (N, C) of texts that `tokenize` returned."""
         if not tokenized.rows:
             return torch.empty(0, len(self.classes))
         with self._lock:
