@@ -16,6 +16,7 @@ from minibert.commands.labelled import (
 )
 from minibert.commands.predict import load_predictor
 from minibert.commands.probabilities import report_probabilities
+from minibert.commands.report import report_run
 from minibert.commands.text_figures import length_figures
 from minibert.data.examples import Examples
 from minibert.data.long_texts import TokenizedTexts
@@ -35,9 +36,12 @@ PLOTTED = 100  # classes in a picture, which then has 38 inches
 
 
 def main(arguments: EvaluateArguments) -> None:
-    """Score a classifier on labelled texts and print the figures, or compare two."""
+    """Score a classifier on labelled texts, compare two, or write a run's report again."""
     if arguments.compare:
         compare.main(arguments)
+        return
+    if arguments.report:
+        report_run(arguments.report)
         return
     folder, predictor = load_predictor(arguments.model)
     task = predictor.task

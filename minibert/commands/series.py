@@ -15,11 +15,13 @@ from pathlib import Path
 
 from minibert.commands.arguments import TrainArguments
 from minibert.commands.options import Settings
+from minibert.commands.report import try_report
 from minibert.commands.series_figures import PERCENTS, curve_figures, seed_figures
 from minibert.commands.session import MAY_CHANGE
 from minibert.errors import InputError, Interrupted, printable
 from minibert.files import read_json, write_atomic, write_json
 from minibert.locks import locked
+from minibert.report.page import REPORT
 from minibert.runs import Metadata, RunFolder, check_new, make_folder
 
 TrainOne = Callable[[TrainArguments], None]
@@ -91,6 +93,7 @@ def train_series(arguments: TrainArguments, settings: Settings, train_one: Train
             with suppress(OSError):
                 folder.rmdir()  # if the first run did not come to make its own folder in it
     print(f"finished: {where} (python eval.py; python predict.py TEXT)")
+    try_report(folder)
 
 
 def train_runs(folder: Path, settings: Settings, train_one: TrainOne) -> None:
@@ -145,7 +148,7 @@ def finish(folder: Path, settings: Settings) -> None:
     summarize = curve_figures if settings.run.learning_curve else seed_figures
     kept, figures = summarize(runs, settings.training.select)
     for file in sorted(runs[kept].iterdir()):
-        if file.is_file() and file.name != "metrics.json":
+        if file.is_file() and file.name not in ("metrics.json", REPORT):
             write_atomic(folder / file.name, partial(shutil.copyfile, file))
     metrics = read_json(runs[kept] / "metrics.json")
     write_json(folder / "metrics.json", {**metrics, **figures})

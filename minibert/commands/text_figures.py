@@ -1,4 +1,4 @@
-"""What metrics.json has about the texts: how many, their classes and lengths, accuracy by length."""
+"""What metrics.json has about the texts: their classes, their lengths, accuracy by length."""
 
 from typing import Any
 

@@ -12,6 +12,7 @@ from minibert.commands.baselines import score_baselines
 from minibert.commands.final_scores import evaluate, scored_logits
 from minibert.commands.new_head import check_options, choose_head
 from minibert.commands.probabilities import fit_probabilities
+from minibert.commands.report import try_report
 from minibert.commands.series import series_settings, train_series
 from minibert.commands.session import RunCallback, Session
 from minibert.commands.text_figures import data_figures
@@ -93,6 +94,7 @@ def train_one(arguments: TrainArguments) -> None:
         figures["data"] = data_figures(data_report, tokenized)
         figures["training"] = {"texts": len(splits.train), **training}
         run.folder.finish(figures, predictions)
+    try_report(run.folder.path)
 
 
 def train(
