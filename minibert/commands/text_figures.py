@@ -25,6 +25,8 @@ def data_figures(report: DataReport, tokenized: TokenizedSplits) -> dict[str, An
         width, counts = count_lengths(texts.lengths, bars=BARS)
         splits[name] = {
             "texts": len(texts.counts),
+            "repeated_texts": report.splits[name].duplicates.count,
+            "texts_in_train": leaks.count if (leaks := report.splits[name].leaks) else 0,
             "classes": report.splits[name].classes,
             "tokens": int(texts.lengths.sum()),
             "cut_texts": texts.cut,

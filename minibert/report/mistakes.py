@@ -7,7 +7,7 @@ from typing import Any
 
 from minibert.errors import printable
 from minibert.report import pictures
-from minibert.report.parts import SHOWN, TEXT, Cell, Picture, Section, Table
+from minibert.report.parts import SHOWN, TEXT, Cell, Picture, Row, Section, Table
 from minibert.report.run_data import RunData
 
 MATRIX = 12  # classes; of more, the commonest mistakes are listed
@@ -34,7 +34,7 @@ def mistakes(run: RunData) -> Iterator[Section]:
 def _matrix(confusion: Mapping[str, Mapping[str, int]], labels: Sequence[str]) -> Table:
     """Return the confusion matrix, or of many classes the commonest mistakes."""
     if len(labels) <= MATRIX:
-        rows = []
+        rows: list[Row] = []
         for true in labels:
             row = confusion.get(true, {})
             total = max(1, sum(row.values()))
@@ -49,7 +49,7 @@ def _matrix(confusion: Mapping[str, Mapping[str, int]], labels: Sequence[str]) -
         if true != predicted
     ]
     pairs.sort(key=lambda pair: -pair[0])
-    listed = [
+    listed: list[Row] = [
         [printable(true, 60), printable(predicted, 60), Cell(f"{n:,}", bar=n / pairs[0][0])]
         for n, true, predicted in pairs[:SHOWN]
     ]

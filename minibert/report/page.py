@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from minibert.evaluation.figures import title
 from minibert.files import write_text
 from minibert.report.parts import Section
 from minibert.report.pictures import has_matplotlib
 from minibert.report.run_data import RunData, read_run
-from minibert.report.sections import sections
+from minibert.report.sections import figure_cell, sections
 
 REPORT = "report.html"
 
@@ -37,4 +38,10 @@ def page(run: RunData, sections: Sequence[Section]) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.from_string((files("minibert.report") / "page.html").read_text("utf-8"))
-    return template.render(run=run, sections=sections, has_matplotlib=has_matplotlib())
+    return template.render(
+        run=run,
+        headline=figure_cell(run.figure, run.scores),
+        headline_of=title(run.figure),
+        sections=sections,
+        has_matplotlib=has_matplotlib(),
+    )

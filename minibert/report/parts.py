@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-SHOWN = 30  # rows of a table, which keeps the page small
+SHOWN = 20  # rows of a table, which keeps the page small
 TEXT = 300  # characters of a text
 
 
@@ -19,6 +19,9 @@ class Cell:
     bar: float | None = None
 
 
+Row = Sequence[Cell | str]
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of cells, each with a head. The first `words` columns are text, the others numbers.
@@ -28,7 +31,7 @@ class Table:
 
     title: str
     heads: Sequence[str]
-    rows: Sequence[Sequence[Cell | str]]
+    rows: Sequence[Row]
     words: int = 1
     note: str = ""
     folded: bool = False
@@ -44,10 +47,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page. `code` is shown as it is."""
+    """A part of the page. `code` is shown as it is, folded under its title if it has one."""
 
     title: str
     pictures: Sequence[Picture] = ()
     tables: Sequence[Table] = ()
     notes: Sequence[str] = ()
     code: str = ""
+    code_title: str = ""

@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-SIZE = (5.0, 3.0)  # inches; the page scales it
+WIDTH, HEIGHT = 5.0, 3.0  # inches; the page scales them
 # matplotlib has no CSS variables: each colour stands for one and is replaced by it.
 COLOURS = {
     "#010000": "var(--muted)",
@@ -46,7 +46,7 @@ def has_matplotlib() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def svg(draw: Callable[[Any], object], name: str) -> Markup | None:
+def svg(draw: Callable[[Any], object], name: str, *, height: float = HEIGHT) -> Markup | None:
     """Let `draw` fill the axes of a figure; return it as SVG. None without matplotlib.
 
     The same numbers give the same bytes. `name` keeps the ids of a page's pictures apart.
@@ -57,8 +57,9 @@ def svg(draw: Callable[[Any], object], name: str) -> Markup | None:
     from matplotlib.figure import Figure
 
     file = io.StringIO()
-    with rc_context({**STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=SIZE, layout="constrained")
+    style: Any = {**STYLE, "svg.hashsalt": name}
+    with rc_context(style):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
         draw(figure.subplots())
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=nothing)
@@ -72,6 +73,14 @@ def svg(draw: Callable[[Any], object], name: str) -> Markup | None:
     return Markup(text.strip())
 
 
+def as_percent(*axes: Any) -> None:
+    """Label axes from 0 to 1 in percent."""
+    from matplotlib.ticker import PercentFormatter
+
+    for axis in axes:
+        axis.set_major_formatter(PercentFormatter(1))
+
+
 def lines(
     series: Mapping[str, tuple[Sequence[float], Sequence[float | None]]],
     *,
@@ -80,8 +89,12 @@ def lines(
     marked: float | None = None,
     whole: bool = False,
     diagonal: bool = False,
+    percent: str = "",
 ) -> Markup | None:
-    """Draw lines (x, y) by name, with a vertical line at `marked`; `whole`: x is counted."""
+    """Draw lines (x, y) by name, with a vertical line at `marked`.
+
+    With `whole`, x is counted; the axes of `percent`, such as "xy", are from 0 to 1.
+    """
 
     def draw(axes: Any) -> None:
         if diagonal:
@@ -94,6 +107,7 @@ def lines(
             axes.axvline(marked, color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
         if whole:
             axes.xaxis.get_major_locator().set_params(integer=True)
+        as_percent(*(getattr(axes, f"{axis}axis") for axis in percent))
         if len(series) > 1:
             axes.legend()
         axes.set(xlabel=x, ylabel=y)
@@ -116,7 +130,11 @@ def histogram(counts: Sequence[int], width: int, *, marked: float | None) -> Mar
 
 
 def whiskers(
-    rows: Sequence[tuple[str, float, tuple[float, float] | None]], *, x: str, name: str
+    rows: Sequence[tuple[str, float, tuple[float, float] | None]],
+    *,
+    x: str,
+    name: str,
+    percent: bool,
 ) -> Markup | None:
     """Draw a value and its interval in each row; the first row is on top and in another colour."""
 
@@ -129,9 +147,12 @@ def whiskers(
         axes.set_yticks(range(len(rows)), [row[0] for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(False, axis="y")
+        axes.locator_params(axis="x", nbins=5)
         axes.set(xlabel=x)
+        if percent:
+            as_percent(axes.xaxis)
 
-    return svg(draw, name)
+    return svg(draw, name, height=0.7 + 0.45 * len(rows))
 
 
 def scatter(xs: Sequence[float], ys: Sequence[float], *, x: str, y: str) -> Markup | None:

@@ -26,7 +26,8 @@ def probabilities(run: RunData) -> Iterator[Section]:
         marked = accepted["coverage"] if accepted else None
         xs, ys = zip(*curve[:: -(-len(curve) // POINTS)], strict=True)
         line = {"accuracy": (xs, ys)}
-        svg = pictures.lines(line, x="coverage", y="accuracy of accepted texts", marked=marked)
+        y = "accuracy of these texts"
+        svg = pictures.lines(line, x="surest texts", y=y, marked=marked, percent="xy")
         shown.append(Picture("Coverage against accuracy", svg))
         rows = []
         for percent in COVERAGES:
@@ -62,7 +63,7 @@ def _reliability(calibration: Mapping[str, Any]) -> tuple[list[Picture], list[Ta
         )
         for name, x in found.items()
     }
-    svg = pictures.lines(curves, x="probability", y="accuracy", diagonal=True)
+    svg = pictures.lines(curves, x="probability", y="accuracy", diagonal=True, percent="xy")
     rows = [
         [
             name,

@@ -28,6 +28,15 @@ class RunData:
     head: HeadConfig
 
     @property
+    def title(self) -> str:
+        """The model, the data and the task."""
+        model, data = (Path(str(self.settings.get(x))).name for x in ("model", "data"))
+        outputs = f"{len(self.head.labels):,} " + (
+            "numbers" if self.head.task == "regression" else "classes"
+        )
+        return f"{model} on {data}, {self.head.task}, {outputs}"
+
+    @property
     def scored(self) -> str:
         """The split that the report is about: test if there is one, else validation."""
         return "test" if "test" in self.metrics else "validation"

@@ -4,14 +4,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from minibert.errors import printable
-from minibert.evaluation.figures import show_value, title
+from minibert.evaluation.figures import is_fraction, show_value, title
 from minibert.report import pictures
 from minibert.report.mistakes import mistakes
-from minibert.report.parts import SHOWN, Cell, Picture, Section, Table
+from minibert.report.parts import SHOWN, Cell, Picture, Row, Section, Table
 from minibert.report.probabilities import probabilities
 from minibert.report.run_data import RunData
 
 EPOCHS = 100  # of a table
+
+Curves = dict[str, tuple[Sequence[float], Sequence[float | None]]]  # x and y by name
 
 
 def sections(run: RunData, *, command: str | None) -> list[Section]:
@@ -36,16 +38,17 @@ def figures(run: RunData) -> Section:
     names = {"guess": "guessing", "tf_idf": "TF-IDF"}
     for name, splits in run.metrics.get("baselines", {}).items():
         columns[f"{names[name]}, {run.scored}"] = splits[run.scored]
-    rows = [
-        [title(name), *(_figure(name, column) for column in columns.values())]
+    rows: list[Row] = [
+        [title(name), *(figure_cell(name, column) for column in columns.values())]
         for name, value in run.scores.items()
         if f"{name}_95" in run.scores or isinstance(value, float)
     ]
-    table = Table("", ["", *columns], rows)
+    table = Table("", ["", *columns], rows, note="The small numbers are 95% intervals.")
     order = sorted(columns, key=lambda name: name != run.scored)
     beside = [(x, columns[x].get(run.figure), columns[x].get(f"{run.figure}_95")) for x in order]
     known = [(name, value, interval) for name, value, interval in beside if value is not None]
-    svg = pictures.whiskers(known, x=title(run.figure), name="figures")
+    percent = is_fraction(run.figure)
+    svg = pictures.whiskers(known, x=title(run.figure), name="figures", percent=percent)
     notes = ["Validation chose the epoch, so its figures are a little too good."]
     if run.scored == "validation":
         notes = ["The run has no test split. Validation chose the epoch: its figures are too good."]
@@ -59,7 +62,7 @@ def series(run: RunData) -> Iterator[Section]:
     select = "map" if name == "mean_average_precision" else name.replace("_", "-")
     if seeds := run.metrics.get("seeds"):
         splits = [x for x in ("validation", "test") if x in seeds]
-        rows = [
+        rows: list[Row] = [
             [which, *(show_value(name, x[split][select]) for split in splits)]
             for which, x in seeds["runs"].items()
         ]
@@ -71,8 +74,8 @@ def series(run: RunData) -> Iterator[Section]:
     if points := run.metrics.get("learning_curve"):
         splits = [x for x in ("validation", "test") if x in points[0]]
         texts = [point["training_texts"] for point in points]
-        curves = {x: (texts, [point[x][select] for point in points]) for x in splits}
-        svg = pictures.lines(curves, x="training texts", y=title(name))
+        curves: Curves = {x: (texts, [point[x][select] for point in points]) for x in splits}
+        svg = pictures.lines(curves, x="training texts", y=title(name), percent=_y(name))
         rows = [
             [f"{point['training_texts']:,}", *(show_value(name, point[x][select]) for x in splits)]
             for point in points
@@ -83,22 +86,34 @@ def series(run: RunData) -> Iterator[Section]:
 
 def training(run: RunData) -> Section:
     """The figures of each epoch."""
-    epochs, best = [row["epoch"] for row in run.history], run.metrics["training"]["best_epoch"]
-    columns = {name: [row.get(name) for row in run.history] for name in (run.history or [{}])[0]}
+    epochs = [row["epoch"] or 0.0 for row in run.history]
+    best = run.metrics["training"]["best_epoch"]
+    columns = {
+        name: [row[name] for row in run.history]
+        for name in (run.history or [{}])[0]
+        if any(row[name] is not None for row in run.history)
+    }
     shown: list[Picture] = []
     loss = {"training": "train_loss", "validation": "validation_loss"}
-    curves = {name: (epochs, columns[x]) for name, x in loss.items() if x in columns}
+    curves: Curves = {name: (epochs, columns[x]) for name, x in loss.items() if x in columns}
     chosen = next((x for x in columns if x == f"validation_{_select(run)}"), None)
     if len(epochs) > 1:
         picture = pictures.lines(curves, x="epoch", y="loss", marked=best, whole=True)
         shown.append(Picture("Loss", picture))
         if chosen and chosen not in loss.values():
-            one = {"validation": (epochs, columns[chosen])}
+            one: Curves = {"validation": (epochs, columns[chosen])}
             name = title(run.figure)
-            svg = pictures.lines(one, x="epoch", y=f"validation {name}", marked=best, whole=True)
+            svg = pictures.lines(
+                one,
+                x="epoch",
+                y=f"validation {name}",
+                marked=best,
+                whole=True,
+                percent=_y(run.figure),
+            )
             shown.append(Picture(name, svg))
     rows = [
-        [str(int(row["epoch"] or 0)), *(_number(x) for name, x in row.items() if name != "epoch")]
+        [str(int(row["epoch"] or 0)), *(_number(row[x]) for x in columns if x != "epoch")]
         for row in run.history[-EPOCHS:]
     ]
     heads = [name.replace("_", " ") for name in columns]
@@ -118,28 +133,21 @@ def data(run: RunData) -> Iterator[Section]:
     lengths, longest = found["train"]["lengths"], found["max_length"]
     width, counts = lengths["width"], lengths["texts"]
     svg = pictures.histogram(counts, width, marked=longest)
-    cuts = [
-        [
-            name,
-            f"{x['texts']:,}",
-            f"{x['tokens']:,}",
-            f"{x['cut_texts']:,}",
-            f"{x['lost_tokens']:,}",
-        ]
-        for name, x in splits.items()
-    ]
-    heads = ["split", "texts", "tokens", "cut texts", "lost tokens"]
-    bins = [
+    names = ("texts", "repeated_texts", "texts_in_train", "tokens", "cut_texts", "lost_tokens")
+    counted = [[split, *(f"{x[name]:,}" for name in names)] for split, x in splits.items()]
+    heads = ["split", *(name.replace("_", " ") for name in names)]
+    bins: list[Row] = [
         [f"{k * width + 1} to {(k + 1) * width}", Cell(f"{n:,}", bar=n / max(counts))]
         for k, n in enumerate(counts)
     ]
     tables = [
-        Table("Splits", heads, cuts),
+        Table("Splits", heads, counted),
         *_balance(splits),
         Table("Lengths of the training texts", ["tokens", "texts"], bins, folded=True),
     ]
     caption = f"Lengths of the training texts; texts over {longest} tokens are shortened"
-    yield Section("Data", [Picture(caption, svg)], tables, code="\n".join(found["report"]))
+    code = "\n".join(found["report"])
+    yield Section("Data", [Picture(caption, svg)], tables, code=code, code_title="The data report")
 
 
 def classes(run: RunData) -> Iterator[Section]:
@@ -151,10 +159,10 @@ def classes(run: RunData) -> Iterator[Section]:
         names = [x for x in next(iter(found.values())) if not x.endswith("_95")]
         order = sorted(found, key=lambda name: found[name].get("f1") or 0)
         listed = found if len(found) <= SHOWN else order[:SHOWN]
-        rows = [
+        rows: list[Row] = [
             [
                 printable(name, 60),
-                *(_figure(x, found[name], percent=kind == "per_class") for x in names),
+                *(figure_cell(x, found[name], percent=kind == "per_class") for x in names),
             ]
             for name in listed
         ]
@@ -174,8 +182,10 @@ def lengths(run: RunData) -> Iterator[Section]:
     if len(groups) < 2:
         return
     points = [(name, x["accuracy"], x["accuracy_95"]) for name, x in groups.items()]
-    svg = pictures.whiskers(points, x="accuracy", name="lengths")
-    rows = [[name, f"{x['texts']:,}", _figure("accuracy", x)] for name, x in groups.items()]
+    svg = pictures.whiskers(points, x="accuracy", name="lengths", percent=True)
+    rows: list[Row] = [
+        [name, f"{x['texts']:,}", figure_cell("accuracy", x)] for name, x in groups.items()
+    ]
     table = Table("", ["length", "texts", "accuracy"], rows, folded=True)
     yield Section("Accuracy by length", [Picture("Accuracy and its 95% interval", svg)], [table])
 
@@ -199,7 +209,7 @@ def _balance(splits: Mapping[str, Any]) -> Iterator[Table]:
     if not train:
         return
     most = max(train.values())
-    rows: list[Sequence[Cell | str]] = []
+    rows: list[Row] = []
     for name, texts in list(train.items())[:SHOWN]:
         others = [f"{x['classes'].get(name, 0):,}" for x in list(splits.values())[1:]]
         rows.append([printable(name, 60), Cell(f"{texts:,}", bar=texts / most), *others])
@@ -211,7 +221,7 @@ def _balance(splits: Mapping[str, Any]) -> Iterator[Table]:
     yield Table("Classes", ["class", *splits], rows, note=note)
 
 
-def _figure(name: str, values: Mapping[str, Any], *, percent: bool = False) -> Cell:
+def figure_cell(name: str, values: Mapping[str, Any], *, percent: bool = False) -> Cell:
     """Return a figure, and its interval if it has one; an empty cell if it is not there."""
     if name not in values:
         return Cell("")
@@ -221,6 +231,10 @@ def _figure(name: str, values: Mapping[str, Any], *, percent: bool = False) -> C
         return Cell(f"{value:,}")
     ends = [show_value(name, end).rstrip("%") for end in interval or ()]
     return Cell(show_value(name, value), " to ".join(ends))
+
+
+def _y(name: str) -> str:
+    return "y" if is_fraction(name) else ""
 
 
 def _select(run: RunData) -> str:
