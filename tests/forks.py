@@ -30,7 +30,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # huggingface_hub is not among them: it reads its variables of the environment at its import.
 IMPORTED = (
     *(f"minibert.commands.{name}" for name in ("train", "evaluate", "predict")),
-    *("sklearn.metrics", "torch._dynamo"),  # minibert and PyTorch import them at their first use
+    # minibert and PyTorch import them at their first use
+    *("sklearn.metrics", "torch._dynamo", "jinja2"),
 )
 READ_ONCE = ("ATEN_", "CUDA_", "GOMP_", "LANG", "LC_", "LD_", "MKL_", "OMP_", "ONEDNN_", "PYTHON")
 

@@ -61,7 +61,7 @@ EXAMPLES = {
     "warmup": ("1", 1.0),
     "clip": ("0", 0.0),
     "label_smoothing": ("0.1", 0.1),
-    "class_weights": ("balanced", "balanced"),
+    "class_weights": ("sqrt", "sqrt"),
     "regression_loss": ("huber", "huber"),
     "freeze": (None, True),
     "freeze_layers": ("2", 2),

@@ -256,6 +256,7 @@ def test_train_evaluate_and_predict(place):
         *("config.json", "model.safetensors"),
         *("tokenizer.json", "tokenizer_config.json", "vocab.txt"),
         *("settings.json", "history.csv", "metrics.json", "test_predictions.jsonl"),
+        "report.html",
     }
     head = read_head_config(run)
     assert head is not None and (head.kind, head.pooling) == ("linear", "mean")

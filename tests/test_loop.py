@@ -196,6 +196,14 @@ def test_balanced_weights_equal_those_of_scikit_learn(labels):
     assert weights.tolist() == pytest.approx(expected.tolist())
 
 
+def test_sqrt_weights_are_the_square_roots_of_the_balanced_ones():
+    roots = TrainingOptions(class_weights="sqrt")
+    task, labels = a_task(), torch.tensor([0] * 9 + [1, 1, 1, 2])
+    assert task.weights(labels, roots).tolist() == pytest.approx(
+        task.weights(labels, BALANCED).sqrt().tolist()
+    )
+
+
 def test_class_weights_are_one_by_default_and_finite_for_an_absent_class():
     labels = torch.tensor([0, 0, 1])
     assert a_task().weights(labels, OPTIONS).tolist() == [1, 1, 1]

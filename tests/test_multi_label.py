@@ -4,6 +4,7 @@ Run: pytest tests/test_multi_label.py
 """
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from minibert.evaluation.multi_label import (
     predict_labels,
     report_multi_label,
     score_multi_label,
+    with_intervals,
 )
 from minibert.evaluation.thresholds import tune_thresholds
 
@@ -77,7 +79,7 @@ def test_average_precision_is_scikit_learn_s_and_leaves_out_classes_without_a_po
     figures = [per_class["average_precision"] for per_class in found.per_class.values()]
     assert figures == pytest.approx(expected, abs=1e-12)
     known = [value for value in expected if value is not None]
-    mean = np.mean(known) if known else 0
+    mean = np.mean(known) if known else None
     assert found.mean_average_precision == pytest.approx(mean, abs=1e-12)
 
 
@@ -138,7 +140,7 @@ def test_each_class_has_its_own_threshold():
 
 def test_a_text_without_labels_and_predictions_counts_in_subset_accuracy_and_not_in_samples_f1():
     found = score_multi_label(-torch.ones(2, 3), torch.zeros(2, 3), HALVES)
-    assert (found.subset_accuracy, found.samples_f1, found.mean_average_precision) == (1, 0, 0)
+    assert (found.subset_accuracy, found.samples_f1, found.mean_average_precision) == (1, 0, None)
 
 
 def test_one_class_is_scored_as_a_binary_label():
@@ -202,6 +204,15 @@ def test_the_report_has_a_line_per_class_and_the_averages():
     assert ["macro", "average", "3", "0.500", "0.500", "0.500", "0.917"] in cells
     assert ["samples", "average", "3", "0.375", "0.500", "0.417"] in cells
     assert len({len(line) for line in lines if "0.500" in line and "average" not in line}) == 1
+
+
+def test_map_is_undefined_if_no_text_has_a_class():
+    logits, targets = torch.full((3, 2), -1.0), torch.zeros(3, 2)
+    scores = score_multi_label(logits, targets, [0.5, 0.5])
+    scores = with_intervals(scores, logits, targets, logits > 0)
+    assert scores.figure("map") == -math.inf
+    assert scores.to_json()["mean_average_precision"] is None
+    assert "mAP undefined, subset accuracy 100.0%" in str(scores)
 
 
 def test_of_many_classes_the_report_lists_the_50_with_the_most_texts():

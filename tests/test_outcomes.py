@@ -3,6 +3,7 @@
 Run: pytest tests/test_outcomes.py
 """
 
+import numpy as np
 import pytest
 from helpers import strict_json, write_checkpoint
 
@@ -11,11 +12,12 @@ from minibert.commands.arguments import parse_evaluate
 from minibert.errors import InputError
 from minibert.evaluation.outcomes import (
     Outcome,
-    group_by_length,
+    accuracy_by_length,
+    report_by_length,
     report_mistakes,
     surest_errors,
 )
-from minibert.model.config import HeadConfig
+from minibert.model.config import HeadConfig, LongTexts
 
 
 def outcome(
@@ -54,7 +56,7 @@ def test_the_report_is_short_whatever_is_wrong():
         for i in range(1, 999)
     ]
     lines = report_mistakes(outcomes).splitlines()
-    assert len(lines) <= 24
+    assert len(lines) <= 14
     assert lines[0].startswith("surest errors") and lines[1].startswith(" 99.9%  38 -> 4: text 998")
 
 
@@ -67,19 +69,24 @@ def test_the_example_of_a_common_mistake_is_the_surest_that_is_not_shown_before(
 
 
 def test_texts_are_grouped_by_tokens_and_the_cut_ones_are_apart():
-    tokens = [1, 16, 17, 512, 513, 20, 600]
-    outcomes = [outcome(tokens=n, cut=i > 4) for i, n in enumerate(tokens)]
-    groups = {name: len(group) for name, group in group_by_length(outcomes).items()}
-    assert groups == {
-        **{"1 to 16 tokens": 2, "17 to 32 tokens": 1, "257 to 512 tokens": 1},
-        **{"over 512 tokens": 1, "cut": 2},
+    lengths = np.array([1, 16, 17, 512, 513, 20, 600])
+    right = np.array([True, False, True, True, True, False, False])
+    groups = accuracy_by_length(lengths, np.arange(7) > 4, right)
+    assert {name: (group["texts"], group["accuracy"]) for name, group in groups.items()} == {
+        "1 to 16 tokens": (2, 0.5),
+        "17 to 32 tokens": (1, 1.0),
+        "257 to 512 tokens": (1, 1.0),
+        "over 512 tokens": (1, 1.0),
+        "cut": (2, 0.0),
     }
-    text = report_mistakes([outcome(prediction="a"), outcome(tokens=20, prediction="a")])
-    assert "1 to 16 tokens: accuracy 100.0% (95% interval 20.7 to 100.0), 1 texts" in text
+    assert list(groups)[-1] == "cut"
+    line = "17 to 32 tokens: accuracy 100.0% (95% interval 20.7 to 100.0), 1 texts"
+    assert line in report_by_length(groups)
 
 
 def test_nothing_is_said_if_nothing_is_wrong_and_all_texts_are_short():
     assert report_mistakes([outcome(prediction="a")]) == ""
+    assert report_by_length({"1 to 16 tokens": {"texts": 1}}) == ""
 
 
 @pytest.fixture
@@ -110,6 +117,24 @@ def test_eval_py_writes_all_errors(place, capsys):
     assert all(row["tokens"] == 6 + row["text"].count("film") for row in rows)
     assert all(row["cut"] == (row["tokens"] > 8) for row in rows)
     assert "\n                 cut: accuracy " in capsys.readouterr().out
+    groups = figures["by_length"].values()
+    assert sum(group["texts"] for group in groups) == 12
+    right = sum(group["texts"] * group["accuracy"] for group in groups)
+    assert right == pytest.approx(12 * figures["accuracy"])
+
+
+def test_a_pair_in_windows_is_cut_if_its_shorter_text_loses_tokens(place):
+    windows = LongTexts("windows")
+    head = HeadConfig("linear", "cls", ("no", "yes"), 8, long_texts=windows)
+    write_checkpoint(place / "model", "bert", head)
+    lines = ["good,bad,no", f"{'film ' * 9},bad,no", f"{'film ' * 9},{'food ' * 8},no"]
+    (place / "long.csv").write_text("text,text_b,label\n" + "\n".join(lines) + "\n")
+    evaluate("--data", "long.csv", "--pair-column", "text_b", "--json", "figures.json")
+    groups = strict_json((place / "figures.json").read_text())["by_length"]
+    assert {name: group["texts"] for name, group in groups.items()} == {
+        "1 to 16 tokens": 2,
+        "cut": 1,
+    }
 
 
 def test_errors_of_other_tasks_and_over_the_data_are_refused(place):

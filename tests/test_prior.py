@@ -57,7 +57,7 @@ def test_numbers_are_predicted_by_their_mean_and_have_a_loss_of_1():
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("weights", ["none", "balanced"])
+@pytest.mark.parametrize("weights", ["none", "sqrt", "balanced"])
 @pytest.mark.parametrize(("kind", "targets"), [("single-label", TRAIN), ("multi-label", SETS)])
 def test_no_constant_has_a_lower_loss(kind, targets, weights, smoothing):
     """The loss is weighted and smoothed as in training, so the best constant is too."""

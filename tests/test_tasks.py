@@ -104,6 +104,8 @@ def test_positive_weights_and_smoothing_of_several_labels_are_those_of_pytorch()
     expected = nn.BCEWithLogitsLoss(pos_weight=weights)(logits, smooth)
     assert mean_loss(MULTI, logits, targets, weights, balanced) == pytest.approx(float(expected))
     assert MULTI.weights(targets, PLAIN).tolist() == [1, 1, 1]
+    roots = MULTI.weights(targets, TrainingOptions(class_weights="sqrt"))
+    torch.testing.assert_close(roots, weights.sqrt())
 
 
 def test_the_weight_of_a_class_that_no_text_has_or_all_have_is_finite_and_positive():

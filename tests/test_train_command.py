@@ -117,6 +117,7 @@ def test_a_finished_run_folder_holds_exactly_these_files(plain):
         *("config.json", "model.safetensors"),
         *("tokenizer.json", "tokenizer_config.json", "vocab.txt"),
         *("settings.json", "history.csv", "metrics.json", "test_predictions.jsonl"),
+        "report.html",
     }
     assert "finished: plain" in output
 

@@ -91,6 +91,7 @@ class EvaluateArguments:
     json: Path | None
     plot: Path | None
     errors: Path | None
+    report: Path | None
     reading: dict[str, Any]
 
 
@@ -130,8 +131,16 @@ def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
         metavar="FILE",
         help="write the wrong predictions of single labels as JSON lines, the surest first",
     )
+    add(
+        "--report",
+        type=Path,
+        metavar="RUN",
+        help="write report.html of a finished run again, from its files, and score nothing",
+    )
     values = vars(parser.parse_args(argv))
     reading = {name: values.pop(name) for name in DATA_FLAGS if name in values}
+    if values["report"] and sum(word.startswith("--") for word in argv) > 1:
+        raise InputError("--report RUN reads the run's files alone; drop all other flags")
     arguments = EvaluateArguments(take_model_arguments(values), **values, reading=reading)
     check_evaluate(arguments)
     return arguments

@@ -1,6 +1,5 @@
 """The story of a scoring: a classifier and labelled texts to figures."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,12 +16,19 @@ from minibert.commands.labelled import (
 )
 from minibert.commands.predict import load_predictor
 from minibert.commands.probabilities import report_probabilities
+from minibert.commands.report import report_run
+from minibert.commands.text_figures import length_figures
 from minibert.data.examples import Examples
+from minibert.data.long_texts import TokenizedTexts
 from minibert.errors import InputError, printable
 from minibert.evaluation import metrics
-from minibert.evaluation.outcomes import Outcome, report_mistakes, surest_errors
+from minibert.evaluation.outcomes import (
+    Outcome,
+    report_by_length,
+    report_mistakes,
+    surest_errors,
+)
 from minibert.files import json_text, write_json, write_text
-from minibert.inference.predictor import Predictor
 from minibert.processes import ONE_PROCESS, Processes, check_single
 from minibert.tasks.single_label import SingleLabel
 from minibert.tasks.task import check_finite
@@ -31,13 +37,17 @@ PLOTTED = 100  # classes in a picture, which then has 38 inches
 
 
 def main(arguments: EvaluateArguments, processes: Processes = ONE_PROCESS) -> None:
-    """Score a classifier on labelled texts and print the figures, or compare two.
+    """Score a classifier on labelled texts, compare two, or write a run's report again.
 
     Several processes share the predictions; the first one prints and writes.
     """
     if arguments.compare:
         check_single(processes, "--compare")
         compare.main(arguments)
+        return
+    if arguments.report:
+        check_single(processes, "--report")
+        report_run(arguments.report)
         return
     folder, predictor = load_predictor(arguments.model, processes)
     task = predictor.task
@@ -50,7 +60,8 @@ def main(arguments: EvaluateArguments, processes: Processes = ONE_PROCESS) -> No
     print(f"data: {printable(name, 1000)}, {len(examples):,} texts; columns: {examples.columns}")
     print_labels(examples, labels, predictor)
 
-    logits = predictor.logits(examples.texts, examples.pairs)
+    tokenized = predictor.tokenize(examples.texts, examples.pairs)
+    logits = predictor.logits_of(tokenized)
     if not processes.is_first:
         return
     scores = task.score_with_intervals(logits, labels)
@@ -58,13 +69,15 @@ def main(arguments: EvaluateArguments, processes: Processes = ONE_PROCESS) -> No
     look = count_look(folder, examples)  # before the figures can be read
     print(f"  {predictor.truncated:,} texts {predictor.how_truncated}")
     print(task.report(logits, labels))
+    by_length = length_figures(task, logits, labels, tokenized)
     if isinstance(task, SingleLabel):
-        outcomes = outcomes_of(examples, labels, logits, predictor, task)
-        print(report_mistakes(outcomes))
+        outcomes = outcomes_of(examples, labels, logits, task, tokenized)
+        found = report_mistakes(outcomes), report_by_length(by_length["by_length"])
+        print("\n".join(filter(None, found)))
         if arguments.errors:
             write_errors(arguments.errors, outcomes)
     print(scores)
-    figures = {**scores.to_json(), **report_probabilities(task, logits, labels)}
+    figures = {**scores.to_json(), **report_probabilities(task, logits, labels), **by_length}
     print(look, end="")
     if arguments.json:
         write_json(arguments.json, {"model": str(folder), "data": name, **figures})
@@ -78,12 +91,10 @@ def outcomes_of(
     examples: Examples,
     labels: torch.Tensor,
     logits: torch.Tensor,
-    predictor: Predictor,
     task: SingleLabel,
+    tokenized: TokenizedTexts,
 ) -> list[Outcome]:
     """Return what was predicted for each text."""
-    tokens = predictor.classifier.tokenizer.encode(examples.texts, examples.pairs)
-    longest = math.inf if task.head.long_texts.how == "windows" else predictor.max_length
     names, predicted = task.labels(labels), task.predict(logits)
     probabilities, _ = task.confidence(logits.float(), labels)
     return [
@@ -93,8 +104,8 @@ def outcomes_of(
             label=names[i],
             prediction=predicted[i],
             probability=float(probabilities[i]),
-            tokens=len(tokens[i]),
-            cut=len(tokens[i]) > longest,
+            tokens=int(tokenized.lengths[i]),
+            cut=bool(tokenized.lost[i]),
         )
         for i, text in enumerate(examples.texts)
     ]

@@ -7,7 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from minibert.commands.probabilities import report_probabilities
+from minibert.commands.text_figures import length_figures
 from minibert.data.batches import Dataset
+from minibert.data.datasets import TokenizedSplits
 from minibert.data.examples import Examples
 from minibert.data.splits import Splits
 from minibert.inference.batched import InferenceModel
@@ -24,7 +26,11 @@ def scored_logits(
 
 
 def evaluate(
-    task: Task, logits: dict[str, Tensor], datasets: dict[str, Dataset], splits: Splits
+    task: Task,
+    logits: dict[str, Tensor],
+    datasets: dict[str, Dataset],
+    splits: Splits,
+    tokenized: TokenizedSplits,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Score validation and, for the only time, test; return figures and the test's predictions."""
     figures: dict[str, Any] = {}
@@ -35,8 +41,12 @@ def evaluate(
         if name == "test":
             print(task.report(values, labels))
         print(f"{name}: {scores}")
-        probabilities = report_probabilities(task, values, labels, start=f"{name}: ")
-        figures[name] = {**scores.to_json(), **probabilities}
+        chosen = name == "validation"  # by which the lowest probability is chosen
+        probabilities = report_probabilities(
+            task, values, labels, start=f"{name}: ", accepted_interval=not chosen
+        )
+        by_length = length_figures(task, values, labels, tokenized.texts[name])
+        figures[name] = {**scores.to_json(), **probabilities, **by_length}
     if splits.test is None:
         return figures, []
     rows = prediction_rows(splits.test, task, datasets["test"].labels, logits["test"])

@@ -1,5 +1,6 @@
 """What the commands do with probabilities: fit the temperature, and report calibration."""
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -56,11 +57,21 @@ def fit_rare_class(head: HeadConfig, logits: Tensor, targets: Tensor, how: str) 
 
 
 def report_probabilities(
-    task: Task, logits: Tensor, targets: Tensor, *, start: str = ""
+    task: Task,
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    start: str = "",
+    accepted_interval: bool = True,
 ) -> dict[str, Any]:
-    """Print the figures of a split's probabilities; return them for metrics.json."""
+    """Print the figures of a split's probabilities; return them for metrics.json.
+
+    The accuracy of accepted texts has no interval on the split that chose the lowest probability.
+    """
     scores = task.score_probabilities(logits, targets)
     if scores is None:
         return {}
+    if scores.accepted and not accepted_interval:
+        scores = replace(scores, accepted=replace(scores.accepted, interval=None))
     print(*(f"{start}{line}" for line in scores.lines()), sep="\n")
     return scores.to_json()

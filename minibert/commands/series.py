@@ -19,6 +19,7 @@ from pathlib import Path
 from minibert.commands.arguments import TrainArguments
 from minibert.commands.folds import join_folds
 from minibert.commands.options import Settings
+from minibert.commands.report import try_report
 from minibert.commands.series_figures import (
     PERCENTS,
     curve_figures,
@@ -29,6 +30,7 @@ from minibert.commands.session import MAY_CHANGE
 from minibert.errors import InputError, Interrupted, printable
 from minibert.files import read_json, write_atomic, write_json
 from minibert.locks import locked
+from minibert.report.page import REPORT
 from minibert.runs import Metadata, RunFolder, check_new, make_folder
 
 USE = "python eval.py; python predict.py TEXT"  # of a model
@@ -109,6 +111,7 @@ def train_series(arguments: TrainArguments, settings: Settings, train_one: Train
                 folder.rmdir()  # if the first run did not come to make its own folder in it
     use = "train without --folds to get a model" if settings.run.folds else USE
     print(f"finished: {where} ({use})")
+    try_report(folder)
 
 
 def train_runs(folder: Path, settings: Settings, train_one: TrainOne) -> None:
@@ -182,7 +185,7 @@ def finish(folder: Path, settings: Settings) -> None:
     summarize = curve_figures if settings.run.learning_curve else seed_figures
     kept, figures = summarize(runs, settings.training.select)
     for file in sorted(runs[kept].iterdir()):
-        if file.is_file() and file.name != "metrics.json":
+        if file.is_file() and file.name not in ("metrics.json", REPORT):
             write_atomic(folder / file.name, partial(shutil.copyfile, file))
     metrics = read_json(runs[kept] / "metrics.json")
     write_json(folder / "metrics.json", {**metrics, **figures})

@@ -14,8 +14,10 @@ from minibert.commands.baselines import score_baselines
 from minibert.commands.final_scores import evaluate, scored_logits
 from minibert.commands.new_head import check_options, choose_head
 from minibert.commands.probabilities import fit_probabilities
+from minibert.commands.report import try_report
 from minibert.commands.series import runs_of_series, series_settings, train_series
 from minibert.commands.session import RunCallback, Session
+from minibert.commands.text_figures import data_figures
 from minibert.data.batches import Dataset
 from minibert.data.check import check_data, check_splits
 from minibert.data.datasets import build_datasets, tokenize_splits
@@ -75,7 +77,8 @@ def train_one(
         print(check_data(settings.data, tokenizer, model_task=model_task))
         return
     splits = read_splits(settings.data, model_task=model_task)
-    print(check_splits(splits))
+    data_report = check_splits(splits)
+    print(data_report)
     tokenized = tokenize_splits(splits, tokenizer, settings.data)
     print(tokenized.report, *unknown_warning(tokenized.texts["train"].rows, tokenizer), sep="\n")
 
@@ -106,15 +109,17 @@ def train_one(
         targets = datasets["validation"].labels
         tuned = fit_probabilities(head, logits["validation"], targets, settings.run)
         write_config(run.folder.path, config, tuned)
-        figures, predictions = evaluate(task_of(tuned), logits, datasets, splits)
+        figures, predictions = evaluate(task_of(tuned), logits, datasets, splits, tokenized)
         seeds_matter = settings.run.head != "logistic" and not runs_of_series(settings)
         if head.task == "single-label" and "test" in logits and seeds_matter:
             print(SEED_NOISE)
         if not settings.run.no_baseline:
             thresholds = settings.run.thresholds
             figures["baselines"] = score_baselines(splits, head, thresholds=thresholds)
+        figures["data"] = data_figures(data_report, tokenized)
         figures["training"] = {"texts": len(splits.train), **training, **features.cost()}
         run.folder.finish(figures, predictions)
+    try_report(run.folder.path)
 
 
 def train(

@@ -52,7 +52,6 @@ def tokenize_splits(splits: Splits, tokenizer: Tokenizer, options: DataOptions) 
     lines = [length_histogram(lengths, max_length)]
     texts = {}
     for name, split in splits.named().items():
-        tokens = sum(map(len, rows[name]))
         texts[name] = shorten(
             tokenizer,
             rows[name],
@@ -62,22 +61,21 @@ def tokenize_splits(splits: Splits, tokenizer: Tokenizer, options: DataOptions) 
             long_texts=long_texts,
             max_windows=options.max_windows if name == "train" else None,
         )
-        lines.append(f"  {name}: {describe_long(texts[name], long_texts, max_length, tokens)}")
+        lines.append(f"  {name}: {describe_long(texts[name], long_texts, max_length)}")
     return TokenizedSplits(texts, max_length, long_texts, "\n".join(lines))
 
 
-def describe_long(
-    texts: TokenizedTexts, long_texts: LongTexts, max_length: int, tokens: int
-) -> str:
-    """Return how many texts were shortened, and how many of all `tokens` that loses."""
+def describe_long(texts: TokenizedTexts, long_texts: LongTexts, max_length: int) -> str:
+    """Return how many texts were shortened, and how many of all tokens that loses."""
     count, done = len(texts.counts), how_shortened(long_texts, max_length)
+    long = int(np.count_nonzero(texts.lengths > max_length))
     if long_texts.how == "windows":
-        windows = len(texts.rows) - (count - texts.long)  # a short text has one row
+        windows = len(texts.rows) - (count - long)  # a short text has one row
         done = f"in {windows:,} windows of {max_length} tokens"
-    line = f"{texts.long:,} of {count:,} texts {done} ({100 * texts.long / count:.1f}%)"
-    if texts.lost:
-        percent = 100 * texts.lost / tokens
-        line += f", which loses {texts.lost:,} of {tokens:,} tokens ({percent:.1f}%)"
+    line = f"{long:,} of {count:,} texts {done} ({100 * long / count:.1f}%)"
+    lost, tokens = texts.lost.sum(), texts.lengths.sum()
+    if lost:
+        line += f", which loses {lost:,} of {tokens:,} tokens ({lost / tokens:.1%})"
     return line
 
 
@@ -104,8 +102,7 @@ def length_histogram(
     lengths: np.ndarray, max_length: int, *, bars: int = 10, width: int = 40
 ) -> str:
     """Draw token lengths as text. Bars with texts over the length are marked."""
-    step = max(1, -(-int(lengths.max()) // bars))
-    counts = np.bincount((lengths - 1) // step)
+    step, counts = count_lengths(lengths, bars=bars)
     long = np.bincount((lengths[lengths > max_length] - 1) // step, minlength=len(counts))
     lines = [f"token lengths of the training texts (median {int(np.median(lengths))}):"]
     for number, count in enumerate(counts):
@@ -114,3 +111,9 @@ def length_histogram(
         over = "  over" if long[number] else ""
         lines.append(f"  {first:5d}-{last:<5d} {bar:{width}} {count:,}{over}")
     return "\n".join(lines)
+
+
+def count_lengths(lengths: np.ndarray, *, bars: int) -> tuple[int, np.ndarray]:
+    """Return the width of a bar in tokens, and the texts of each: 1 to `width` tokens, ..."""
+    width = max(1, -(-int(lengths.max()) // bars))
+    return width, np.bincount((lengths - 1) // width)

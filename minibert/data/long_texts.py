@@ -21,15 +21,22 @@ class TokenizedTexts:
 
     rows: list[TokenIds]
     counts: np.ndarray  # rows of each text, int64 (N,)
-    long: int = 0  # texts over the length
-    cut: int = 0  # of them, those that lost tokens
-    lost: int = 0  # tokens that are in no row
+    lengths: np.ndarray  # tokens of each text before it was shortened, int64 (N,)
+    lost: np.ndarray  # of them, those that are in no row, int64 (N,)
+
+    @property
+    def cut(self) -> int:
+        """How many texts lost tokens."""
+        return int(np.count_nonzero(self.lost))
 
     def distinct(self) -> tuple["TokenizedTexts", list[int]]:
         """Return the texts without repetitions, and the index of each text among them."""
-        keys, distinct = self.by_ids()
-        indices = {key: index for index, key in enumerate(distinct)}
-        return join_rows(distinct.values()), [indices[key] for key in keys]
+        keys, rows = self.by_ids()
+        numbers = {key: number for number, key in enumerate(keys)}
+        chosen = list(numbers.values())
+        indices = {key: index for index, key in enumerate(numbers)}
+        distinct = join_rows(rows.values(), self.lengths[chosen], self.lost[chosen])
+        return distinct, [indices[key] for key in keys]
 
     def by_ids(self) -> tuple[list[Key], dict[Key, list[TokenIds]]]:
         """Return what identifies each text's rows, and the rows of each distinct text."""
@@ -56,9 +63,10 @@ def shorten(
     more than `max_windows` windows, that many are kept, evenly spread. Raises InputError for a
     length without room for a text.
     """
-    long = [number for number, row in enumerate(rows) if len(row) > max_length]
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    long = np.flatnonzero(lengths > max_length).tolist()
     owners = tokenizer.owners([texts[i] for i in long], pairs and [pairs[i] for i in long])
-    result, lost = [[row] for row in rows], []
+    result, lost = [[row] for row in rows], np.zeros_like(lengths)
     for number, owner in zip(long, owners, strict=True):
         special = np.flatnonzero(owner < 0)
         room = max_length - len(special)
@@ -67,10 +75,9 @@ def shorten(
                 f"--max-length is {max_length}; {len(special)} are special tokens alone"
             )
         parts = [np.flatnonzero(owner == text) for text in range(1 if pairs is None else 2)]
-        kept, tokens = shorten_text(parts, room, long_texts, max_windows)
+        kept, lost[number] = shorten_text(parts, room, long_texts, max_windows)
         result[number] = [_take(rows[number], [special, *indices]) for indices in kept]
-        lost.append(tokens)
-    return join_rows(result, long=len(long), cut=int(np.count_nonzero(lost)), lost=sum(lost))
+    return join_rows(result, lengths, lost)
 
 
 def how_shortened(long_texts: LongTexts, max_length: int) -> str:
@@ -140,8 +147,16 @@ def _take(row: TokenIds, indices: Sequence[np.ndarray]) -> TokenIds:
     return TokenIds(row.ids[index], int(np.searchsorted(index, row.segment_b_start)))
 
 
-def join_rows(texts: Iterable[Sequence[TokenIds]], **numbers: int) -> TokenizedTexts:
-    """Return texts that are given by their rows."""
+def join_rows(
+    texts: Iterable[Sequence[TokenIds]],
+    lengths: np.ndarray | None = None,
+    lost: np.ndarray | None = None,
+) -> TokenizedTexts:
+    """Return texts that are given by their rows. Without `lengths` and `lost`, they are whole."""
     texts = list(texts)
-    counts = np.array([len(rows) for rows in texts], dtype=np.int64)
-    return TokenizedTexts([row for rows in texts for row in rows], counts, **numbers)
+    rows = [row for text in texts for row in text]
+    counts = np.array([len(text) for text in texts], dtype=np.int64)
+    if lengths is None or lost is None:
+        lengths = np.array([sum(map(len, text)) for text in texts], dtype=np.int64)
+        lost = np.zeros_like(lengths)
+    return TokenizedTexts(rows, counts, lengths, lost)

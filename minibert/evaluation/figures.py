@@ -1,7 +1,12 @@
 """The names of figures: in --select, in metrics.json, for a person; and which way is better."""
 
 LOWER_IS_BETTER = ("loss", "mae", "rmse")
-TITLES = {"map": "mAP", "mae": "MAE", "rmse": "RMSE", "r2": "R2"}
+TITLES = {
+    **{"map": "mAP", "mae": "MAE", "rmse": "RMSE", "r2": "R2"},
+    **{"mean_average_precision": "mAP", "average_precision": "average precision"},
+    **{"subset_accuracy": "subset accuracy", "hamming_loss": "Hamming loss"},
+}
+FRACTIONS = ("accuracy", "map", "mean_average_precision", "subset_accuracy", "hamming_loss")
 
 
 def json_name(name: str) -> str:
@@ -16,7 +21,7 @@ def title(name: str) -> str:
 
 def is_fraction(name: str) -> bool:
     """Return whether a figure is from 0 to 1 and shown in percent."""
-    return name in ("accuracy", "map") or name.endswith("f1")
+    return name in FRACTIONS or name.endswith("f1")
 
 
 def show_value(name: str, value: float | None) -> str:

@@ -134,8 +134,12 @@ def named(figures: Mapping[str, Any], intervals: Mapping[str, Interval | None]) 
     return found
 
 
-def in_percent(title: str, value: float, interval: Interval | None) -> tuple[str, str | None]:
-    """Return a figure and its interval as `show_figures` takes them."""
+def in_percent(
+    title: str, value: float | None, interval: Interval | None
+) -> tuple[str, str | None]:
+    """Return a figure and its interval as `show_figures` takes them; None is undefined."""
+    if value is None:
+        return f"{title} undefined", None
     return f"{title} {100 * value:.1f}%", show_interval(interval, ".1f", 100)
 
 

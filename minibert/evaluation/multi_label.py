@@ -1,5 +1,6 @@
 """Several labels per text: logits and 0/1 targets to figures."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -40,7 +41,7 @@ class MultiLabelScores:
     micro_f1: float
     macro_f1: float
     samples_f1: float
-    mean_average_precision: float
+    mean_average_precision: float | None
     hamming_loss: float
     subset_accuracy: float
     loss: float
@@ -50,11 +51,15 @@ class MultiLabelScores:
     predicted_classes: ClassVar[None] = None
 
     def figure(self, name: str) -> float:
-        """Return micro-f1, macro-f1, map or (negated) loss: higher is better."""
+        """Return micro-f1, macro-f1, map or (negated) loss: higher is better.
+
+        An undefined map is minus infinity.
+        """
+        average = self.mean_average_precision
         return {
             "micro-f1": self.micro_f1,
             "macro-f1": self.macro_f1,
-            "map": self.mean_average_precision,
+            "map": -math.inf if average is None else average,
             "loss": -self.loss,
         }[name]
 
@@ -98,7 +103,7 @@ def score_multi_label(
     numbers). As in scikit-learn with zero_division=0, a figure without a denominator is 0: a class
     without labels and without predictions lowers macro-F1, and a text without both lowers
     samples-F1, although subset accuracy counts it as right. A class without a positive is left out
-    of the mean average precision, which is 0 if no class has one.
+    of the mean average precision, which is None if no class has one.
     """
     classes = classes or [str(number) for number in range(logits.shape[1])]
     truth = targets.numpy() > 0.5
@@ -127,7 +132,7 @@ def score_multi_label(
         micro_f1=float(precision_recall_f1(truth, predicted, axis=None)[2]),
         macro_f1=float(f1.mean()),
         samples_f1=float(precision_recall_f1(truth, predicted, axis=1)[2].mean()),
-        mean_average_precision=float(np.mean(known)) if known else 0.0,
+        mean_average_precision=float(np.mean(known)) if known else None,
         hamming_loss=float((truth != predicted).mean()),
         subset_accuracy=correct / len(truth),
         loss=float(F.binary_cross_entropy_with_logits(logits.double(), targets.double())),

@@ -1,11 +1,14 @@
 """Where a classifier of single labels is wrong: surest errors, confused classes, text lengths."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from minibert.errors import printable
-from minibert.evaluation.intervals import in_percent, show_figures, wilson_interval
+from minibert.evaluation.intervals import in_percent, named, show_figures, wilson_interval
 
 SUREST, PAIRS = 5, 5  # errors, and pairs of classes, that a report shows
 LENGTHS = (16, 32, 64, 128, 256, 512)  # tokens, the longest of each group
@@ -41,7 +44,7 @@ def surest_errors(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 
 def report_mistakes(outcomes: Sequence[Outcome]) -> str:
-    """Return at most 24 lines: the surest errors, examples of common ones, accuracy by length."""
+    """Return at most 14 lines: the surest errors, and examples of common ones."""
     lines = []
     if errors := surest_errors(outcomes):
         lines += ["surest errors (probability, true -> predicted, text):"]
@@ -56,24 +59,37 @@ def report_mistakes(outcomes: Sequence[Outcome]) -> str:
             ]
             lines += [f"{count:6,d}  {example}" for example, count in common]
         lines += [""]
-    groups = group_by_length(outcomes)
-    if len(groups) > 1:
-        lines += ["accuracy by length:"]
-        for name, group in groups.items():
-            right = sum(outcome.right for outcome in group)
-            interval = wilson_interval(right, len(group))
-            figure = show_figures(in_percent("accuracy", right / len(group), interval))
-            lines += [f"{name:>20}: {figure}, {len(group):,} texts"]
-        lines += [""]
     return "\n".join(lines)
 
 
-def group_by_length(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    """Return the texts by their number of tokens; those that were cut are one group."""
-    groups: dict[str, list[Outcome]] = {}
-    for low, high in zip((0, *LENGTHS), (*LENGTHS, None), strict=True):
+def accuracy_by_length(
+    lengths: np.ndarray, cut: np.ndarray, right: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """Return the accuracy of texts by their number of tokens; those that were cut are one group.
+
+    `lengths` (N,) are tokens before a cut, `cut` (N,) says which texts lost some, and `right` (N,)
+    which predictions are right.
+    """
+    groups = {"cut": cut}
+    for low, high in zip(reversed((0, *LENGTHS)), (None, *reversed(LENGTHS)), strict=True):
         name = f"over {low} tokens" if high is None else f"{low + 1} to {high} tokens"
-        inside = [x for x in outcomes if low < x.tokens and (high is None or x.tokens <= high)]
-        groups[name] = [x for x in inside if not x.cut]
-    groups["cut"] = [x for x in outcomes if x.cut]
-    return {name: group for name, group in groups.items() if group}
+        inside = (low < lengths) & (True if high is None else lengths <= high)
+        groups[name] = inside & ~cut
+    found = {}
+    for name, group in reversed(groups.items()):
+        if texts := int(np.count_nonzero(group)):
+            hits = int(np.count_nonzero(right[group]))
+            figures = {"texts": texts, "accuracy": hits / texts}
+            found[name] = named(figures, {"accuracy": wilson_interval(hits, texts)})
+    return found
+
+
+def report_by_length(groups: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a line for each group of `accuracy_by_length`; nothing for one group."""
+    if len(groups) < 2:
+        return ""
+    lines = ["accuracy by length:"]
+    for name, group in groups.items():
+        figure = show_figures(in_percent("accuracy", group["accuracy"], group["accuracy_95"]))
+        lines.append(f"{name:>20}: {figure}, {group['texts']:,} texts")
+    return "\n".join([*lines, ""])

@@ -13,7 +13,8 @@ from minibert.evaluation.thresholds import precision_threshold
 class Accepted:
     """The texts that are accepted; `interval` is the 95% Wilson interval of their accuracy.
 
-    Accuracy and interval are None if no text is accepted.
+    Accuracy and interval are None if no text is accepted; the interval also on the split that chose
+    `min_probability` for an accuracy.
     """
 
     min_probability: float

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from minibert.data.batches import Dataset
-from minibert.data.long_texts import how_shortened
+from minibert.data.long_texts import TokenizedTexts, how_shortened
 from minibert.device import choose_compute
 from minibert.errors import InputError
 from minibert.hub import find_model
@@ -145,24 +145,30 @@ class Predictor:
         texts are shortened as in training; `truncated` counts those that lose tokens. Raises
         InputError for values that are not strings.
         """
-        dataset, places = self._distinct(texts, pairs)
-        if dataset is None:
-            return torch.empty(0, len(self.classes))
-        return self.model.logits(dataset, batch_size=self.batch_size)[places]
+        return self.logits_of(self.tokenize(texts, pairs))
 
     def features(self, texts: Texts, pairs: Texts | None = None) -> np.ndarray:
         """Return what the head reads: the pooled vector of each text (N, D), float32."""
-        dataset, places = self._distinct(texts, pairs)
-        if dataset is None:
+        tokenized = self.tokenize(texts, pairs)
+        if not tokenized.rows:
             return np.empty((0, self.classifier.checkpoint.encoder.width), dtype=np.float32)
+        dataset, places = self._distinct(tokenized)
         found = self.model.features(dataset, batch_size=self.batch_size)
         return found.values.cpu().numpy()[places]
 
-    def _distinct(self, texts: Texts, pairs: Texts | None) -> tuple[Dataset | None, list[int]]:
-        """Return the texts without repeats, which are computed once, and where each text is."""
-        tokenized = self.classifier.tokenize(texts, pairs, max_length=self.max_length)
+    def tokenize(self, texts: Texts, pairs: Texts | None = None) -> TokenizedTexts:
+        """Return the token ids of N texts or pairs of texts, as `logits` takes them."""
+        return self.classifier.tokenize(texts, pairs, max_length=self.max_length)
+
+    def logits_of(self, tokenized: TokenizedTexts) -> Tensor:
+        """Return the logits (N, C) of texts that `tokenize` returned."""
         if not tokenized.rows:
-            return None, []
+            return torch.empty(0, len(self.classes))
+        dataset, places = self._distinct(tokenized)
+        return self.model.logits(dataset, batch_size=self.batch_size)[places]
+
+    def _distinct(self, tokenized: TokenizedTexts) -> tuple[Dataset, list[int]]:
+        """Return the texts without repeats, which are computed once, and where each text is."""
         with self._lock:
             self.truncated += tokenized.cut
         distinct, places = tokenized.distinct()

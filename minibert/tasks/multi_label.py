@@ -21,7 +21,7 @@ from minibert.evaluation.multi_label import (
 from minibert.evaluation.probabilities import ProbabilityScores, score_probabilities
 from minibert.evaluation.thresholds import tune_thresholds
 from minibert.model.config import HeadConfig
-from minibert.tasks.task import LossOptions, Task, check_shape
+from minibert.tasks.task import EXPONENTS, LossOptions, Task, check_shape
 
 
 class MultiLabel(Task):
@@ -48,11 +48,13 @@ class MultiLabel(Task):
         check_shape(targets, len(self.names), f"this model predicts several of {len(self.names)}")
 
     def weights(self, targets: Tensor, options: LossOptions) -> Tensor:
-        """Return the weight of each class's positive rows: 1, or "balanced" negatives/positives."""
-        if options.class_weights == "none":
-            return torch.ones(len(self.names))
+        """Return the weight of each class's positive rows: 1, or "balanced" negatives/positives.
+
+        For "sqrt" they are the square roots of the balanced ones.
+        """
         positive = targets.sum(dim=0).clamp(min=1)
-        return ((len(targets) - positive) / positive).clamp(min=1 / len(targets))
+        balanced = ((len(targets) - positive) / positive).clamp(min=1 / len(targets))
+        return balanced ** EXPONENTS[options.class_weights]
 
     def losses(
         self, logits: Tensor, targets: Tensor, weights: Tensor, options: LossOptions

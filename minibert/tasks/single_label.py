@@ -28,7 +28,7 @@ from minibert.evaluation.probabilities import (
 from minibert.evaluation.rejection import score_accepted
 from minibert.evaluation.thresholds import f1_threshold, precision_threshold, recall_threshold
 from minibert.model.config import HeadConfig
-from minibert.tasks.task import LossOptions, Task
+from minibert.tasks.task import EXPONENTS, LossOptions, Task
 
 
 class SingleLabel(Task):
@@ -52,12 +52,14 @@ class SingleLabel(Task):
             raise InputError(f"a label is not one of the model's {len(self.names)} classes")
 
     def weights(self, targets: Tensor, options: LossOptions) -> Tensor:
-        """Return 1 for each class, or for "balanced" N / (C x its count) as scikit-learn."""
+        """Return 1 for each class, or for "balanced" N / (C x its count) as scikit-learn.
+
+        For "sqrt" they are the square roots of the balanced ones.
+        """
         classes = len(self.names)
-        if options.class_weights == "none":
-            return torch.ones(classes)
         counts = torch.bincount(targets, minlength=classes)
-        return len(targets) / (classes * counts.clamp(min=1).float())
+        balanced = len(targets) / (classes * counts.clamp(min=1).float())
+        return balanced ** EXPONENTS[options.class_weights]
 
     def losses(
         self, logits: Tensor, targets: Tensor, weights: Tensor, options: LossOptions

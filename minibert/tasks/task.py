@@ -20,6 +20,8 @@ from minibert.evaluation.probabilities import ProbabilityScores
 from minibert.model.classifier import Head
 from minibert.model.config import HeadConfig
 
+EXPONENTS = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}  # of the balanced class weights
+
 
 class LossOptions(Protocol):
     """The options of training that change the loss."""

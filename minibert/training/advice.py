@@ -75,7 +75,7 @@ def worse_than_prior(state: TrainState, history: Sequence[EpochRecord]) -> str |
         return None
     if value is None or prior is None:
         return None
-    rare_classes = state.options.class_weights == "balanced" or state.options.select == "macro-f1"
+    rare_classes = state.options.class_weights != "none" or state.options.select == "macro-f1"
     worse = value > prior if name in LOWER_IS_BETTER else value < prior
     same = show_figure(name, value) == show_figure(name, prior)
     if not worse or same or (rare_classes and name == "accuracy"):

@@ -42,7 +42,10 @@ class TrainingOptions:
         0.0, "probability spread over all classes", parse=float, bounds=(0, 0.99)
     )
     class_weights: str = option(
-        "none", "balanced: rare classes weigh more in the loss", choices=("none", "balanced")
+        "none",
+        "balanced: all classes weigh the same in the loss, however rare; sqrt: the square roots "
+        "of these weights",
+        choices=("none", "sqrt", "balanced"),
     )
     freeze: bool = option(False, "train the head alone, on features computed once")
     freeze_layers: int = option(

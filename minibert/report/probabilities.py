@@ -1,0 +1,88 @@
+"""How far a run's probabilities can be believed: reliability, and accuracy at each coverage."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from minibert.report import pictures
+from minibert.report.parts import Picture, Section, Table
+from minibert.report.run_data import RunData
+
+COVERAGES = (100, 95, 90, 80, 70, 60, 50, 40, 30, 20, 10)  # percent
+POINTS = 200  # of a picture
+
+
+def probabilities(run: RunData) -> Iterator[Section]:
+    """Yield the section of probabilities, if the task has them."""
+    calibration = run.scores.get("calibration")
+    if not calibration:
+        return
+    shown, tables = _reliability(calibration)
+    notes = [
+        f"The temperature {calibration['temperature']:.4g} was fitted on the validation split."
+    ]
+    curve = coverage([row for row in run.predictions if "probability" in row])
+    if curve:
+        accepted = run.scores.get("accepted")
+        marked = accepted["coverage"] if accepted else None
+        xs, ys = zip(*curve[:: -(-len(curve) // POINTS)], strict=True)
+        line = {"accuracy": (xs, ys)}
+        y = "accuracy of these texts"
+        svg = pictures.lines(line, x="surest texts", y=y, marked=marked, percent="xy")
+        shown.append(Picture("Coverage against accuracy", svg))
+        rows = []
+        for percent in COVERAGES:
+            texts = max(1, percent * len(curve) // 100)
+            rows.append([f"{percent}%", f"{texts:,}", f"{curve[texts - 1][1]:.1%}"])
+        heads = ["coverage", "texts", "accuracy"]
+        tables.append(Table("The surest texts", heads, rows, words=0, folded=True))
+        if accepted:
+            notes.append(
+                f"Texts with a probability of at least {accepted['min_probability']:.4g} are "
+                f"accepted: {accepted['coverage']:.1%} of the {run.scored} split."
+            )
+    yield Section("Probabilities", shown, tables, notes)
+
+
+def coverage(rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """Return, for each number of texts that are accepted, the surest first, (ratio, accuracy)."""
+    ordered = sorted(rows, key=lambda row: -row["probability"])
+    points, right = [], 0
+    for number, row in enumerate(ordered, start=1):
+        right += row["label"] == row["prediction"]
+        points.append((number / len(ordered), right / number))
+    return points
+
+
+def _reliability(calibration: Mapping[str, Any]) -> tuple[list[Picture], list[Table]]:
+    """Return the reliability diagram and the figures, before and after the temperature."""
+    found = {name: calibration[name] for name in ("before", "after")}
+    curves = {
+        name: (
+            [bin["probability"] for bin in x["reliability"]],
+            [bin["accuracy"] for bin in x["reliability"]],
+        )
+        for name, x in found.items()
+    }
+    svg = pictures.lines(curves, x="probability", y="accuracy", diagonal=True, percent="xy")
+    rows = [
+        [
+            name,
+            f"{x['expected_calibration_error']:.1%}",
+            f"{x['brier']:.4f}",
+            f"{x['log_loss']:.4f}",
+        ]
+        for name, x in found.items()
+    ]
+    figures = Table("", ["temperature", "calibration error", "Brier score", "log loss"], rows)
+    bins = [
+        [
+            f"{bin['low']:.2f} to {bin['high']:.2f}",
+            f"{bin['decisions']:,}",
+            f"{bin['probability']:.1%}",
+            f"{bin['accuracy']:.1%}",
+        ]
+        for bin in found["after"]["reliability"]
+    ]
+    heads = ["probability", "decisions", "mean probability", "accuracy"]
+    table = Table("Reliability after the temperature", heads, bins, folded=True)
+    return [Picture("Reliability before and after the temperature", svg)], [figures, table]
