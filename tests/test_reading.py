@@ -1,0 +1,83 @@
+"""The pages for readers: quoted code is in its function, named tests exist.
+
+Run: pytest tests/test_reading.py
+"""
+
+import ast
+import re
+from itertools import pairwise
+from textwrap import dedent
+
+import pytest
+from helpers import ROOT
+
+READING = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8")
+SECTIONS = {
+    section.partition("\n")[0]: section
+    for section in re.split(r"^## ", READING, flags=re.MULTILINE)[1:]
+}
+PLACE = re.compile(r"^`(minibert/[\w/]+\.py)`: `([\w.]+)`$", re.MULTILINE)
+TEST = re.compile(r"`(test_\w+\.py)`: `(test_\w+)`")
+CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def defined(node: ast.AST, name: str) -> ast.stmt | None:
+    """Return what a module or a class defines under a name."""
+    for child in ast.iter_child_nodes(node):
+        names = [target.id for target in getattr(child, "targets", []) if hasattr(target, "id")]
+        if name in [getattr(child, "name", None), *names]:
+            assert isinstance(child, ast.stmt)
+            return child
+    return None
+
+
+def source_of(file: str, path: str) -> str:
+    """Return the lines of a function, a class or an assignment, such as `Block.forward`."""
+    source = (ROOT / file).read_text(encoding="utf-8")
+    node: ast.AST = ast.parse(source)
+    for name in path.split("."):
+        found = defined(node, name)
+        assert found is not None, f"{file} has no {path}"
+        node = found
+    return "\n".join(source.splitlines()[node.lineno - 1 : node.end_lineno])
+
+
+def contains(source: str, lines: str) -> bool:
+    """Return whether the lines are in the source, one below the other, at any indentation."""
+    wanted, found = dedent(lines).splitlines(), source.splitlines()
+    parts = (found[start : start + len(wanted)] for start in range(len(found)))
+    return any(dedent("\n".join(part)).splitlines() == wanted for part in parts)
+
+
+def quotations() -> list[tuple[str, str, str]]:
+    """Return the file, the function and the code of each quotation; code follows its place."""
+    found = []
+    for section in SECTIONS.values():
+        places = [*PLACE.finditer(section)]
+        ends = [*(place.start() for place in places), len(section)]
+        for place, (start, end) in zip(places, pairwise(ends), strict=True):
+            found += [(place[1], place[2], code) for code in CODE.findall(section[start:end])]
+    assert len(found) == READING.count("```python")
+    return found
+
+
+@pytest.mark.parametrize(("file", "path", "code"), quotations())
+def test_quoted_code_is_in_the_function_that_is_named(file: str, path: str, code: str) -> None:
+    assert contains(source_of(file, path), code)
+
+
+def test_code_that_changed_is_found() -> None:
+    source = source_of("minibert/model/encoder.py", "Block.forward")
+    (code,) = CODE.findall(SECTIONS["The norm comes after the sum"])
+    assert contains(source, code)
+    assert not contains(source, code.replace("x + attended", "attended"))
+    assert not contains(source, "\n".join(reversed(code.splitlines())))
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_each_section_names_one_test_that_exists(title: str) -> None:
+    (named,) = re.findall(r"^Test: .*$", SECTIONS[title], flags=re.MULTILINE)
+    match = TEST.search(named)
+    assert match is not None
+    source = (ROOT / "tests" / match[1]).read_text(encoding="utf-8")
+    assert re.search(rf"^def {match[2]}\(", source, re.MULTILINE)
