@@ -11,6 +11,7 @@ from textwrap import dedent
 import pytest
 from helpers import ROOT
 
+CLAIMS = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
 READING = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8")
 SECTIONS = {
     section.partition("\n")[0]: section
@@ -81,3 +82,13 @@ def test_each_section_names_one_test_that_exists(title: str) -> None:
     assert match is not None
     source = (ROOT / "tests" / match[1]).read_text(encoding="utf-8")
     assert re.search(rf"^def {match[2]}\(", source, re.MULTILINE)
+
+
+@pytest.mark.parametrize("row", re.findall(r"^\| .*`test_.* \|$", CLAIMS, re.MULTILINE))
+def test_each_claim_has_a_test_that_exists_and_an_error_below_its_tolerance(row: str) -> None:
+    _, test, allowed, found = row.strip("| ").split(" | ")
+    match = TEST.search(test)
+    assert match is not None
+    assert f"def {match[2]}(" in (ROOT / "tests" / match[1]).read_text(encoding="utf-8")
+    assert f"tests/{match[1]}" in CLAIMS  # the command runs it
+    assert float(found) <= float(allowed.split(", ")[1])
