@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from minibert.commands.explain_arguments import parse_explain as parse_explain
 from minibert.commands.model_flags import ModelArguments, add_model_flags, take_model_arguments
 from minibert.commands.options import (
     Parser,
