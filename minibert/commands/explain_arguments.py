@@ -1,4 +1,4 @@
-"""The command line of `python -m minibert explain`. Imports no torch."""
+"""The command line of `python -m minibert explain`, and predict.py's --explain. No torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +6,11 @@ from pathlib import Path
 
 from minibert.commands.options import Parser, RunOptions, add_options
 from minibert.errors import InputError
+
+EXPLAIN_HELP = (
+    "write what each word adds to the prediction, by integrated gradients: .html, or .jsonl; a "
+    "second or more per text"
+)
 
 
 @dataclass(frozen=True)
@@ -37,3 +42,15 @@ def parse_explain(argv: Sequence[str]) -> ExplainArguments:
     if arguments.model is None and arguments.revision:
         raise InputError("--revision goes with a hub id; give --model")
     return arguments
+
+
+def check_explain(file: Path, others: Sequence[str | None], *, resume: bool) -> None:
+    """Raise InputError for a file of predict.py's --explain that cannot be used."""
+    if file.suffix.lower() not in (".html", ".jsonl"):
+        raise InputError(f"--explain {file}: has none of the endings .html, .jsonl")
+    if resume:
+        raise InputError("--explain does not go with --resume-output; drop one")
+    if file.is_dir() or not file.absolute().parent.is_dir():
+        raise InputError(f"--explain {file}: is a folder, or its folder does not exist")
+    if any(other and file.resolve() == Path(other).resolve() for other in others):
+        raise InputError(f"--explain {file}: is the input or the output; give another")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from minibert.commands.arguments import PredictArguments
+from minibert.commands.explanations import Explanations
 from minibert.commands.model_flags import ModelArguments
 from minibert.data.columns import Columns, choose_columns, field_names
 from minibert.data.examples import text_of
@@ -27,6 +28,9 @@ def main(arguments: PredictArguments) -> None:
     """Classify texts and write one record per text, in input order."""
     folder, predictor = load_predictor(arguments.model)
     default = RunFolder(folder).columns()
+    explanations = None
+    if arguments.explain:
+        explanations = Explanations(arguments.explain, folder, predictor)
     errors = 0
     with open_writer(
         arguments.output,
@@ -36,7 +40,11 @@ def main(arguments: PredictArguments) -> None:
     ) as writer:
         for window, records in predictions(arguments, predictor, default, writer):
             writer.write(window, records)
+            if explanations:
+                explanations.add(records)
             errors += sum("error" in record for record in records)
+    if explanations:
+        explanations.write()
     if errors:
         print(f"{errors:,} rows could not be used; the field error says why", file=sys.stderr)
     if predictor.truncated:
