@@ -267,6 +267,7 @@ def test_train_evaluate_and_predict(place):
         re.MULTILINE,
     )
     assert SUGGESTION not in done.stdout
+    assert "this is one seed" not in done.stdout
     metrics = strict_json((run / "metrics.json").read_text())
     assert metrics["test"]["accuracy"] > 0.8
     assert metrics["training"]["folds"] == 5 and metrics["training"]["epochs"] == 1

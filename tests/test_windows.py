@@ -29,7 +29,6 @@ from minibert.training.loop import fit
 from minibert.training.options import TrainingOptions
 from minibert.training.steps import optimizer_steps, step_batches
 
-pytestmark = pytest.mark.machine  # results depend on the processor's instructions
 
 CPU = Compute(torch.device("cpu"))
 COUNTS = np.array([1, 3, 1, 2])

@@ -65,6 +65,11 @@ class Dataset(Protocol):
         ...
 
 
+def as_tensor(labels: np.ndarray | None, count: int) -> Tensor:
+    """Return a task's targets as a tensor; `count` zeros if there are none."""
+    return torch.zeros(count, dtype=torch.int64) if labels is None else torch.from_numpy(labels)
+
+
 class TextDataset:
     """Tokenized texts. A batch is padded to its longest text.
 
@@ -87,10 +92,7 @@ class TextDataset:
     ) -> None:
         self.rows = rows
         self.lengths = np.array([len(row) for row in rows], dtype=np.int64)
-        self.has_labels = labels is not None
-        self.labels = torch.zeros(len(rows), dtype=torch.int64)
-        if labels is not None:
-            self.labels = torch.from_numpy(labels)
+        self.has_labels, self.labels = labels is not None, as_tensor(labels, len(rows))
         self.pad_token_id = pad_token_id
         self.token_types = token_types and any(row.segment_b_start < len(row) for row in rows)
         self.places = places

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from minibert.data.batches import Batch, Dataset, TextDataset
+from minibert.data.batches import Batch, Dataset, TextDataset, as_tensor
 from minibert.data.long_texts import TokenizedTexts
 from minibert.model.config import EncoderConfig
 
@@ -30,10 +30,7 @@ class WindowDataset:
         places: Sequence[str] | None = None,
     ) -> None:
         self.windows, self.counts, self.places = windows, counts, places
-        self.has_labels = labels is not None
-        self.labels = torch.zeros(len(counts), dtype=torch.int64)
-        if labels is not None:
-            self.labels = torch.from_numpy(labels)
+        self.has_labels, self.labels = labels is not None, as_tensor(labels, len(counts))
         self.starts = np.cumsum(counts) - counts
         self.lengths = np.add.reduceat(windows.lengths, self.starts)  # tokens of all windows
 
