@@ -9,8 +9,11 @@ from itertools import pairwise
 from textwrap import dedent
 
 import pytest
+import torch
 from helpers import ROOT
+from largest_errors import LargestErrors
 
+LOOSE = {"rtol": 0.0, "atol": 1.0}
 CLAIMS = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
 READING = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8")
 SECTIONS = {
@@ -92,3 +95,15 @@ def test_each_claim_has_a_test_that_exists_and_an_error_below_its_tolerance(row:
     assert f"def {match[2]}(" in (ROOT / "tests" / match[1]).read_text(encoding="utf-8")
     assert f"tests/{match[1]}" in CLAIMS  # the command runs it
     assert float(found) <= float(allowed.split(", ")[1])
+
+
+def test_the_largest_error_of_a_test_is_measured(request: pytest.FixtureRequest) -> None:
+    plugin = LargestErrors()
+    call = plugin.pytest_runtest_call(request.node)
+    next(call)
+    for expected in (2.25, 2.125):
+        torch.testing.assert_close(torch.tensor([1.0, 2.0]), torch.tensor([1.0, expected]), **LOOSE)
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(torch.tensor(1.0), torch.tensor(9.0), **LOOSE)
+    next(call, None)
+    assert plugin.errors == {f"test_reading.py::{request.node.name}": (0.25, 0.0, 1.0)}

@@ -17,7 +17,7 @@ from minibert.tasks.task import Task
 
 STEPS = (32, 64, 128, 256)  # on the path; more if the sum is not exact enough
 TOLERANCE = 0.01  # of the sum, relative to what the words change, or absolute if that is below 1
-CHUNK = 16  # steps that are computed at once
+CHUNK = 1024  # tokens that are computed at once; their activations are in memory
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,8 @@ class WordPath:
         nodes, weights = np.polynomial.legendre.leggauss(steps)
         alphas, shares = (torch.from_numpy(x).float() for x in ((nodes + 1) / 2, weights / 2))
         gradient = torch.zeros_like(self.vectors)
-        for chunk, share in zip(alphas.split(CHUNK), shares.split(CHUNK), strict=True):
+        size = max(1, CHUNK // len(self.vectors))
+        for chunk, share in zip(alphas.split(size), shares.split(size), strict=True):
             points = self._points(chunk).requires_grad_()
             (slopes,) = torch.autograd.grad(self._outputs(points).sum(), points)
             gradient += (slopes * share[:, None, None]).sum(dim=0)
