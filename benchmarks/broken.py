@@ -1,7 +1,7 @@
 """Ten small faults: each breaks one thing and measures what moves. docs/broken.md has the table.
 
-python -m benchmarks.broken DATA [--train N] [--threads N]; DATA has the folder sst2. It takes about
-ten minutes of one core.
+python -m benchmarks.broken DATA [--train N] [--test N] [--threads N]; DATA has the folder sst2. It
+takes five minutes of one core.
 """
 
 import copy
