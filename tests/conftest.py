@@ -10,6 +10,20 @@ from typing import Any
 import pytest
 import torch
 from helpers import WORDS, finish_script, write_checkpoint
+from largest_errors import LargestErrors
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of largest_errors.py."""
+    help = "print the largest difference that each test found between tensors"
+    parser.addoption("--largest-errors", action="store_true", help=help)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the plugin of largest_errors.py if it is requested."""
+    if config.getoption("--largest-errors"):
+        config.pluginmanager.register(LargestErrors())
+
 
 # Tiny models gain nothing from threads, and lose much on a busy machine.
 if "OMP_NUM_THREADS" not in os.environ:

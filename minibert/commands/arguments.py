@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from minibert.commands.explain_arguments import EXPLAIN_HELP, check_explain
+from minibert.commands.explain_arguments import parse_explain as parse_explain
 from minibert.commands.model_flags import ModelArguments, add_model_flags, take_model_arguments
 from minibert.commands.options import (
     Parser,
@@ -180,6 +182,7 @@ class PredictArguments:
     output: str
     resume_output: bool
     csv_safe: bool
+    explain: Path | None
     reading: dict[str, Any]
 
 
@@ -225,6 +228,7 @@ def parse_predict(argv: Sequence[str]) -> PredictArguments:
         action="store_true",
         help="put ' before cells of a .csv or .tsv that a spreadsheet would run as formulas",
     )
+    add("--explain", type=Path, metavar="FILE", help=EXPLAIN_HELP)
     values = vars(parser.parse_args(argv))
     reading = {name: values.pop(name) for name in READING_FLAGS if name in values}
     arguments = PredictArguments(take_model_arguments(values), **values, reading=reading)
@@ -235,6 +239,8 @@ def parse_predict(argv: Sequence[str]) -> PredictArguments:
 def check_predict(arguments: PredictArguments) -> None:
     """Raise InputError for flags that do not go together."""
     source, output = arguments.input, arguments.output
+    if arguments.explain:
+        check_explain(arguments.explain, (source, output), resume=arguments.resume_output)
     suffix = Path(output).suffix.lower()
     if bool(arguments.texts) == bool(source):
         raise InputError("give either TEXT or --input FILE")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from minibert.commands.arguments import PredictArguments
+from minibert.commands.explanations import Explanations
 from minibert.commands.model_flags import ModelArguments
 from minibert.data.columns import Columns, choose_columns, field_names
 from minibert.data.examples import text_of
@@ -34,6 +35,9 @@ def main(arguments: PredictArguments, processes: Processes = ONE_PROCESS) -> Non
         check_single(processes, "standard input")
     folder, predictor = load_predictor(arguments.model)
     default = RunFolder(folder).columns()
+    explanations = None
+    if arguments.explain:
+        explanations = Explanations(arguments.explain, folder, predictor)
     errors = 0
     with open_writer(
         arguments.output if processes.is_first else "-",  # the others write nothing: process.py
@@ -43,7 +47,11 @@ def main(arguments: PredictArguments, processes: Processes = ONE_PROCESS) -> Non
     ) as writer:
         for window, records in predictions(arguments, predictor, default, writer, processes):
             writer.write(window, records)
+            if explanations:
+                explanations.add(records)
             errors += sum("error" in record for record in records)
+    if explanations:
+        explanations.write()
     if errors:
         print(f"{errors:,} rows could not be used; the field error says why", file=sys.stderr)
     truncated = sum(processes.gather(predictor.truncated))

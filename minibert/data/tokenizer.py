@@ -91,6 +91,19 @@ class Tokenizer:
             for encoding in self._encode(texts, pairs)
         ]
 
+    def words(self, text: str, pair: str | None = None) -> list[tuple[int, int, int] | None]:
+        """Return the word of each token of a text or pair; None for special tokens.
+
+        A word is the number of its text, 0 or 1, and the characters from which to which it reaches.
+        """
+        encoding = self.backend.encode(text) if pair is None else self.backend.encode(text, pair)
+        owners = list(zip(encoding.sequence_ids, encoding.word_ids, strict=True))
+        spans: dict[Any, tuple[int, int]] = {}
+        for owner, (start, end) in zip(owners, encoding.offsets, strict=True):
+            first, last = spans.get(owner, (start, end))
+            spans[owner] = (min(first, start), max(last, end))
+        return [None if owner[0] is None else (owner[0], *spans[owner]) for owner in owners]
+
     @property
     def unknown_id(self) -> int | None:
         """The id of what the vocabulary lacks; None if there is no such id."""
