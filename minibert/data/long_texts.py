@@ -29,6 +29,11 @@ class TokenizedTexts:
         """How many texts lost tokens."""
         return int(np.count_nonzero(self.lost))
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether each text is in one row, with all its tokens."""
+        return len(self.rows) == len(self.counts) and not self.cut
+
     def distinct(self) -> tuple["TokenizedTexts", list[int]]:
         """Return the texts without repetitions, and the index of each text among them."""
         keys, rows = self.by_ids()

@@ -62,7 +62,7 @@ def attribute(
     """
     model, task = classifier.model.eval(), task or classifier.task
     tokenized = classifier.tokenize(text, pair, max_length=max_length)
-    if tokenized.long:
+    if not tokenized.is_whole:
         longest = max_length or classifier.checkpoint.head.max_length
         raise InputError(f"has over {longest} tokens, and a text is explained as a whole")
     ids, _, types = classifier.dataset_of(tokenized).batch([0]).inputs

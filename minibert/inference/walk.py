@@ -38,7 +38,7 @@ def walk(classifier: TextClassifier, text: str, pair: str | None = None) -> Walk
     """
     model = classifier.model.eval()
     tokenized = classifier.tokenize(text, pair)
-    if tokenized.long:
+    if not tokenized.is_whole:
         longest = classifier.checkpoint.head.max_length
         raise InputError(f"the text has over {longest} tokens; give one that the model takes whole")
     ids, mask, types = classifier.dataset_of(tokenized).batch([0]).inputs
