@@ -136,6 +136,12 @@ class BertRegressor(RegressorMixin, TrainedEstimator):
     `y` has one number per text (N,), or several (N, K). They are standardized for training;
     `predict` answers in their unit. The parameters and attributes
     are those of BertClassifier, without classes.
+
+    Example:
+        >>> X, y = ["good film", "bad soup", "great fun", "awful plot"], [9.0, 2.0, 8.0, 1.0]
+        >>> regressor = BertRegressor("all-MiniLM-L6-v2", epochs=2, random_state=0).fit(X, y)
+        >>> regressor.predict(["a lovely film"]).shape
+        (1,)
     """
 
     def __sklearn_tags__(self) -> Any:
