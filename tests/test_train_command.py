@@ -131,7 +131,7 @@ def test_it_says_how_much_seeds_alone_move_the_figure(plain):
 
 def test_metrics_json_has_the_figures_of_both_splits_and_of_the_training(plain):
     figures = metrics(plain[0])
-    assert set(figures) == {"validation", "test", "baselines", "training"}
+    assert set(figures) == {"validation", "test", "baselines", "data", "training"}
     for part in ("validation", "test"):
         assert {"accuracy", "macro_f1", "loss", "per_class", "texts"} <= figures[part].keys()
         classes = figures[part]["per_class"]

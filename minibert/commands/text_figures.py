@@ -15,7 +15,7 @@ BARS = 40  # of the histogram of lengths
 
 
 def data_figures(report: DataReport, tokenized: TokenizedSplits) -> dict[str, Any]:
-    """Return the texts, classes and tokens of each split, and the lines of the data report.
+    """Return the texts, classes and tokens of each split.
 
     Texts of tokens 1 to `width`, `width` + 1 to 2 x `width`, ... are counted in `lengths`, before
     any is cut.
@@ -33,7 +33,7 @@ def data_figures(report: DataReport, tokenized: TokenizedSplits) -> dict[str, An
             "lost_tokens": int(texts.lost.sum()),
             "lengths": {"width": width, "texts": counts.tolist()},
         }
-    return {"max_length": tokenized.max_length, "report": str(report).splitlines(), **splits}
+    return {"max_length": tokenized.max_length, **splits}
 
 
 def length_figures(

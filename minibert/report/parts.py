@@ -47,11 +47,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page. `code` is shown as it is, folded under its title if it has one."""
+    """A part of the page. `code` is shown as it is."""
 
     title: str
     pictures: Sequence[Picture] = ()
     tables: Sequence[Table] = ()
     notes: Sequence[str] = ()
     code: str = ""
-    code_title: str = ""

@@ -146,8 +146,7 @@ def data(run: RunData) -> Iterator[Section]:
         Table("Lengths of the training texts", ["tokens", "texts"], bins, folded=True),
     ]
     caption = f"Lengths of the training texts; texts over {longest} tokens are shortened"
-    code = "\n".join(found["report"])
-    yield Section("Data", [Picture(caption, svg)], tables, code=code, code_title="The data report")
+    yield Section("Data", [Picture(caption, svg)], tables)
 
 
 def classes(run: RunData) -> Iterator[Section]:
