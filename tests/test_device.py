@@ -24,6 +24,7 @@ from minibert.device import (
     memory_advice,
 )
 from minibert.errors import InputError
+from minibert.processes import ONE_PROCESS, Processes, check_gpus
 from minibert.runs import Metadata, RunFolder
 
 CPU = torch.device("cpu")
@@ -195,3 +196,16 @@ def test_running_out_of_memory_is_an_error_with_advice(error: Exception) -> None
 def test_other_errors_are_not_out_of_memory() -> None:
     with pytest.raises(RuntimeError, match="a bug"), memory_advice(lambda: "advice"):
         raise RuntimeError("a bug")
+
+
+def test_each_of_several_processes_needs_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    several = Processes(rank=1, size=3)
+    check_gpus(torch.device("cpu"), several)
+    check_gpus(torch.device("cuda:1"), ONE_PROCESS)
+    for name in ("cuda:1", "mps"):
+        with pytest.raises(InputError, match=f"--device {name}: is for one process; give cuda"):
+            check_gpus(torch.device(name), several)
+    with pytest.raises(InputError, match="3 processes on a machine with 2 GPUs"):
+        check_gpus(torch.device("cuda"), several)
