@@ -29,8 +29,6 @@ from minibert.training.loop import fit
 from minibert.training.options import TrainingOptions
 from minibert.training.steps import optimizer_steps, step_batches
 
-pytestmark = pytest.mark.machine  # results depend on the processor's instructions
-
 CPU = Compute(torch.device("cpu"))
 COUNTS = np.array([1, 3, 1, 2])
 CLOSE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
