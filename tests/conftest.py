@@ -3,6 +3,7 @@
 import gc
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,20 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the plugin of largest_errors.py if it is requested."""
     if config.getoption("--largest-errors"):
         config.pluginmanager.register(LargestErrors())
+
+
+# It draws pictures of each run, which takes longer than to train a tiny model.
+try:
+    import matplotlib
+except ImportError:
+    matplotlib = None
+sys.modules["matplotlib"] = None  # type: ignore[assignment]
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matplotlib, which is hidden from other tests."""
+    monkeypatch.setitem(sys.modules, "matplotlib", matplotlib)
 
 
 # Tiny models gain nothing from threads, and lose much on a busy machine.

@@ -151,6 +151,8 @@ def run(request: dict[str, Any]) -> int:
     sys.stdout = open(1, "w", **output)  # noqa: SIM115
     sys.stderr = open(2, "w", 1, **{**output, "errors": "backslashreplace"})  # noqa: SIM115
     sys.argv = request["argv"]
+    if not {"--plot", "--report"} & set(sys.argv):
+        sys.modules["matplotlib"] = None  # type: ignore[assignment]  # see conftest.py
     try:
         if sys.argv[0] == "-c":
             code, sys.path[0] = sys.argv.pop(1), ""

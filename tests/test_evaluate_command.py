@@ -95,6 +95,7 @@ def test_the_report_and_the_confusion_matrix_count_the_predictions(place, test_s
         assert re.search(rf"^ +{label} +{counts[0]} +{counts[1]}$", output, re.MULTILINE)
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_picture_of_too_many_classes_has_those_of_the_largest_mistakes(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate_command, "PLOTTED", 2)
     cells = [(0, 0, 9), (4, 1, 3), (2, 3, 1)]

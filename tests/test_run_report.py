@@ -28,6 +28,7 @@ HOSTILE = '<script>document.title = "ran"</script> & <u>"bold"</u> ' + "x" * 200
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 VOID = {"meta"}
 PLAIN = ("--device", "cpu", "--precision", "fp32")
+pytestmark = pytest.mark.usefixtures("pictures")
 
 
 class Reader(html.parser.HTMLParser):
