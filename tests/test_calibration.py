@@ -387,7 +387,7 @@ QUICK = (
     *(*FLAGS, "--model", "encoder", "--max-length", "40", "--batch-size", "4"),
     *("--epochs", "3", "--encoder-lr", "0.003", "--head-lr", "0.003"),
 )
-REVIEWS = (*QUICK, "--data", "reviews.csv", "--seed", "5", "--target-accuracy", "0.8")
+REVIEWS = (*QUICK, "--data", "reviews.csv", "--seed", "0", "--target-accuracy", "0.8")
 
 
 def run_train(*argv: str) -> None:

@@ -140,7 +140,7 @@ def figures(run: Path) -> list[Any]:
 def assert_same_run(one: Path, other: Path) -> None:
     names = {file.name for file in one.iterdir()}
     assert names == {file.name for file in other.iterdir()}
-    for name in names - {"metrics.json", "history.csv", "settings.json"}:
+    for name in names - {"metrics.json", "history.csv", "settings.json", "report.html"}:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
     assert figures(one) == figures(other)
 
@@ -256,7 +256,7 @@ def test_predictions_and_scores_of_several_processes_are_those_of_one(place, who
 @pytest.mark.parametrize(
     ("script", "words", "what"),
     [
-        ("train.py", (*TRAIN, "--seeds", 2), "a series of runs (--seeds, --learning-curve)"),
+        ("train.py", (*TRAIN, "--seeds", 2), "a series of runs (--seeds, --folds, --learning-curve)"),
         ("train.py", (*TRAIN[:6], "--head", "logistic"), "--head logistic"),
         ("eval.py", ("--compare", "a", "b"), "--compare"),
         ("predict.py", ("--input", "-"), "standard input"),

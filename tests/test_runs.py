@@ -292,7 +292,9 @@ def test_the_newest_run_is_the_one_that_finished_last(tmp_path, monkeypatch):
         newest_run()
     for name, seconds in (("b", 200), ("a", 300), ("c", 100)):
         folder = new_run(tmp_path / "runs" / name)
+        (folder.path / "model.safetensors").touch()
         finish(folder)
         os.utime(folder.metrics_file, (seconds, seconds))
+    finish(new_run(tmp_path / "runs" / "cross-validation"))  # which has no model
     new_run(tmp_path / "runs" / "unfinished")
     assert newest_run() == tmp_path / "runs" / "a"

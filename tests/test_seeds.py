@@ -347,8 +347,8 @@ def test_a_learning_curve_trains_on_parts_and_keeps_the_run_on_all_texts(here, c
     assert texts == {9}
     lines = capsys.readouterr().out.splitlines()
     assert not any(line.startswith("this is one seed") for line in lines)
-    assert lines[-5].startswith("  20%, 10 training texts: validation accuracy ")
-    assert lines[-2].startswith("from 50 to 100% of the texts, validation accuracy went from ")
+    assert lines[-6].startswith("  20%, 10 training texts: validation accuracy ")
+    assert lines[-3].startswith("from 50 to 100% of the texts, validation accuracy went from ")
     run(*QUICK, "--out", "alone")
     assert Path("alone/model.safetensors").read_bytes() == (
         Path("curve/model.safetensors").read_bytes()
