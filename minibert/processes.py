@@ -159,5 +159,5 @@ def _lost_process() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError:
-        raise ProcessLost("another process of this command has ended") from None
+    except RuntimeError as error:
+        raise ProcessLost("another process of this command has ended") from error

@@ -256,7 +256,11 @@ def test_predictions_and_scores_of_several_processes_are_those_of_one(place, who
 @pytest.mark.parametrize(
     ("script", "words", "what"),
     [
-        ("train.py", (*TRAIN, "--seeds", 2), "a series of runs (--seeds, --folds, --learning-curve)"),
+        (
+            "train.py",
+            (*TRAIN, "--seeds", 2),
+            "a series of runs (--seeds, --folds, --learning-curve)",
+        ),
         ("train.py", (*TRAIN[:6], "--head", "logistic"), "--head logistic"),
         ("eval.py", ("--compare", "a", "b"), "--compare"),
         ("predict.py", ("--input", "-"), "standard input"),

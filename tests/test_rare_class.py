@@ -107,7 +107,7 @@ def test_all_that_a_task_says_agrees_with_the_threshold():
     logits, targets = drawn(300)
     head = with_rare_class(HEAD, logits, targets, how="recall=0.9")
     assert head is not None
-    task = SingleLabel(with_min_probability(head, 0.4))
+    task = SingleLabel(head)
     predicted = task.decide(logits)
     assert (predicted != logits.argmax(dim=1)).any()
     assert task.predict(logits) == task.labels(predicted)
@@ -118,7 +118,9 @@ def test_all_that_a_task_says_agrees_with_the_threshold():
     for record, name in zip(task.records(logits), task.predict(logits), strict=True):
         assert record["label"] == name
         assert record["probability"] == record["probabilities"][name]
-        assert record["rejected"] == (record["probability"] < 0.4)
+    with pytest.raises(InputError, match="--min-probability is for the most probable class"):
+        with_min_probability(head, 0.4)
+    assert with_min_probability(head, 0.0) == head
 
 
 # --- the commands

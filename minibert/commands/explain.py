@@ -1,27 +1,42 @@
 """The story of one text: tokens, stages, attention, logits, prediction."""
 
+from pathlib import Path
+
 from minibert.commands.explain_arguments import ExplainArguments
 from minibert.commands.walk_svg import draw
-from minibert.errors import printable
+from minibert.errors import InputError, printable
 from minibert.files import json_text, write_text
 from minibert.hub import find_model
 from minibert.inference.text_classifier import TextClassifier
 from minibert.inference.walk import Walk, walk
-from minibert.runs import newest_run
+from minibert.processes import ONE_PROCESS, Processes, check_single
+from minibert.runs import RunFolder, newest_run
 
 SHOWN = 5  # values of a vector
 
 
-def main(arguments: ExplainArguments) -> None:
+def main(arguments: ExplainArguments, processes: Processes = ONE_PROCESS) -> None:
     """Print a text's walk, and draw it if requested."""
+    check_single(processes, "explain")
     name, revision = arguments.model, arguments.revision
     folder = newest_run() if name is None else find_model(name, revision=revision)
+    check_texts(folder, arguments.text, arguments.pair)
     classifier = TextClassifier.from_folder(folder)
     steps = walk(classifier, arguments.text, arguments.pair)
     print("\n".join([*token_lines(steps), "", *stage_lines(steps), ""]))
     print("\n".join([*attention_lines(steps), "", *result_lines(steps, classifier)]))
     if arguments.svg:
         write_text(arguments.svg, draw(steps, classifier.classes))
+
+
+def check_texts(folder: Path, text: str, pair: str | None) -> None:
+    """Raise InputError for a blank text, and for one text if the run reads pairs, or the reverse."""
+    if not text.strip():
+        raise InputError("the text is empty; give one with words")
+    columns = RunFolder(folder).columns()
+    if columns and (columns.pair is None) != (pair is None):
+        found, needs = ("one text", "two") if pair is None else ("two texts", "one")
+        raise InputError(f"this model reads {needs}, not {found}; put each text into quotes")
 
 
 def token_lines(steps: Walk) -> list[str]:

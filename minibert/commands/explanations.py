@@ -28,6 +28,7 @@ Scores are integrated gradients of the log-odds of a class, or of a predicted nu
 {sections}
 </html>
 """
+COPIED = ("text", "pair", "label", "labels", "probability", "rejected")
 SECTION = """<section>
 <p><b>{output}</b>
 <small>{base:.2f} without the words {change:+.2f} from them = {value:.2f}</small></p>
@@ -59,7 +60,12 @@ class Explanations:
             text, pair = record["text"], record.get("pair")
             try:
                 found: Attribution | str = attribute(
-                    self.classifier, text, pair, task=self.task, max_length=self.max_length
+                    self.classifier,
+                    text,
+                    pair,
+                    task=self.task,
+                    output=record.get("label"),
+                    max_length=self.max_length,
                 )
             except InputError as error:
                 found = str(error)
@@ -82,7 +88,7 @@ def explanation_lines(explanations: list[tuple[Record, Attribution | str]]) -> s
     """Return a JSON object per line."""
     lines = []
     for record, found in explanations:
-        line: Record = {key: record[key] for key in ("text", "pair") if key in record}
+        line: Record = {key: record[key] for key in COPIED if key in record}
         if isinstance(found, Attribution):
             line |= {
                 "output": found.output,

@@ -22,6 +22,7 @@ from minibert.data.examples import Examples
 from minibert.data.readers import read_rows
 from minibert.evaluation.label_issues import label_issues
 from minibert.files import json_text, write_text
+from minibert.inference.formats import is_formula
 from minibert.runs import RunFolder
 from minibert.tasks.choice import task_of
 from minibert.tasks.task import Task
@@ -110,10 +111,18 @@ def find_issues(task: Task, rows: Sequence[Fields]) -> list[Fields]:
 
 
 def as_csv(rows: Sequence[Fields]) -> str:
-    """Return a CSV of rows with the same columns; "" without a row."""
+    """Return a CSV of rows with the same columns; "" without a row.
+
+    It is made to be looked at: no cell is a formula for a spreadsheet.
+    """
     text = io.StringIO()
     if rows:
         writer = csv.DictWriter(text, list(rows[0]))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: safe(cell) for name, cell in row.items()} for row in rows)
     return text.getvalue()
+
+
+def safe(cell: Any) -> Any:
+    """Return a cell with ' before it if a spreadsheet would run it as a formula."""
+    return f"'{cell}" if isinstance(cell, str) and is_formula(cell) else cell

@@ -150,6 +150,8 @@ class RunOptions:
         if sum(series.values()) > 1:
             names = " and ".join(name for name, given in series.items() if given)
             problems.append(f"{names} are different series of runs; give one")
+        if self.rare_class is not None and self.target_accuracy is not None:
+            problems.append("--rare-class and --target-accuracy exclude each other; give one")
         if self.head == "logistic" and (self.save_every or self.keep_states != 1):
             problems.append(
                 "--head logistic has no steps to save; drop --save-every and --keep-states"

@@ -33,7 +33,10 @@ def main(arguments: PredictArguments, processes: Processes = ONE_PROCESS) -> Non
     """
     if arguments.input == "-":
         check_single(processes, "standard input")
+    if arguments.explain:
+        check_single(processes, "--explain")
     folder, predictor = load_predictor(arguments.model)
+    check_gpus(predictor.compute.device, processes)
     default = RunFolder(folder).columns()
     explanations = None
     if arguments.explain:

@@ -11,6 +11,8 @@ from minibert.options import flag_name
 from minibert.report.page import write_report
 from minibert.runs import Metadata, RunFolder
 
+SEPARATORS = {"split": ":", "fold": "/"}  # of options with several values; others have commas
+
 
 def report_run(folder: Path) -> None:
     """Write a finished run's report and print where it is."""
@@ -46,7 +48,7 @@ def repeat_command(folder: Path) -> str | None:
         first = min(int(name.removeprefix("seed-")) for name in metrics["seeds"]["runs"])
         training = replace(training, seed=first)
     elif "learning_curve" not in metrics:
-        run = replace(run, seeds=1, learning_curve=False)
+        run = replace(run, seeds=1, learning_curve=False, folds=None)
     words = ["python", "train.py"]
     for group in (run, settings.data, training):
         for field in fields(group):
@@ -54,7 +56,7 @@ def repeat_command(folder: Path) -> str | None:
             if value == field.default:
                 continue
             if isinstance(value, tuple):
-                value = (":" if field.name == "split" else ",").join(map(str, value))
+                value = SEPARATORS.get(field.name, ",").join(map(str, value))
             elif value is None:  # of options whose default is another value
                 value = "auto"
             flag = flag_name(field.name)

@@ -111,7 +111,8 @@ def train_series(arguments: TrainArguments, settings: Settings, train_one: Train
                 folder.rmdir()  # if the first run did not come to make its own folder in it
     use = "train without --folds to get a model" if settings.run.folds else USE
     print(f"finished: {where} ({use})")
-    try_report(folder)
+    if not settings.run.folds:
+        try_report(folder)
 
 
 def train_runs(folder: Path, settings: Settings, train_one: TrainOne) -> None:
@@ -168,7 +169,8 @@ def check_same_data(folder: Path, names: Sequence[str], settings: Settings) -> N
     for name, digests in zip(names[1:], others, strict=True):
         changed = {split for split, _ in first.items() ^ digests.items()}
         changed -= {"train"} if settings.run.learning_curve else set()
-        changed -= {"train", "validation", "test"} if settings.run.folds else set()
+        if settings.run.folds:  # each fold has its own, but for a validation file
+            changed -= {"train", "test", *([] if settings.data.validation else ["validation"])}
         if changed:
             what = ", ".join(sorted(changed))
             raise InputError(

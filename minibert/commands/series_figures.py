@@ -79,12 +79,14 @@ def fold_figures(runs: Mapping[str, Path], of_all: Mapping[str, Any]) -> dict[st
     folds = {name: _figures(run, task)["test"] for name, run in runs.items()}
     summary = _summary(task, list(folds.values()))
     texts = f"{of_all['texts']:,} rows"
-    print(f"\n{len(runs)} folds, mean and standard deviation, 95% interval over all {texts}")
+    print(f"\n{len(runs)} folds, mean and standard deviation; all {texts} together (95% interval)")
     for name, x in summary.items():
         factor, style = (100, ".1f") if is_fraction(name) else (1, ".4g")
+        shown, of_rows = _show_deviation(name, *x.values()), of_all.get(json_name(name))
         interval = show_interval(of_all.get(f"{json_name(name)}_95"), style, factor)
-        shown = _show_deviation(name, *x.values())
-        print(f"  {shown}{f', {interval}' if interval else ''}")
+        if of_rows is not None and interval:
+            shown += f"; all rows {factor * of_rows:{style}} ({interval})"
+        print(f"  {shown}")
     return {"held_out": summary, "all_rows": dict(of_all), "runs": folds}
 
 

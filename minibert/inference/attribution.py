@@ -13,6 +13,7 @@ from torch import Tensor
 from minibert.errors import InputError
 from minibert.inference.text_classifier import TextClassifier
 from minibert.model.classifier import Classifier
+from minibert.tasks.single_label import SingleLabel
 from minibert.tasks.task import Task
 
 STEPS = (32, 64, 128, 256)  # on the path; more if the sum is not exact enough
@@ -52,10 +53,13 @@ def attribute(
     pair: str | None = None,
     *,
     task: Task | None = None,
+    output: str | None = None,
     max_length: int | None = None,
 ) -> Attribution:
-    """Return what each whole word adds to the prediction of a text, or pair of texts.
+    """Return what each whole word adds to an output for a text, or pair of texts.
 
+    `output` is the name of a class (default: the predicted one; of several labels, the most
+    probable one) or of a number (default: the first).
     A class's score is that of its log-odds log(p / (1 - p)), with the temperature of `task`
     (default: the classifier's). The model ends in evaluation mode. Raises InputError for a text
     over `max_length` tokens (default: the model's).
@@ -71,6 +75,8 @@ def attribute(
     assert len(words) == ids.shape[1]
     real = torch.tensor([word is not None for word in words])
     path = WordPath(model, task, ids, types, real)
+    if output is not None:
+        path.output = task.names.index(output)
     base, value = path.ends()
     for steps in STEPS:
         scores = path.integrate(steps)
@@ -153,4 +159,6 @@ class WordPath:
 
     def _predicted(self, logits: Tensor) -> int:
         """Return the column that is explained."""
+        if isinstance(self.task, SingleLabel):
+            return int(self.task.decide(logits)[0])
         return 0 if self.task.head.task == "regression" else int(logits[0].argmax())

@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import (
-    BaseEstimator,
-)
+from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 
@@ -39,7 +37,8 @@ def texts_and_pairs(X: Any) -> tuple[list[Any], list[Any] | None]:
 
 def as_weights(sample_weight: Any, rows: int) -> np.ndarray:
     """Return the weight of each row (N,). Raises InputError for those that cannot be used."""
-    weights = np.ones(rows) if sample_weight is None else np.asarray(sample_weight, dtype=float)
+    given = np.ones(rows) if sample_weight is None else sample_weight
+    weights = np.asarray(given, dtype=np.float32)
     if weights.shape != (rows,) or not (np.isfinite(weights) & (weights >= 0)).all():
         raise InputError(f"sample_weight must be {rows} numbers of 0 or more, one for each text")
     if not weights.any():
@@ -81,20 +80,27 @@ class BertEstimator(BaseEstimator):
 
     def keep(self, classifier: TextClassifier) -> None:
         """Set the fitted model, and a copy of it that is prepared for inference."""
-        options = {name: getattr(self, name) for name in ("batch_size", "device", "precision")}
+        options = self._values("batch_size", "device", "precision")
         self.classifier_, self.predictor_ = classifier, Predictor(classifier, **options)
 
-    def load(self, task: str, names: list[str], head: str) -> TextClassifier:
-        """Return the pretrained encoder under a new head."""
-        return TextClassifier.pretrained(
-            self.model,
-            names,
-            task=task,
-            head=head,
-            pooling=self.pooling,
-            max_length=self.max_length,
-            long_texts=LongTexts(self.long_texts),
-        )
+    def _values(self, *names: str) -> dict[str, Any]:
+        """Return parameters by name. A search over an array gives numbers of numpy."""
+        values = {name: getattr(self, name) for name in names}
+        return {name: x.item() if isinstance(x, np.generic) else x for name, x in values.items()}
+
+    def load(self, task: str, names: list[str], head: str, seed: int = 0) -> TextClassifier:
+        """Return the pretrained encoder under a new head. It leaves torch's random state alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return TextClassifier.pretrained(
+                self.model,
+                names,
+                task=task,
+                head=head,
+                pooling=self.pooling,
+                **self._values("max_length"),
+                long_texts=LongTexts(self.long_texts),
+            )
 
 
 class TrainedEstimator(BertEstimator):
@@ -146,7 +152,7 @@ class TrainedEstimator(BertEstimator):
             raise InputError(f"X has {len(texts)} rows and y {len(labels)}; give one y for each")
         seed = int(check_random_state(self.random_state).randint(2**31))
         of_training = ("epochs", "batch_size", "encoder_lr", "head_lr", "freeze", "freeze_layers")
-        options = TrainingOptions(**{x: getattr(self, x) for x in of_training}, seed=seed)
+        options = TrainingOptions(**self._values(*of_training), seed=seed)
         weights = as_weights(sample_weight, len(texts))
         rows = np.flatnonzero(weights)
         validation = rows[: self.batch_size]  # chooses nothing
@@ -157,27 +163,25 @@ class TrainedEstimator(BertEstimator):
                 random_state=seed,
                 stratify=[labels[row] for row in rows] if task == "single-label" else None,
             )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            classifier = self.load(task, names, self.head)
-            train, unseen = (
-                classifier.dataset(
-                    [texts[row] for row in chosen],
-                    [labels[row] for row in chosen],
-                    None if pairs is None else [pairs[row] for row in chosen],
-                )
-                for chosen in (rows, validation)
+        classifier = self.load(task, names, self.head, seed)
+        train, unseen = (
+            classifier.dataset(
+                [texts[row] for row in chosen],
+                [labels[row] for row in chosen],
+                None if pairs is None else [pairs[row] for row in chosen],
             )
-            result = fit(
-                classifier.model,
-                train,
-                unseen,
-                options,
-                compute=choose_compute(self.device, self.precision),
-                callback=ProgressBar() if self.verbose else Callback(),
-                keep_best=bool(self.validation_fraction),
-                sample_weight=weights[rows],
-            )
+            for chosen in (rows, validation)
+        )
+        result = fit(
+            classifier.model,
+            train,
+            unseen,
+            options,
+            compute=choose_compute(self.device, self.precision),
+            callback=ProgressBar() if self.verbose else Callback(),
+            keep_best=bool(self.validation_fraction),
+            sample_weight=weights[rows],
+        )
         self.keep(classifier)
         self.loss_curve_ = [epoch.train_loss for epoch in result.history]
         self.n_iter_ = len(self.loss_curve_)

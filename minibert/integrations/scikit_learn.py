@@ -16,6 +16,7 @@ from sklearn.base import (
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, column_or_1d
+from torch import Tensor
 
 from minibert.errors import InputError
 from minibert.integrations.estimator import (
@@ -24,6 +25,8 @@ from minibert.integrations.estimator import (
     as_weights,
     texts_and_pairs,
 )
+from minibert.tasks.multi_label import MultiLabel
+from minibert.tasks.single_label import SingleLabel
 
 
 class BertClassifier(ClassifierMixin, TrainedEstimator):
@@ -94,40 +97,46 @@ class BertClassifier(ClassifierMixin, TrainedEstimator):
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "BertClassifier":
         """Train on texts and their classes. Raises ValueError for what cannot be used.
 
-        `sample_weight` (N,) says how much each text counts in the loss.
+        `sample_weight` (N,) says how much each text counts in the loss; texts of weight 0 are
+        left out.
         """
         check_classification_targets(y)
         if type_of_target(y) == "multilabel-indicator":
             y = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
-            self.classes_ = np.arange(y.shape[1])
-            names = [str(number) for number in self.classes_]
+            classes = np.arange(y.shape[1])
+            names = [str(number) for number in classes]
             labels = [[names[number] for number in np.flatnonzero(row)] for row in y]
             task = "multi-label"
         else:
             y = column_or_1d(y, warn=True)
-            self.classes_, numbers = np.unique(y, return_inverse=True)
-            if len(self.classes_) < 2:
+            classes, numbers = np.unique(y, return_inverse=True)
+            if len(classes) < 2:
                 raise InputError("y has 1 class; give texts of 2 or more")
-            names = [str(name) for name in self.classes_]
+            names = [str(name) for name in classes]
             labels, task = [names[number] for number in numbers], "single-label"
         weights = as_weights(sample_weight, len(labels))
         if self.class_weight is not None:
             weights = weights * compute_sample_weight(self.class_weight, y)
         self.train(task, names, X, labels, weights)
+        self.classes_ = classes  # a fit that fails leaves the estimator as it was
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each class for each text (N, C)."""
         check_is_fitted(self)
-        task = self.predictor_.task
-        return task.probabilities(self.predictor_.logits(*texts_and_pairs(X)).double()).numpy()
+        return self.classifier_.task.probabilities(self._logits(X)).numpy()
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the most probable class of each text (N,), or a table (N, C) of 0 and 1."""
-        probabilities = self.predict_proba(X)
-        if self.predictor_.task.head.task == "multi-label":
-            return (probabilities >= 0.5).astype(int)
-        return self.classes_[probabilities.argmax(axis=1)]
+        """Return the predicted class of each text (N,), or a table (N, C) of 0 and 1."""
+        check_is_fitted(self)
+        task = self.classifier_.task
+        if isinstance(task, SingleLabel):
+            return self.classes_[task.decide(self._logits(X)).numpy()]
+        assert isinstance(task, MultiLabel)
+        return (self.predict_proba(X) >= np.array(task.thresholds)).astype(int)
+
+    def _logits(self, X: Any) -> Tensor:
+        return self.predictor_.logits(*texts_and_pairs(X)).double()
 
 
 class BertRegressor(RegressorMixin, TrainedEstimator):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from minibert.errors import InputError
 from minibert.evaluation.figures import title
 from minibert.files import write_text
 from minibert.report.parts import Section
@@ -26,7 +27,14 @@ def write_report(folder: Path, *, command: str | None = None) -> Path:
     """
     run = read_run(folder)
     path = folder / REPORT
-    write_text(path, page(run, sections(run, command=command)))
+    try:
+        html = page(run, sections(run, command=command))
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder}: metrics.json or history.csv is not as this version of minibert writes it "
+            f"({error!r}); train again"
+        ) from error
+    write_text(path, html)
     return path
 
 

@@ -57,7 +57,9 @@ def read_run(folder: Path) -> RunData:
     """Read a finished run. Raises InputError for another folder."""
     run, head = RunFolder(folder), read_head_config(folder)
     if head is None or not (run.metrics_file.is_file() and run.settings_file.is_file()):
-        raise InputError(f"{folder}: is not a finished run of train.py, which has metrics.json")
+        raise InputError(
+            f"{folder}: is not a finished run of train.py, which has settings.json and metrics.json"
+        )
     try:
         history, predictions = [], []
         if run.history_file.is_file():

@@ -41,10 +41,15 @@ def with_temperature(head: HeadConfig, temperature: float) -> HeadConfig:
 def with_min_probability(head: HeadConfig, probability: float) -> HeadConfig:
     """Return the head with the lowest probability that it accepts, 0 for none.
 
-    Raises InputError unless the head predicts one class per text.
+    Raises InputError unless the head predicts one class per text, the most probable one.
     """
     if head.task != "single-label":
         raise InputError("--min-probability is for one class per text; drop it")
+    if probability and head.thresholds:
+        raise InputError(
+            "--min-probability is for the most probable class; this model predicts its rarer class "
+            "from a threshold (--rare-class); drop it"
+        )
     return replace(head, min_probability=probability)
 
 

@@ -155,6 +155,7 @@ def forward_backward(
     labels = to_device(train.labels[np.concatenate(rows)], compute.device)
     total_weight = task.row_weights(labels, weights) @ row_weights[np.concatenate(rows)]
     total_loss = torch.zeros((), device=compute.device)
+    state.scaler.scale(total_loss)  # it must know of the step, also without a batch
     for number in compute.processes.deal(range(len(rows))):
         batch = train.batch(rows[number]).to(compute.device)
         seed_dropout(state.options.seed, state.step, number, compute.device)
