@@ -32,6 +32,7 @@ EXAMPLES = {
     "pooling": ("mean", "mean"),
     "thresholds": ("0.25", "0.25"),
     "target_accuracy": ("0.98", 0.98),
+    "rare_class": ("recall=0.9", "recall=0.9"),
     "max_length": ("auto", None),
     "long_texts": ("windows", "windows"),
     "stride": ("9", 9),
@@ -75,6 +76,8 @@ EXAMPLES = {
     "seeds": ("3", 3),
     "learning_curve": (None, True),
     "train_percent": ("20", 20),
+    "folds": ("5", 5),
+    "fold": ("2/5", (2, 5)),
     "device": ("cuda:1", "cuda:1"),
     "precision": ("fp32", "fp32"),
 }
@@ -248,7 +251,7 @@ FILE = Path("run/settings.json")
 def test_settings_come_back_from_json():
     """All options but those that exclude others, and the same as tuples."""
     values: dict[str, Any] = {name: value for name, (_, value) in EXAMPLES.items()}
-    excluded = {"freeze": False, "label_column": None, "learning_curve": False}
+    excluded = {"freeze": False, "label_column": None, "learning_curve": False, "folds": None}
     settings = Settings.from_dict({**values, **excluded})
     data = json.loads(json.dumps(settings.to_dict()))
     assert Settings.from_json(data, FILE) == settings

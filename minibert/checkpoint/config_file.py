@@ -167,8 +167,8 @@ def parse_head(data: Mapping[str, Any], encoder: EncoderConfig, *, where: str) -
     thresholds_fit = len(thresholds) in (0, len(labels)) and all(
         type(x) is float and 0 < x < 1 for x in thresholds
     )
-    if thresholds and task == "single-label":
-        thresholds_fit &= len(labels) == 2 and abs(sum(thresholds) - 1) < 1e-6
+    if thresholds and thresholds_fit and task == "single-label":
+        thresholds_fit = len(labels) == 2 and abs(sum(thresholds) - 1) < 1e-6
     fits = length_fits and thresholds_fit and long_texts.is_valid and _probabilities_fit(head)
     if head.kind not in HEADS or head.pooling not in POOLINGS or not fits:
         raise InputError(f"{where}: the entry minibert holds values this version does not know")
