@@ -32,6 +32,7 @@ EXAMPLES = {
     "pooling": ("mean", "mean"),
     "thresholds": ("0.25", "0.25"),
     "target_accuracy": ("0.98", 0.98),
+    "rare_class": ("recall=0.9", "recall=0.9"),
     "max_length": ("auto", None),
     "long_texts": ("windows", "windows"),
     "stride": ("9", 9),
@@ -77,7 +78,6 @@ EXAMPLES = {
     "train_percent": ("20", 20),
     "folds": ("5", 5),
     "fold": ("2/5", (2, 5)),
-    "rare_class": ("recall=0.9", "recall=0.9"),
     "device": ("cuda:1", "cuda:1"),
     "precision": ("fp32", "fp32"),
 }

@@ -30,7 +30,7 @@ def main(arguments: ExplainArguments, processes: Processes = ONE_PROCESS) -> Non
 
 
 def check_texts(folder: Path, text: str, pair: str | None) -> None:
-    """Raise InputError for a blank text, and for one text if the run reads pairs, or the reverse."""
+    """Raise InputError for a blank text, and unless there are as many as the run's rows have."""
     if not text.strip():
         raise InputError("the text is empty; give one with words")
     columns = RunFolder(folder).columns()
