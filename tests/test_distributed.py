@@ -189,7 +189,7 @@ with process_group() as processes:
         ("--precision", "fp16"),
         ("--freeze", "--class-weights", "balanced"),
         ("--freeze-layers", 1, "--patience", 1),
-        ("--batch-size", 50),  # one batch: the second process is idle
+        ("--batch-size", 50, "--precision", "fp16"),  # one batch: the second process is idle
         ("--data", "tags.csv", "--label-separator", "|"),  # several labels
     ],
 )

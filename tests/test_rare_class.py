@@ -161,7 +161,13 @@ def test_the_threshold_is_in_the_model_and_all_commands_use_it(place, capsys, mo
         json.loads(Path("eval.json").read_text())["accuracy"]
         == metrics("recall")["test"]["accuracy"]
     )
-    predict.main(parse_predict(["--model", "recall", "--input", "data.csv", "--output", "out.csv"]))
+    for figures in (json.loads(Path("eval.json").read_text()), metrics("recall")["test"]):
+        right = sum(x["accuracy"] * x["texts"] for x in figures["by_length"].values())
+        assert right / figures["texts"] == pytest.approx(figures["accuracy"])
+    words = ["--model", "recall", "--input", "data.csv", "--output", "out.csv"]
+    predict.main(parse_predict([*words, "--explain", "why.jsonl"]))
+    explained = [json.loads(line) for line in Path("why.jsonl").read_text().splitlines()]
+    assert all(line["output"] == line["label"] for line in explained)
     with open("out.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     spam = [row for row in rows if row["label"] == "spam"]

@@ -76,7 +76,11 @@ class OnNumbers:
 class ClassifierOnNumbers(OnNumbers, BertClassifier):
     def predict_proba(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        return super().predict_proba(X if isinstance(X, list) else self.words(X, reset=False))
+        return super().predict_proba(self.words(X, reset=False))
+
+    def predict(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        return super().predict(self.words(X, reset=False))
 
 
 class RegressorOnNumbers(OnNumbers, BertRegressor):
@@ -204,6 +208,32 @@ def test_a_pickle_holds_the_files_of_a_model_folder(fitted, tmp_path):
 def test_what_cannot_be_used_is_named(checkpoint, X, y, problem):
     with pytest.raises(InputError, match=problem):
         BertClassifier(checkpoint, **QUICK).fit(X, y)
+
+
+def test_a_fit_that_fails_leaves_the_estimator_as_it_was(checkpoint):
+    classifier = BertClassifier(checkpoint, **{**QUICK, "epochs": 1}).fit(TEXTS, LABELS)
+    before = classifier.predict_proba(TEXTS)
+    with pytest.raises(InputError):
+        classifier.fit([*TEXTS[:-1], None], list("abc" * 12))
+    assert classifier.classes_.tolist() == ["no", "yes"]
+    np.testing.assert_array_equal(classifier.predict_proba(TEXTS), before)
+
+
+def test_a_search_may_give_numbers_of_numpy(checkpoint):
+    numbers = {"epochs": np.int64(1), "head_lr": np.float32(1e-2), "freeze": np.bool_(True)}
+    classifier = BertClassifier(checkpoint, **{**QUICK, **numbers}).fit(TEXTS, LABELS)
+    assert classifier.n_iter_ == 1
+
+
+def test_thresholds_and_temperature_that_are_set_later_count(checkpoint):
+    classifier = BertClassifier(checkpoint, **{**QUICK, "epochs": 1}).fit(TEXTS, LABELS)
+    labels = ["yes", *["no"] * (len(TEXTS) - 1)]
+    data = classifier.classifier_.dataset(TEXTS, labels)
+    classifier.classifier_.calibrate(data)
+    classifier.classifier_.tune_thresholds(data, how="recall=1")
+    copy = pickle.loads(pickle.dumps(classifier))
+    np.testing.assert_allclose(copy.predict_proba(TEXTS), classifier.predict_proba(TEXTS))
+    assert copy.predict(TEXTS).tolist() == classifier.predict(TEXTS).tolist()
 
 
 # --- other estimators, and scikit-learn around them
