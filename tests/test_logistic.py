@@ -5,7 +5,6 @@ Run: pytest tests/test_logistic.py
 
 import csv
 import json
-import os
 import re
 import shutil
 import signal
@@ -305,7 +304,7 @@ def test_a_killed_run_starts_again_and_ends_with_the_same_bytes(place, lost):
 
 def test_a_signal_leaves_no_weights_and_says_how_to_start_again(place, monkeypatch):
     def interrupted(*_: object, **__: object) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # in this thread, whichever others there are
 
     monkeypatch.setattr(logistic, "fit_regression", interrupted)
     with pytest.raises(Interrupted, match=r"resume with: .* --resume run$"):
