@@ -250,3 +250,17 @@ def test_every_class_of_several_labels_is_in_the_training_split():
     train, *others = split_examples(found, (70, 15, 15), seed=1)
     assert {name for label in train.labels for name in label} == {x for y in labels for x in y}
     assert all(len(split) for split in others) and len(train) + sum(map(len, others)) == 60
+
+
+def test_all_folds_have_the_same_fingerprints_and_a_validation_file_has_its_own(reviews, tmp_path):
+    """So a series of folds notices that a file changed between two of them."""
+    alone = [read_splits(DataOptions(str(reviews), fold=(k, 3))).fingerprints() for k in (1, 2)]
+    assert alone[0] == alone[1] and alone[0].keys() == {"rows"}
+    file = tmp_path / "validation.csv"
+    file.write_text("text,label\nso good,positive\nso bad,negative\n")
+    options = DataOptions(str(reviews), validation=str(file), fold=(1, 3))
+    found = read_splits(options).fingerprints()
+    assert found.keys() == {"rows", "validation"}
+    file.write_text("text,label\nso good,negative\nso bad,positive\n")
+    changed = read_splits(options).fingerprints()
+    assert {name for name in found if found[name] != changed[name]} == {"validation"}

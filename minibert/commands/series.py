@@ -169,8 +169,6 @@ def check_same_data(folder: Path, names: Sequence[str], settings: Settings) -> N
     for name, digests in zip(names[1:], others, strict=True):
         changed = {split for split, _ in first.items() ^ digests.items()}
         changed -= {"train"} if settings.run.learning_curve else set()
-        if settings.run.folds:  # each fold has its own, but for a validation file
-            changed -= {"train", "test", *([] if settings.data.validation else ["validation"])}
         if changed:
             what = ", ".join(sorted(changed))
             raise InputError(

@@ -13,6 +13,7 @@ from minibert.commands.arguments import TrainArguments
 from minibert.commands.baselines import score_baselines
 from minibert.commands.final_scores import evaluate, scored_logits
 from minibert.commands.new_head import check_options, choose_head
+from minibert.commands.options import Settings
 from minibert.commands.probabilities import fit_probabilities
 from minibert.commands.report import try_report
 from minibert.commands.series import runs_of_series, series_settings, train_series
@@ -20,8 +21,10 @@ from minibert.commands.session import RunCallback, Session
 from minibert.commands.text_figures import data_figures
 from minibert.data.batches import Dataset
 from minibert.data.check import check_data, check_splits
-from minibert.data.datasets import build_datasets, tokenize_splits
-from minibert.data.splits import read_splits
+from minibert.data.datasets import TokenizedSplits, build_datasets, tokenize_splits
+from minibert.data.options import DataOptions
+from minibert.data.report import DataReport
+from minibert.data.splits import Splits, read_splits
 from minibert.data.token_report import unknown_warning
 from minibert.data.tokenizer import Tokenizer
 from minibert.data.windows import WindowDataset, encoded_rows
@@ -76,11 +79,7 @@ def train_one(
     if arguments.check_data:
         print(check_data(settings.data, tokenizer, model_task=model_task))
         return
-    splits = read_splits(settings.data, model_task=model_task)
-    data_report = check_splits(splits)
-    print(data_report)
-    tokenized = tokenize_splits(splits, tokenizer, settings.data)
-    print(tokenized.report, *unknown_warning(tokenized.texts["train"].rows, tokenizer), sep="\n")
+    splits, tokenized, data_report = read_texts(settings.data, tokenizer, model_task)
 
     # The classifier, and the datasets for its classes
     torch.manual_seed(settings.training.seed)
@@ -110,8 +109,7 @@ def train_one(
         tuned = fit_probabilities(head, logits["validation"], targets, settings.run)
         write_config(run.folder.path, config, tuned)
         figures, predictions = evaluate(task_of(tuned), logits, datasets, splits, tokenized)
-        seeds_matter = settings.run.head != "logistic" and not runs_of_series(settings)
-        if head.task == "single-label" and "test" in logits and seeds_matter:
+        if head.task == "single-label" and "test" in logits and is_one_seed(settings):
             print(SEED_NOISE)
         if not settings.run.no_baseline:
             thresholds = settings.run.thresholds
@@ -120,6 +118,23 @@ def train_one(
         figures["training"] = {"texts": len(splits.train), **training, **features.cost()}
         run.folder.finish(figures, predictions)
     try_report(run.folder.path)
+
+
+def read_texts(
+    options: DataOptions, tokenizer: Tokenizer, model_task: str | None
+) -> tuple[Splits, TokenizedSplits, DataReport]:
+    """Read and tokenize the splits, and print what is in them."""
+    splits = read_splits(options, model_task=model_task)
+    report = check_splits(splits)
+    print(report)
+    tokenized = tokenize_splits(splits, tokenizer, options)
+    print(tokenized.report, *unknown_warning(tokenized.texts["train"].rows, tokenizer), sep="\n")
+    return splits, tokenized, report
+
+
+def is_one_seed(settings: Settings) -> bool:
+    """Return whether another seed would give another model, and no other one is trained."""
+    return settings.run.head != "logistic" and not runs_of_series(settings)
 
 
 def train(

@@ -35,8 +35,15 @@ class Splits:
         return {name: split for name, split in splits.items() if split is not None}
 
     def fingerprints(self) -> dict[str, str]:
-        """Return a digest of each split, from which a resumed run notices changed data."""
-        splits = self.named() if self.rows is None else {**self.named(), "rows": self.rows}
+        """Return a digest of each split, from which a resumed run notices changed data.
+
+        In a cross-validation, the rows of all folds have one in place of the splits made of them.
+        """
+        splits = self.named()
+        if self.rows is not None:
+            made_of = set(self.rows.places)
+            apart = {name: x for name, x in splits.items() if x.places[0] not in made_of}
+            splits = {"rows": self.rows, **apart}
         return {name: split.fingerprint() for name, split in splits.items()}
 
 
