@@ -3,8 +3,9 @@
 import errno
 import json
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -58,6 +59,29 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`, to be filled, which then becomes `path`.
+
+    Raises InputError if `path` is not new or empty, or cannot be made. After any error nothing of
+    the folder is left.
+    """
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise InputError(f"{path}: exists; give a new folder")
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        if temporary.exists():  # left by a killed process
+            shutil.rmtree(temporary)
+        temporary.mkdir(parents=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     _sync_folder(path.parent)
 
 

@@ -105,6 +105,11 @@ class RunFolder:
             pass  # fail now, not after the data is read
         if self.history_file.exists() and not (self.path / "model.safetensors").exists():
             raise self._damaged("model.safetensors, the best epoch, is missing")
+        return self.parse_settings()
+
+    def parse_settings(self) -> tuple[dict[str, Any], Metadata]:
+        """Return what `create` wrote, of any run. Raises InputError if the file is damaged."""
+        file = self.settings_file
         data = read_json(file)
         try:
             metadata = Metadata(

@@ -7,6 +7,7 @@ from typing import Any
 
 from minibert.commands.explain_arguments import EXPLAIN_HELP, check_explain
 from minibert.commands.explain_arguments import parse_explain as parse_explain
+from minibert.commands.export_arguments import parse_export as parse_export
 from minibert.commands.model_flags import ModelArguments, add_model_flags, take_model_arguments
 from minibert.commands.options import (
     Parser,

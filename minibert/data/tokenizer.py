@@ -21,7 +21,7 @@ from minibert.data.tokenizer_config import (
     transformers_config,
 )
 from minibert.errors import InputError, printable
-from minibert.files import model_file, read_json, write_atomic, write_json
+from minibert.files import model_file, read_json, write_atomic, write_json, write_text
 from minibert.model.config import EncoderConfig
 
 CONFIG_FILE = "tokenizer_config.json"
@@ -123,14 +123,26 @@ class Tokenizer:
             if number == unknown
         ]
 
-    def save(self, folder: Path, *, wordpiece_class: str | None = "BertTokenizer") -> None:
+    def save(
+        self,
+        folder: Path,
+        *,
+        wordpiece_class: str | None = "BertTokenizer",
+        max_length: int | None = None,
+    ) -> None:
         """Write the tokenizer's files, with which transformers computes the same ids.
 
         `wordpiece_class` is the family's class in transformers for BERT's tokenizer. Without it,
-        and for any other tokenizer, transformers opens its generic class.
+        and for any other tokenizer, transformers opens its generic class. With `max_length`, the
+        files ask their reader to cut texts there, and to pad batches.
         """
-        file = folder / "tokenizer.json"
-        write_atomic(file, lambda path: self.backend.save(str(path), pretty=False))
+        file, backend = folder / "tokenizer.json", self.backend
+        if max_length is not None:
+            padding = self.config.pad_token_id
+            backend = Backend.from_str(backend.to_str())
+            backend.enable_truncation(max_length)
+            backend.enable_padding(pad_id=padding, pad_token=backend.id_to_token(padding) or "")
+        write_text(file, backend.to_str())
         if vocabulary := model_file(self.folder, "vocab.txt"):
             write_atomic(folder / "vocab.txt", partial(shutil.copyfile, vocabulary))
         settings = transformers_config(
@@ -141,6 +153,8 @@ class Tokenizer:
             special=self._special_tokens(),
             token_types=self.token_types,
         )
+        if max_length is not None:
+            settings["model_max_length"] = max_length
         write_json(folder / CONFIG_FILE, settings)
 
     def _special_tokens(self) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""A trained classifier as files that other programs run."""
