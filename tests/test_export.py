@@ -30,7 +30,8 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 CLASSES = ("bad", "good", "odd")
-TEXTS = ("a good film", "the soup was cold and the staff rude", "never again")
+TEXTS = ("a good film", "the soup was cold and the staff rude", "never again", "soup " * 40)
+PAIRS = [(TEXTS[0], TEXTS[1]), (TEXTS[3], TEXTS[2]), (TEXTS[1], TEXTS[3]), (TEXTS[3], TEXTS[3])]
 FILES = ["config.json", "example.py", "onnx", "tokenizer.json", "tokenizer_config.json"]
 
 
@@ -92,13 +93,19 @@ def run_export(*argv: str | Path) -> None:
     export.main(parse_export([str(x) for x in argv]))
 
 
-def run_example(folder: Path, run: Callable[..., Any], *texts: str) -> dict[str, Any]:
-    """Run example.py as a process that has neither minibert nor torch."""
-    code = (
-        "import runpy, sys; sys.modules.update(torch=None, minibert=None, transformers=None); "
-        f"runpy.run_path({str(folder / 'example.py')!r}, run_name='__main__')"
-    )
-    done = run(["-c", code], *texts, fresh=True)
+def run_example(folder: Path, run: Callable[..., Any], *words: str) -> Any:
+    """Run example.py as a process that has neither minibert nor torch; return what it prints.
+
+    Without words, return what its `predict` says of TEXTS and PAIRS, in one padded batch.
+    """
+    texts = [*TEXTS, *PAIRS]
+    code = f"""import json, runpy, sys
+sys.modules.update(torch=None, minibert=None, transformers=None)
+module = runpy.run_path({str(folder / "example.py")!r}, run_name={"__main__" if words else "e"!r})
+if len(sys.argv) == 1:
+    print(json.dumps(module["predict"]({texts!r})))
+"""
+    done = run(["-c", code], *words, fresh=True)
     assert (done.returncode, done.stderr) == (0, "")
     return json.loads(done.stdout)
 
@@ -119,18 +126,17 @@ def test_the_example_says_what_predict_says(
 ) -> None:
     classifier(tmp_path / "model", task=task, **more)
     run_export(tmp_path / "model", "--out", tmp_path / "out")
-    predictor = minibert.load(str(tmp_path / "model"), precision="fp32")
-    long = " ".join(TEXTS * 3)
-    for texts in ((TEXTS[0],), (long,), (TEXTS[0], TEXTS[1]), (long, TEXTS[2]), (long, long)):
-        pairs = list(texts[1:]) or None
-        (expected,) = predictor.task.records(predictor.logits([texts[0]], pairs))
-        found = run_example(tmp_path / "out", run_script, *texts)
+    predictor = minibert.load(str(tmp_path / "model"), device="cpu", precision="fp32")
+    expected = predictor.task.records(predictor.logits(TEXTS))
+    first, second = zip(*PAIRS, strict=True)
+    expected += predictor.task.records(predictor.logits(first, second))
+    found = run_example(tmp_path / "out", run_script)
+    for ours, theirs in zip(expected, found, strict=True):
         if task == "regression":
-            assert found == {"stars": pytest.approx(expected["value"], rel=1e-4)}
+            assert theirs == {"stars": pytest.approx(ours["value"], rel=1e-4)}
             continue
-        name = "labels" if task == "multi-label" else "label"
-        assert found["label"] == expected[name]
-        assert found["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-4)
+        assert theirs["label"] == ours["labels" if task == "multi-label" else "label"]
+        assert theirs["probabilities"] == pytest.approx(ours["probabilities"], abs=1e-4)
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])
@@ -139,10 +145,8 @@ def test_the_tokenizer_files_cut_and_pad(family: str, tmp_path: Path) -> None:
     ours = classifier(tmp_path / "model", family)
     run_export(tmp_path / "model", "--out", tmp_path / "out")
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
-    texts = [*TEXTS, "soup " * 40]
-    found = theirs(texts, truncation=True, padding=True)
-    dataset = ours.dataset(texts)
-    ids, mask, _ = dataset.batch(range(len(texts))).inputs
+    found = theirs(list(TEXTS), truncation=True, padding=True)
+    ids, mask, _ = ours.dataset(TEXTS).batch(range(len(TEXTS))).inputs
     assert ids.shape[1] == 15
     np.testing.assert_array_equal(found["input_ids"], ids)
     np.testing.assert_array_equal(found["attention_mask"], mask)
@@ -180,7 +184,10 @@ def test_a_run_is_exported_checked_and_scored(
     assert accuracy in scored[0] and accuracy in scored[1]
     assert any("no Attention" in line for line in lines)
     assert lines[-1] == "exported: run-onnx (python run-onnx/example.py TEXT)"
-    assert run_example(out, run_script, "a good film")["label"] in ("negative", "positive")
+    predicted = run_script("predict.py", "--model", run_folder, "--precision", "fp32", "a good film")
+    label = json.loads(predicted.stdout)["label"]
+    assert run_example(out, run_script, "a good film")["label"] == label
+    assert run_example(out, run_script, "a good film", "cold soup").keys() == {"label", "probabilities"}
 
 
 def test_without_the_validation_split_fixed_texts_are_compared(
@@ -244,7 +251,8 @@ def test_mistakes_write_nothing(
     refused("logits differ from PyTorch's by up to .*; nothing is", tmp_path / "model", "--out", out)
 
 
-@pytest.mark.parametrize("size", [1000, 40_000])
+@pytest.mark.faults
+@pytest.mark.parametrize("size", [1000, 30_000])  # tokenizer.json, model.onnx
 def test_a_full_disk_leaves_nothing(
     size: int, tmp_path: Path, run_script: Callable[..., Any]
 ) -> None:
@@ -257,7 +265,7 @@ def test_a_full_disk_leaves_nothing(
     done = run_script(["-m", "minibert"], *argv, preexec_fn=limit)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert "File too large" in done.stderr
+    assert "cannot be written (File too large)" in done.stderr
     assert [x.name for x in tmp_path.iterdir() if "out" in x.name] == []
 
 

@@ -16,6 +16,7 @@ from minibert.files import (
     is_same_file,
     lock,
     model_file,
+    new_folder,
     parse_json,
     read_json,
     write_atomic,
@@ -65,6 +66,37 @@ def test_the_new_text_replaces_the_old_and_keeps_its_bytes(tmp_path):
     write_text(tmp_path / "a.txt", "é\r\n\n")
     assert (tmp_path / "a.txt").read_bytes() == b"\xc3\xa9\r\n\n"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), RuntimeError("bug"), KeyError()])
+def test_a_folder_is_filled_before_it_gets_its_name_or_is_not_there(tmp_path, error):
+    (tmp_path / ".new.new").mkdir()  # left by a killed process
+    (tmp_path / ".new.new" / "old").touch()
+    with (
+        pytest.raises(InputError if isinstance(error, OSError) else type(error)),
+        new_folder(tmp_path / "new") as folder,
+    ):
+        (folder / "half").touch()
+        assert not (tmp_path / "new").exists()
+        raise error
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "new").mkdir()
+    with new_folder(tmp_path / "new") as folder:
+        (folder / "whole").touch()
+    assert [os.listdir(tmp_path), os.listdir(tmp_path / "new")] == [["new"], ["whole"]]
+
+
+def test_a_folder_or_file_that_exists_is_kept(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file"):
+        with pytest.raises(InputError, match="exists; give a new folder"), new_folder(path):
+            pass
+    with (
+        pytest.raises(InputError, match=r"cannot be written \(Not a directory\)"),
+        new_folder(tmp_path / "file" / "new"),
+    ):
+        pass
+    assert os.listdir(tmp_path) == ["file"]
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
