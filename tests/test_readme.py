@@ -14,7 +14,12 @@ from helpers import ROOT
 
 from benchmarks.__main__ import read_flags
 from minibert.checkpoint.families import FAMILIES
-from minibert.commands.arguments import parse_evaluate, parse_predict, parse_train
+from minibert.commands.arguments import (
+    parse_evaluate,
+    parse_export,
+    parse_predict,
+    parse_train,
+)
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FIGURES = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
@@ -54,14 +59,14 @@ def test_each_row_of_options_is_parsed(options: str) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_each_flag_is_one_of_a_script(document: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for parse in PARSERS.values():
+    for parse in (*PARSERS.values(), parse_export):
         with pytest.raises(SystemExit):
             parse(["--help"])
-    known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
+    known = set(re.findall(r"--[a-z][a-z0-9-]*", capsys.readouterr().out))
     # What is not in backticks is prose; lines of pip and of the benchmarks have their own flags.
     text = (ROOT / document).read_text(encoding="utf-8")
     named = [code for code in re.findall(r"`([^`\n]+)`", text) if "python -m " not in code]
-    flags = {flag for code in named for flag in re.findall(r"(?<!\S)--[a-z][a-z-]*", code)}
+    flags = {flag for code in named for flag in re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", code)}
     assert flags - known - {"--strict", "--nproc-per-node"} == set()  # of lint and of torchrun
 
 

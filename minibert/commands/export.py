@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import torch
 from torch import Tensor
 
 from minibert.commands.export_arguments import ExportArguments
-from minibert.commands.options import Settings
 from minibert.data.batches import Dataset
 from minibert.data.examples import Examples
+from minibert.data.options import DataOptions
 from minibert.data.splits import read_splits
 from minibert.device import choose_compute
 from minibert.errors import InputError, printable
@@ -63,10 +64,12 @@ def validation_split(folder: Path, task: Task) -> Examples | None:
         if not run.settings_file.is_file():
             raise InputError(f"{folder} is not a run of minibert (no settings.json)")
         values, metadata = run.parse_settings()
-        settings = Settings.from_json(values, run.settings_file)
-        splits = read_splits(settings.data, model_task=task.head.task)
+        # Of the data alone: other options may be those of another version of minibert.
+        named = {x.name: values[x.name] for x in fields(DataOptions) if x.name in values}
+        lists = {name: tuple(x) for name, x in named.items() if isinstance(x, list)}
+        splits = read_splits(DataOptions(**(named | lists)), model_task=task.head.task)
         if not splits.fingerprints().items() <= metadata.digests.items():
-            raise InputError(f"{settings.data.data} has changed since the run was trained")
+            raise InputError(f"{named['data']} has changed since the run was trained")
     except InputError as error:
         print(f"no validation split: {error}")
         return None
@@ -79,30 +82,30 @@ def check(
     exported: TextClassifier,
     examples: Examples | None,
 ) -> None:
-    """Compare the graphs with PyTorch and print the figures of each: speed, logits, scores.
+    """Compare the graphs with PyTorch and print the figures of each: logits, speed, scores.
 
-    Raises InputError if the logits of the first graph differ.
+    Without labelled examples, only the logits of fixed texts. Raises InputError if those of the
+    first graph differ.
     """
     task, compute = exported.task, choose_compute("cpu", "fp32")
     texts, pairs = (examples.texts, examples.pairs) if examples else (TEXTS, TEXTS[::-1])
     dataset = exported.dataset_of(exported.tokenize(texts, pairs))
     where = f"{len(texts):,} texts of {examples.source}" if examples else "pairs of fixed texts"
-    print(f"checked on {printable(where)}, {torch.get_num_threads()} threads, {BATCH} per batch")
+    print(f"checked on {printable(where)}")
 
-    def figures(logits: Tensor, seconds: float) -> str:
-        speed = f"{len(texts) / seconds:,.0f} texts/s"
-        if examples is None:
-            return speed
-        targets = torch.from_numpy(task.targets(examples))
-        return f"{speed}; {task.score_with_intervals(logits, targets)}"
+    def print_figures(logits: Tensor, seconds: float) -> None:
+        if examples:
+            scores = task.score_with_intervals(logits, torch.from_numpy(task.targets(examples)))
+            print(f"  {len(texts) / seconds:,.0f} texts/s; {scores}")
 
+    print(f"minibert in fp32, threads: {torch.get_num_threads()}, texts per batch: {BATCH}")
     model = prepare_for_inference(classifier.model, compute, keep=True)
     expected, seconds = timed_logits(model, dataset)
     expected /= classifier.checkpoint.head.temperature
-    print(f"minibert in fp32: {figures(expected, seconds)}")
+    print_figures(expected, seconds)
     for graph in graphs:
         name = f"onnx/{graph.name}"
-        print(f"{name}: {describe_graph(graph)}")
+        print(f"{name}, {describe_graph(graph)}")
         logits, seconds = timed_logits(InferenceModel(OnnxModel(graph), compute.device), dataset)
         difference = float((logits - expected).abs().max())
         tolerance = TOLERANCE * max(1.0, float(expected.abs().max()))
@@ -111,11 +114,11 @@ def check(
                 f"{name}: its logits differ from PyTorch's by up to {difference:.1e}; nothing is "
                 "exported"
             )
-        line = f"  logits differ from PyTorch's by up to {difference:.1e}"
-        if task.head.task != "regression":
-            found = zip(task.predict(logits), task.predict(expected), strict=True)
-            line += f", {sum(ours != theirs for ours, theirs in found)} predictions"
-        print(line, f"  {figures(logits, seconds)}", sep="\n")
+        found = zip(task.predict(logits), task.predict(expected), strict=True)
+        others = sum(ours != theirs for ours, theirs in found)
+        predictions = "" if task.head.task == "regression" else f"; {others:,} other predictions"
+        print(f"  logits differ by at most {difference:.1e}{predictions}")
+        print_figures(logits, seconds)
 
 
 def timed_logits(model: InferenceModel, dataset: Dataset) -> tuple[Tensor, float]:

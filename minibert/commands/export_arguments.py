@@ -1,15 +1,16 @@
-"""The command line of `python -m minibert export`. No torch."""
+"""The command line of `minibert export`. No torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from minibert.commands.options import Parser
+from minibert.commands.parser import Parser
+from minibert.errors import command_line
 
 
 @dataclass(frozen=True)
 class ExportArguments:
-    """The command line of `python -m minibert export`."""
+    """The command line of `minibert export`."""
 
     model: str
     out: Path | None
@@ -18,9 +19,9 @@ class ExportArguments:
 
 
 def parse_export(argv: Sequence[str]) -> ExportArguments:
-    """Parse the command line of `python -m minibert export`."""
+    """Parse the command line of `minibert export`."""
     parser = Parser(
-        prog="python -m minibert export",
+        prog=command_line("export"),
         description="Write a trained classifier as an ONNX graph with its tokenizer and an "
         "example, in the layout that ONNX Runtime, transformers.js and text-embeddings-inference "
         "read. The files are checked against PyTorch and scored on the run's validation split "

@@ -24,6 +24,8 @@ def write_folder(folder: Path, exported: TextClassifier, *, int8: bool) -> list[
     config = read_json(folder / "config.json")
     # Readers of a graph see here that it classifies. The graph has the head, of whatever kind.
     config["architectures"] = [family.class_prefix + "ForSequenceClassification"]
+    # text-embeddings-inference needs BERT's names in every family (backends/ort/src/lib.rs).
+    config |= {"hidden_size": encoder.width, "num_hidden_layers": encoder.layers}
     write_json(folder / "config.json", config)
     shutil.copyfile(Path(__file__).with_name("example.py"), folder / "example.py")
     (folder / "onnx").mkdir()

@@ -87,6 +87,6 @@ def describe_graph(file: Path) -> str:
     listed += [f"no {name}" for name in FUSIONS if name not in fused]
     size = file.stat().st_size / 1e6
     return (
-        f"{size:,.1f} MB, {len(nodes)} nodes; ONNX Runtime makes {len(run)} of them, fused: "
-        f"{', '.join(listed)}"
+        f"{size:,.1f} MB, {len(nodes)} nodes; ONNX Runtime makes {len(run)} of them, "
+        f"fused: {', '.join(listed)}"
     )
