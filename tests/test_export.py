@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import NATIVE
-from helpers import ROOT, write_checkpoint
+from helpers import ROOT, WORDS, write_checkpoint
 from models import TOLERANCE, make_batch, randomize
 
 import minibert
@@ -152,14 +152,43 @@ def test_the_tokenizer_files_cut_and_pad(family: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(found["attention_mask"], mask)
 
 
-@pytest.fixture
-def run_folder(checkpoint: Path, reviews: Path, tmp_path: Path) -> Path:
-    """A finished run with the native head."""
-    options = ("--model", checkpoint, "--data", reviews, "--out", tmp_path / "run")
-    quick = ("--head", "native", "--max-length", "20", "--epochs", "1", "--no-baseline")
+def train_run(folder: Path, checkpoint: Path, data: Path) -> Path:
+    """Train a native head for an epoch."""
+    options = ("--model", checkpoint, "--data", data, "--out", folder, "--head", "native")
+    quick = ("--max-length", "20", "--epochs", "1", "--no-baseline")
     machine = ("--device", "cpu", "--precision", "fp32")
     train.main(parse_train([str(x) for x in (*options, *quick, *machine)]))
-    return tmp_path / "run"
+    return folder
+
+
+@pytest.fixture
+def run_folder(checkpoint: Path, reviews: Path, tmp_path: Path) -> Path:
+    """A finished run of two classes."""
+    return train_run(tmp_path / "run", checkpoint, reviews)
+
+
+@pytest.mark.parametrize(
+    ("labels", "figure"),
+    [([["a"], ["b"], ["a", "b"]], "mAP"), ([1.5, 2.5, -40.0], "RMSE")],
+    ids=["several labels", "numbers"],
+)
+def test_pairs_of_every_task_are_scored_as_the_run_was(
+    labels: list[Any], figure: str, checkpoint: Path, tmp_path: Path, capsys: Any
+) -> None:
+    words = [*WORDS, *WORDS[::-1]]
+    rows = [
+        {"text": f"the {word} {i}", "text_pair": f"a {word}", "label": labels[i % 3]}
+        for i, word in enumerate(words)
+    ]
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    run = train_run(tmp_path / "run", checkpoint, data)
+    capsys.readouterr()
+    run_export(run, "--out", tmp_path / "out")
+    scored = [line for line in capsys.readouterr().out.splitlines() if " texts/s; " in line]
+    assert len(scored) == 2 and all(figure in line for line in scored)
+    metrics = json.loads((run / "metrics.json").read_text())["validation"]
+    assert f", {metrics['texts']} texts" in scored[1]
 
 
 def test_a_run_is_exported_checked_and_scored(
