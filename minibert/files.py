@@ -69,6 +69,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises InputError if `path` is not new or empty, or cannot be made. After any error nothing of
     the folder is left.
     """
+    path = Path(os.path.realpath(path))
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise InputError(f"{path}: exists; give a new folder")
     temporary = path.with_name(f".{path.name}.new")

@@ -49,9 +49,10 @@ def main(arguments: ExportArguments, processes: Processes = ONE_PROCESS) -> None
     out = arguments.out or Path(f"{Path(arguments.model).resolve().name}-onnx")
     classifier = TextClassifier.from_folder(folder)
     exported = for_export(classifier)
+    examples = validation_split(folder, exported.task)
     with new_folder(out) as temporary:
         graphs = write_folder(temporary, exported, int8=arguments.int8)
-        check(graphs, classifier, exported, validation_split(folder, exported.task))
+        check(graphs, classifier, exported, examples)
     for line in differences(classifier.checkpoint.head):
         print(line)
     print(f"exported: {printable(str(out), 1000)} (python {out / 'example.py'} TEXT)")

@@ -23,7 +23,8 @@ def quantize(source: Path, file: Path) -> None:
     options = {"per_channel": True, "reduce_range": True, "weight_type": QuantType.QInt8}
     with TemporaryDirectory(dir=file.parent) as folder:
         prepared = Path(folder) / "prepared.onnx"
-        quant_pre_process(source, prepared, skip_symbolic_shape=True)  # ONNX's own inference does
+        # Its symbolic inference of shapes fails on these graphs; ONNX's own follows.
+        quant_pre_process(source, prepared, skip_symbolic_shape=True)
         write_atomic(file, lambda path: quantize_dynamic(prepared, path, **options))
 
 
