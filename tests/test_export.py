@@ -117,7 +117,7 @@ if len(sys.argv) == 1:
         ("single-label", {}),
         ("single-label", {"labels": ("no", "yes"), "thresholds": (0.9, 0.1)}),
         ("single-label", {"labels": ("no", "yes"), "thresholds": (0.1, 0.9)}),
-        ("multi-label", {"thresholds": (0.01, 0.99, 0.5)}),
+        ("multi-label", {"thresholds": (0.99, 0.01, 0.5)}),
         ("multi-label", {}),
         ("regression", {"labels": ("stars",)}),
     ],
