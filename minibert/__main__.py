@@ -1,10 +1,10 @@
-"""The door `python -m minibert explain`. The story is minibert/commands/explain.py."""
+"""The door `python -m minibert explain` and `push`. The stories are in minibert/commands/."""
 
 import sys
 
 from minibert.commands.process import run_script
 
-COMMANDS = ("explain",)
+COMMANDS = ("explain", "push")
 
 if __name__ == "__main__":
     if sys.argv[1:2] not in ([name] for name in COMMANDS):

@@ -14,6 +14,7 @@ from minibert.commands.options import (
     Settings,
     add_options,
 )
+from minibert.commands.push_arguments import parse_push as parse_push
 from minibert.data.options import DataOptions
 from minibert.errors import InputError
 from minibert.options import flag_name
