@@ -156,8 +156,14 @@ def test_without_a_test_split_the_figures_are_of_validation_and_the_card_says_so
     [
         ({"thresholds": [0.2, 0.8]}, "labels follow thresholds in config.json"),
         ({"min_probability": 0.7}, "minibert marks labels below the probability 0.7 as rejected"),
-        ({"long_texts": {"how": "head-tail"}}, "Of a text over 20 tokens it reads the beginning"),
-        ({"long_texts": {"how": "windows"}}, "reads a text over 20 tokens in overlapping windows"),
+        (
+            {"long_texts": {"how": "head-tail"}},
+            "Of more than 20 tokens it reads the first and the last.",
+        ),
+        (
+            {"long_texts": {"how": "windows"}},
+            "It reads more than 20 tokens in overlapping windows.",
+        ),
     ],
 )
 def test_what_other_libraries_do_not_do_is_a_limit(runs, tmp_path, head, says):

@@ -28,12 +28,12 @@ METRICS = {"macro_f1": "f1", "micro_f1": "f1", "pearson": "pearsonr", "spearman"
 PREDICTS = {
     "single-label": "one of {} classes",
     "multi-label": "any number of {} classes",
-    "regression": "{} numbers",
+    "regression": "numbers ({} for each text)",
 }
 LONG_TEXTS = {
-    "cut": "It reads the first {} tokens of a text.",
-    "head-tail": "Of a text over {} tokens it reads the beginning and the end.",
-    "windows": "It reads a text over {} tokens in overlapping windows.",
+    "cut": "It reads the first {} tokens.",
+    "head-tail": "Of more than {} tokens it reads the first and the last.",
+    "windows": "It reads more than {} tokens in overlapping windows.",
 }
 OPTIONS = ("head", "pooling", "max_length", "long_texts", "split", "split_seed", "precision")
 
@@ -50,14 +50,14 @@ def model_card(folder: Path, repository: str) -> str:
         finalize=as_markdown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.from_string((files("minibert.report") / "card.md").read_text("utf-8"))
-    model, head = run.settings["model"], run.head
-    names = [printable(name, 60) for name in head.labels[:SHOWN]]
+    head, names = run.head, [printable(name, 60) for name in run.head.labels[:SHOWN]]
     with made_by_this_version(folder):
+        model = run.settings["model"]
         return template.render(
             header=Markup(header(run, repository, family=family)),
             name=repository.rpartition("/")[2],
             repository=Markup(repository),
-            predicts=PREDICTS[head.task].format(f"{len(head.labels):,}"),
+            predicts=PREDICTS[head.task].format(len(head.labels)),
             labels=", ".join(names) + ", ..." * (len(head.labels) > SHOWN),
             model=model_id(model) or Path(model).name,
             data=data_name(run),
