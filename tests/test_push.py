@@ -1,4 +1,4 @@
-"""`python -m minibert push`: a run becomes a model of the hub, and is loaded from there.
+"""`minibert push`: a run becomes a model of the hub, and is loaded from there.
 
 The hub is a server of the tests on 127.0.0.1 (hub_server.py).
 

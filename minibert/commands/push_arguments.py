@@ -1,17 +1,17 @@
-"""The command line of `python -m minibert push`. No torch."""
+"""The command line of `minibert push`. No torch."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from minibert.commands.options import Parser
-from minibert.errors import InputError
+from minibert.commands.parser import Parser
+from minibert.errors import InputError, command_line
 
 
 @dataclass(frozen=True)
 class PushArguments:
-    """The command line of `python -m minibert push`."""
+    """The command line of `minibert push`."""
 
     run: Path
     repository: str
@@ -21,9 +21,9 @@ class PushArguments:
 
 
 def parse_push(argv: Sequence[str]) -> PushArguments:
-    """Parse the command line of `python -m minibert push`."""
+    """Parse the command line of `minibert push`."""
     parser = Parser(
-        prog="python -m minibert push",
+        prog=command_line("push"),
         description="Publish a finished run on the Hugging Face hub, in one commit: the model's "
         "files, metrics.json, and a model card, README.md, of its settings and figures. Texts, "
         "predictions and paths are not sent; the names of classes, model and data file are. The "
