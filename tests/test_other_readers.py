@@ -7,11 +7,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from helpers import write_checkpoint
-from models import randomize
+from models import TOLERANCE, randomize
 from torch import Tensor
 
 from minibert.inference.predictor import Predictor
@@ -47,18 +46,19 @@ def test_a_pipeline_gives_the_labels_and_calibrated_probabilities(family, task, 
     transformers = pytest.importorskip("transformers")
     classifier = with_temperature(tiny(tmp_path, family, head="native", task=task), 2.5)
     classifier.save(tmp_path / "saved")
-    expected = Predictor(classifier, **PLAIN).predict_proba(TEXTS)
+    expected = torch.as_tensor(Predictor(classifier, **PLAIN).predict_proba(TEXTS))
 
     pipeline = transformers.pipeline(
         "text-classification", model=str(tmp_path / "saved"), device="cpu", top_k=None
     )
     for row, answers in zip(expected, pipeline(TEXTS, truncation=True), strict=True):
         scores = {answer["label"]: answer["score"] for answer in answers}
-        found = [scores[name] for name in classifier.classes]
-        np.testing.assert_allclose(found, row, rtol=1e-5, atol=1e-5)
+        found = torch.tensor([scores[name] for name in classifier.classes])
+        torch.testing.assert_close(found, row, **TOLERANCE)
 
     ours = Predictor(TextClassifier.from_folder(tmp_path / "saved"), **PLAIN)
-    np.testing.assert_allclose(ours.predict_proba(TEXTS), expected, rtol=1e-5, atol=1e-5)
+    found = torch.as_tensor(ours.predict_proba(TEXTS))
+    torch.testing.assert_close(found, expected, **TOLERANCE)
 
 
 def test_another_head_keeps_its_temperature_beside_its_weights(tmp_path):
@@ -76,7 +76,7 @@ def test_sentence_transformers_gives_the_same_vectors(family, head, pooling, tmp
     classifier.save(tmp_path / "saved")
     theirs = library.SentenceTransformer(str(tmp_path / "saved"), device="cpu")
     found = torch.as_tensor(theirs.encode(TEXTS))
-    torch.testing.assert_close(found, features(classifier), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, features(classifier), **TOLERANCE)
 
 
 def test_the_pooler_is_none_of_sentence_transformers_poolings(tmp_path):

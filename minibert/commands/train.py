@@ -94,7 +94,7 @@ def train_one(
 
     with session.open(classifier, splits, folder) as run:
         if processes.is_first and not (run.folder.path / "config.json").exists():
-            classifier.save_settings(run.folder.path)
+            classifier.save_settings(run.folder.path, head)
         options, logistic = settings.training, settings.run.head == "logistic"
         if options.freeze or logistic:
             datasets = features.encode(classifier, tokenized, datasets, options, compute, run)

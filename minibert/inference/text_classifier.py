@@ -247,16 +247,15 @@ class TextClassifier:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{folder}: cannot be made ({error.strerror})") from None
-        self.save_settings(folder)
         encoder, head = self.checkpoint.encoder, self.checkpoint.head
         temperature = head.temperature if head.kind == "native" else 1.0
-        write_config(folder, encoder, replace(head, temperature=head.temperature / temperature))
+        self.save_settings(folder, replace(head, temperature=head.temperature / temperature))
         save_weights(folder, self.model, encoder, head, temperature=temperature)
         write_pooling(folder, encoder, head)
 
-    def save_settings(self, folder: Path) -> None:
-        """Write the files of a folder that are not its weights."""
-        encoder, head = self.checkpoint.encoder, self.checkpoint.head
+    def save_settings(self, folder: Path, head: HeadConfig) -> None:
+        """Write the tokenizer's files, and config.json with this head."""
+        encoder = self.checkpoint.encoder
         wordpiece_class = FAMILIES[encoder.family].wordpiece_class
         self.tokenizer.save(folder, wordpiece_class=wordpiece_class, max_length=head.max_length)
         write_config(folder, encoder, head)
