@@ -11,6 +11,7 @@ COMMANDS = {  # name: module of minibert.commands, what it does
     "eval": ("evaluate", "score a classifier on labelled texts"),
     "predict": ("predict", "classify texts"),
     "explain": ("explain", "show what happens to one text in a model"),
+    "push": ("push", "publish a run on the Hugging Face hub"),
 }
 
 

@@ -14,7 +14,7 @@ from helpers import ROOT
 
 from benchmarks.__main__ import read_flags
 from minibert.checkpoint.families import FAMILIES
-from minibert.commands.arguments import parse_evaluate, parse_predict, parse_train
+from minibert.commands.arguments import parse_evaluate, parse_predict, parse_push, parse_train
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FIGURES = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
@@ -54,7 +54,7 @@ def test_each_row_of_options_is_parsed(options: str) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_each_flag_is_one_of_a_script(document: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for parse in PARSERS.values():
+    for parse in (*PARSERS.values(), parse_push):
         with pytest.raises(SystemExit):
             parse(["--help"])
     known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))

@@ -10,6 +10,7 @@ from minibert.commands.explain_arguments import parse_explain as parse_explain
 from minibert.commands.model_flags import ModelArguments, add_model_flags, take_model_arguments
 from minibert.commands.options import RunOptions, Settings
 from minibert.commands.parser import Parser, add_options
+from minibert.commands.push_arguments import parse_push as parse_push
 from minibert.data.options import DataOptions
 from minibert.errors import InputError, command_line
 from minibert.options import flag_name

@@ -123,25 +123,37 @@ class Tokenizer:
             if number == unknown
         ]
 
-    def save(self, folder: Path, *, wordpiece_class: str | None = "BertTokenizer") -> None:
+    def save(
+        self,
+        folder: Path,
+        *,
+        wordpiece_class: str | None = "BertTokenizer",
+        max_length: int | None = None,
+    ) -> None:
         """Write the tokenizer's files, with which transformers computes the same ids.
 
         `wordpiece_class` is the family's class in transformers for BERT's tokenizer. Without it,
-        and for any other tokenizer, transformers opens its generic class.
+        and for any other tokenizer, transformers opens its generic class. `max_length` is the
+        number of tokens to which other readers truncate (default: what the checkpoint says).
         """
         file = folder / "tokenizer.json"
         write_atomic(file, lambda path: self.backend.save(str(path), pretty=False))
         if vocabulary := model_file(self.folder, "vocab.txt"):
             write_atomic(folder / "vocab.txt", partial(shutil.copyfile, vocabulary))
+        special = self._special_tokens()
         settings = transformers_config(
             self.settings,
             tokenizer_class=wordpiece_class if is_bert(self.backend) else None,
             normalizer=normalizer(self.backend),
             prefix_space=prefix_space(self.backend),
-            special=self._special_tokens(),
+            special=special,
             token_types=self.token_types,
         )
+        if max_length is not None:
+            settings["model_max_length"] = max_length
         write_json(folder / CONFIG_FILE, settings)
+        names = {f"{name}_token": token for name, token in special.items()}
+        write_json(folder / "special_tokens_map.json", names)
 
     def _special_tokens(self) -> dict[str, str]:
         """Return the special tokens by name: those in use, and padding and mask by their names."""
