@@ -12,10 +12,9 @@ from minibert import BatchPredictor
 model, source, output = sys.argv[1:]
 rows = ray.data.read_parquet(source)
 predictions = rows.map_batches(
-    BatchPredictor,
+    BatchPredictor,  # a class: each actor loads the model once
     fn_constructor_args=[model],
     batch_format="pyarrow",
     batch_size=2048,
-    compute=ray.data.ActorPoolStrategy(min_size=1, max_size=8),  # each actor loads the model once
 )
 predictions.write_parquet(output)
