@@ -13,7 +13,7 @@ from benchmarks.growth import growth
 from benchmarks.task import BATCH
 from benchmarks.tricks import tricks
 from benchmarks.workload import SIZES, read_corpus
-from minibert.commands.options import Parser
+from minibert.commands.parser import Parser
 from minibert.commands.process import run_command
 from minibert.device import choose_compute
 from minibert.errors import InputError

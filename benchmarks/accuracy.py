@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from minibert.checkpoint.config_file import read_encoder_config, read_head_config
 from minibert.checkpoint.load import load_classifier
 from minibert.commands.new_head import choose_head
-from minibert.commands.options import Parser, RunOptions, Settings, add_options
+from minibert.commands.options import RunOptions, Settings
+from minibert.commands.parser import Parser, add_options
 from minibert.commands.process import run_command
 from minibert.data.datasets import TokenizedSplits, build_datasets, tokenize_splits
 from minibert.data.options import DataOptions

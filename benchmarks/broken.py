@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.figures import markdown
-from minibert.commands.options import Parser
+from minibert.commands.parser import Parser
 from minibert.commands.process import run_command
 from minibert.data.batches import Dataset
 from minibert.data.examples import Examples, load_examples

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from minibert.commands.options import Parser
+from minibert.commands.parser import Parser
 from minibert.commands.process import run_command
 from minibert.data.classes import output_names
 from minibert.data.examples import Examples, load_examples

@@ -19,7 +19,7 @@ from benchmarks.figures import markdown
 from minibert.commands import train
 from minibert.commands.arguments import parse_train
 from minibert.commands.folds import ISSUES, ROWS
-from minibert.commands.options import Parser
+from minibert.commands.parser import Parser
 from minibert.commands.process import run_command
 from minibert.data.examples import load_examples
 from minibert.data.readers import read_rows

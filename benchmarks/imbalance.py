@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minibert.commands.options import Parser
+from minibert.commands.parser import Parser
 from minibert.commands.process import run_command
 from minibert.data.examples import Examples, load_examples
 from minibert.data.splits import split_examples

@@ -1,13 +1,51 @@
-"""The door `python -m minibert explain`. The story is minibert/commands/explain.py."""
+"""The command `minibert`, also `python -m minibert`. Each story is in minibert/commands/."""
 
+import os
 import sys
 
+from minibert import __version__
 from minibert.commands.process import run_script
 
-COMMANDS = ("explain",)
+COMMANDS = {  # name: module of minibert.commands, what it does
+    "train": ("train", "train a text classifier"),
+    "eval": ("evaluate", "score a classifier on labelled texts"),
+    "predict": ("predict", "classify texts"),
+    "explain": ("explain", "show what happens to one text in a model"),
+}
+
+
+def main() -> int:
+    """Run the command that the first argument names; return its exit status."""
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks how the line goes on
+        find_command_to_complete()
+    name = sys.argv.pop(1) if len(sys.argv) > 1 else "--help"
+    if name in COMMANDS:
+        return run_script(COMMANDS[name][0])
+    if name == "--version":
+        print(f"minibert {__version__}")
+        return 0
+    lines = [f"  {command:10}{what}" for command, (_, what) in COMMANDS.items()]
+    usage = "\n".join(["usage: minibert COMMAND [options]; minibert COMMAND --help", "", *lines])
+    if name in ("-h", "--help"):
+        print(usage)
+        return 0
+    print(f"error: {name!a} is not a command; choose from {', '.join(COMMANDS)}", file=sys.stderr)
+    return 2
+
+
+def find_command_to_complete() -> None:
+    """Complete the command's name, or let the command's own parser complete its options."""
+    words = os.environ["COMP_LINE"][: int(os.environ["COMP_POINT"])].split(" ")
+    if len(words) > 2:
+        sys.argv[1:] = [words[1]]
+        os.environ["_ARGCOMPLETE"] = "2"  # the number of words before the options
+        return
+    from minibert.commands.parser import Parser
+
+    parser = Parser()
+    parser.add_argument("command", choices=COMMANDS)
+    parser.parse_args()
+
 
 if __name__ == "__main__":
-    if sys.argv[1:2] not in ([name] for name in COMMANDS):
-        print(f"usage: python -m minibert {{{','.join(COMMANDS)}}} ... (--help)", file=sys.stderr)
-        sys.exit(2)
-    sys.exit(run_script(sys.argv.pop(1)))
+    sys.exit(main())

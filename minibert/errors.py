@@ -2,9 +2,12 @@
 
 import re
 import signal
+import sys
+from pathlib import Path
 
 # Terminal control, ends of lines and lone surrogates: not allowed in names.
 CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+SCRIPTS = ("train.py", "eval.py", "predict.py")  # of a checkout
 
 
 class InputError(ValueError):
@@ -48,3 +51,9 @@ def printable(text: str, limit: int = 200) -> str:
     """Return `text` on one line of at most `limit` characters, with control characters escaped."""
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def command_line(name: str) -> str:
+    """Return what starts a command: the script, if a script is running, or else `minibert`."""
+    script = Path(sys.argv[0]).name in SCRIPTS and f"{name}.py" in SCRIPTS
+    return f"python {name}.py" if script else f"minibert {name}"

@@ -3,6 +3,7 @@
 config.json model.safetensors tokenizer.json ...   the best epoch so far
 settings.json       the options, and metadata: columns, fingerprints, environment
 history.csv         one line per epoch
+log.jsonl tensorboard/   figures of the steps, on request
 resume-<finished steps>.safetensors   the newest states; removed when the run is finished
 run.lock            the id of the process that trains here; a dead process's lock is ignored
 metrics.json        the figures; written last, so that a run with it is finished
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert.data.columns import Columns
-from minibert.errors import InputError
+from minibert.errors import InputError, command_line
 from minibert.files import json_text, read_json, write_json, write_text
 from minibert.locks import LOCK, locked
 from minibert.training.history import EpochRecord
@@ -54,6 +55,16 @@ class RunFolder:
     def settings_file(self) -> Path:
         """Where the options and the metadata are."""
         return self.path / "settings.json"
+
+    @property
+    def log_file(self) -> Path:
+        """Where --log-json writes figures while the run trains."""
+        return self.path / "log.jsonl"
+
+    @property
+    def events(self) -> Path:
+        """Where --tensorboard writes event files."""
+        return self.path / "tensorboard"
 
     @property
     def history_file(self) -> Path:
@@ -129,7 +140,9 @@ class RunFolder:
         """Raise InputError if the run is finished."""
         if self.metrics_file.exists():
             drop_states(self.path, keep=0)  # the process may have died before
-            raise InputError(f"--resume {self.path}: the run is finished; python eval.py scores it")
+            raise InputError(
+                f"--resume {self.path}: the run is finished; {command_line('eval')} scores it"
+            )
 
     def columns(self) -> Columns | None:
         """Return the columns of the run's data, or None without settings.json."""
@@ -229,7 +242,9 @@ def newest_run() -> Path:
     finished = sorted(models, key=lambda file: file.stat().st_mtime)
     if not finished:
         where = RUNS.resolve()
-        raise InputError(f"no finished run in {where}; train one (python train.py) or give --model")
+        raise InputError(
+            f"no finished run in {where}; train one ({command_line('train')}) or give --model"
+        )
     return finished[-1].parent
 
 

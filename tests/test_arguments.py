@@ -73,6 +73,8 @@ EXAMPLES = {
     "save_every": ("100", 100),
     "keep_states": ("2", 2),
     "no_baseline": (None, True),
+    "tensorboard": (None, True),
+    "log_json": (None, True),
     "seeds": ("3", 3),
     "learning_curve": (None, True),
     "train_percent": ("20", 20),

@@ -243,9 +243,7 @@ def test_the_pooler_trains_only_if_it_is_used(tmp_path: Path) -> None:
 
 def test_a_checkpoint_without_head_is_loaded_only_with_a_requested_head(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "bert", published("bert"))
-    refused(
-        folder, r"no classification head; train a new head: python train\.py --model ", head=None
-    )
+    refused(folder, r"no classification head; train a new head: minibert train --model ", head=None)
     found = load_classifier(folder, LINEAR)
     assert head_note(found) == "head: linear, 2 classes, new (its weights are random)"
     assert found.head == LINEAR
@@ -406,7 +404,7 @@ def test_the_error_for_an_unusable_head_gives_the_reason_and_what_to_do(
 ) -> None:
     classes, entries, reason = UNUSABLE_HEADS[stored]
     folder, _ = classified(tmp_path, family, classes=classes, **entries)
-    refused(folder, rf"config\.json: {reason}.*; train a new head: python train\.py ", head=None)
+    refused(folder, rf"config\.json: {reason}.*; train a new head: minibert train ", head=None)
 
 
 @pytest.mark.parametrize("head", ["mlp", "native"])

@@ -234,7 +234,7 @@ def test_a_run_warns_if_the_vocabulary_lacks_many_words(tokenizer):
     rows = tokenizer.encode(["good film"] * 99 + ["語"] * 9)
     assert unknown_warning(rows, tokenizer) == [
         "  2.1% of the training tokens are unknown to the model's vocabulary; "
-        "python train.py --check-data says which"
+        "minibert train --check-data says which"
     ]
 
 

@@ -245,7 +245,7 @@ def test_a_run_that_cannot_be_resumed_says_why(run, tmp_path):
     with pytest.raises(InputError, match=r"model.safetensors, the best epoch, is missing"):
         run.read_settings()
     finish(run)
-    with pytest.raises(InputError, match=r"the run is finished; python eval.py"):
+    with pytest.raises(InputError, match=r"the run is finished; minibert eval"):
         run.read_settings()
 
 

@@ -19,11 +19,13 @@ import torch
 from helpers import random_texts, start_script, write_checkpoint
 from hub_server import Hub, files_of
 
+import minibert.training.step_log as step_log
 from minibert.commands import train as train_command
 from minibert.commands.arguments import parse_train
 from minibert.commands.interrupts import SignalHandler
 from minibert.commands.options import RunOptions, Settings
-from minibert.commands.session import RunCallback, Session
+from minibert.commands.run_callback import RunCallback
+from minibert.commands.session import Session
 from minibert.data.batches import Batch, TextDataset
 from minibert.data.columns import Columns
 from minibert.data.options import DataOptions
@@ -128,6 +130,29 @@ def test_a_signal_ends_the_step_and_the_run_resumes_to_the_same_bytes(
     assert state.name == f"resume-{step:08d}.safetensors"
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert_resumes_to_the_same_bytes(tmp_path / "run", classifier_folder)
+
+
+def test_the_log_of_a_resumed_run_is_that_of_one_that_never_stops(
+    classifier_folder, tmp_path, monkeypatch
+):
+    """The state is of step 4; a killed process has logged more, and half a line."""
+    monkeypatch.setattr(step_log, "EVERY", 2)
+    logged = RunOptions(log_json=True)
+    train = SignalInBatch(14, seed=0, batch=4, number=signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        run_fit(tmp_path / "run", classifier_folder, train=train, options=logged)
+    with open(tmp_path / "run" / "log.jsonl", "a") as file:
+        file.write('{"step": 6, "train/loss": 0.1}\n{"step": 8, "tra')
+    run_fit(tmp_path / "run", classifier_folder, options=logged)
+    run_fit(tmp_path / "whole", classifier_folder, options=logged)
+    found, expected = (
+        [
+            {name: x for name, x in json.loads(line).items() if "texts_per" not in name}
+            for line in (tmp_path / name / "log.jsonl").read_text().splitlines()
+        ]
+        for name in ("run", "whole")
+    )
+    assert found == expected and len(found) == 9
 
 
 def test_a_signal_stops_the_validation_and_the_epoch_s_training_is_saved(

@@ -1,4 +1,4 @@
-"""`python -m minibert explain`: what it shows is what the model computes; docs/walk.md shows one.
+"""`minibert explain`: what it shows is what the model computes; docs/walk.md shows one.
 
 Run: pytest tests/test_walk.py
 """
@@ -100,7 +100,6 @@ def test_the_picture_is_xml_whatever_the_text_and_the_classes(classifier: TextCl
 
 def test_mistakes_are_one_line(run_script: Callable[..., Any], tmp_path: Path) -> None:
     for words, message in (
-        ([], "usage: python -m minibert {explain} ... (--help)\n"),
         (["explain", "good", "--revision", "x"], "error: --revision goes with a hub id; give"),
         (["explain", "good", "--model", str(tmp_path / "none")], "error: "),
     ):

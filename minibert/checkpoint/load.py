@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from minibert.checkpoint.config_file import parse_encoder, parse_head, read_config, read_head_config
 from minibert.checkpoint.families import FAMILIES, IGNORED, Names, head_names
 from minibert.checkpoint.tensors import read_tensors
-from minibert.errors import InputError, printable
+from minibert.errors import InputError, command_line, printable
 from minibert.model.classifier import Classifier, Head
 from minibert.model.config import EncoderConfig, HeadConfig
 from minibert.model.encoder import Encoder
@@ -91,7 +91,7 @@ def stored_head(
     folder: Path, data: Mapping[str, Any], config: EncoderConfig, where: str
 ) -> HeadConfig:
     """Return the head that the checkpoint stores. Raises InputError without a usable one."""
-    advice = f"train a new head: python train.py --model {folder} --data FILE"
+    advice = f"train a new head: {command_line('train')} --model {folder} --data FILE"
     try:
         head = parse_head(data, config, where=where)
     except InputError as error:

@@ -8,14 +8,10 @@ from typing import Any
 from minibert.commands.explain_arguments import EXPLAIN_HELP, check_explain
 from minibert.commands.explain_arguments import parse_explain as parse_explain
 from minibert.commands.model_flags import ModelArguments, add_model_flags, take_model_arguments
-from minibert.commands.options import (
-    Parser,
-    RunOptions,
-    Settings,
-    add_options,
-)
+from minibert.commands.options import RunOptions, Settings
+from minibert.commands.parser import Parser, add_options
 from minibert.data.options import DataOptions
-from minibert.errors import InputError
+from minibert.errors import InputError, command_line
 from minibert.options import flag_name
 from minibert.training.options import TrainingOptions
 
@@ -45,7 +41,7 @@ class TrainArguments:
 def parse_train(argv: Sequence[str]) -> TrainArguments:
     """Parse the command line of train.py."""
     parser = Parser(
-        prog="train.py",
+        prog=command_line("train").removeprefix("python "),
         usage="%(prog)s [options]",
         description="Train a text classifier: a pretrained BERT or a relative of it and labelled "
         "texts in; a run folder out, with the model, its settings, history.csv, metrics.json and "
@@ -63,8 +59,8 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
     add_options(data, DataOptions)
     training = parser.add_argument_group("training")
     add_options(training, TrainingOptions)
-    add_options(training, RunOptions, ("save_every", "keep_states", "no_baseline"))
-    add_options(training, RunOptions, ("seeds", "learning_curve", "folds"))
+    add_options(training, RunOptions, ("save_every", "keep_states", "tensorboard", "log_json"))
+    add_options(training, RunOptions, ("no_baseline", "seeds", "learning_curve", "folds"))
     add_options(parser.add_argument_group("machine"), RunOptions, ("device", "precision"))
     values: dict[str, Any] = vars(parser.parse_args(argv))
     out, resume = values.pop("out"), values.pop("resume")
@@ -100,7 +96,7 @@ class EvaluateArguments:
 def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
     """Parse the command line of eval.py."""
     parser = Parser(
-        prog="eval.py",
+        prog=command_line("eval").removeprefix("python "),
         usage="%(prog)s [options]",
         description="Score a finished run, a folder or a hub model on labelled texts: "
         "scikit-learn's classification report, confusion matrix, accuracy with its 95% interval; "
@@ -189,7 +185,7 @@ class PredictArguments:
 def parse_predict(argv: Sequence[str]) -> PredictArguments:
     """Parse the command line of predict.py."""
     parser = Parser(
-        prog="predict.py",
+        prog=command_line("predict").removeprefix("python "),
         usage="%(prog)s [options] [TEXT ...]",
         description="Classify texts: one prediction per text, in input order, as JSON lines "
         '{"text", "label", "probability", "probabilities"}, CSV or TSV; "labels" and '

@@ -1,11 +1,12 @@
-"""The command line of `python -m minibert explain`, and predict.py's --explain. No torch."""
+"""The command line of `minibert explain`, and predict.py's --explain. No torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from minibert.commands.options import Parser, RunOptions, add_options
-from minibert.errors import InputError
+from minibert.commands.options import RunOptions
+from minibert.commands.parser import Parser, add_options
+from minibert.errors import InputError, command_line
 
 EXPLAIN_HELP = (
     "write what each word adds to the prediction, by integrated gradients: .html, or .jsonl; a "
@@ -15,7 +16,7 @@ EXPLAIN_HELP = (
 
 @dataclass(frozen=True)
 class ExplainArguments:
-    """The command line of `python -m minibert explain`."""
+    """The command line of `minibert explain`."""
 
     text: str
     pair: str | None
@@ -25,9 +26,9 @@ class ExplainArguments:
 
 
 def parse_explain(argv: Sequence[str]) -> ExplainArguments:
-    """Parse the command line of `python -m minibert explain`."""
+    """Parse the command line of `minibert explain`."""
     parser = Parser(
-        prog="python -m minibert explain",
+        prog=command_line("explain"),
         description="Print what happens to one text in a trained model: pieces, ids, segments, "
         "shapes, first values after each stage, the attention of the last layer's first token, "
         "logits and prediction; in fp32 on the CPU. docs/walk.md shows one.",

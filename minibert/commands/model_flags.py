@@ -4,7 +4,8 @@ import argparse
 from dataclasses import dataclass
 from typing import Any
 
-from minibert.commands.options import PRECISIONS, RunOptions, add_options, probability
+from minibert.commands.options import PRECISIONS, RunOptions
+from minibert.commands.parser import add_options, probability
 from minibert.errors import InputError
 
 

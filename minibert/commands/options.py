@@ -1,63 +1,19 @@
-"""Flags from the options of each room, and the options of a run. Imports no torch."""
+"""The options of a run, of its data and of its training together. Imports no torch."""
 
 import argparse
-import dataclasses
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_origin
+from typing import Any, get_args, get_origin
 
-from minibert.data.options import DataOptions, column_names, fold_number, ratios
+from minibert.commands.parser import rare_class, threshold
+from minibert.data.options import DataOptions
 from minibert.errors import InputError
 from minibert.model.config import HEADS, POOLINGS
-from minibert.options import check_options, flag_name, length, option
+from minibert.options import check_options, flag_name, option
 from minibert.training.options import TrainingOptions
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-WIDEST = 50  # characters of a flag's choices before its help; more are in the help
-
-
-def threshold(text: str) -> str:
-    """Parse --thresholds: tuned, shared or a probability."""
-    if text not in ("tuned", "shared"):
-        try:
-            valid = 0 < float(text) < 1
-        except (TypeError, ValueError):
-            valid = False
-        if not valid:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is neither tuned nor shared nor a number between 0 and 1"
-            )
-    return text
-
-
-def rare_class(text: str) -> str:
-    """Parse --rare-class: f1, precision=P or recall=R."""
-    figure, _, wanted = text.partition("=")
-    try:
-        valid = figure in ("precision", "recall") and 0 < float(wanted) <= 1
-    except ValueError:
-        valid = False
-    if not valid and text != "f1":
-        raise argparse.ArgumentTypeError(f"{text!r} is not like f1, precision=0.9 or recall=0.9")
-    return text
-
-
-def probability(text: str) -> float:
-    """Parse --min-probability."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a probability from 0 to 1")
-    return value
-
-
-METAVARS: dict[Any, str] = {
-    **{int: "N", float: "X", length: "N", ratios: "A:B:C", column_names: "NAME,NAME"},
-    fold_number: "N/K",
-    threshold: "P",
-    rare_class: "FIGURE",
-}
 
 
 @dataclass(frozen=True)
@@ -95,7 +51,7 @@ class RunOptions:
     )
     target_accuracy: float | None = option(
         None,
-        "accuracy of the texts that predict.py accepts: the lowest probability that reaches it on "
+        "accuracy of the accepted texts: the lowest probability that reaches it on "
         "validation is stored, and texts below it are marked as rejected; on new texts the "
         "accuracy may be lower",
         parse=float,
@@ -133,6 +89,10 @@ class RunOptions:
         shown="none",
     )
     keep_states: int = option(1, "newest saved states that are kept", parse=int, bounds=(1, None))
+    tensorboard: bool = option(
+        False, "write loss, rates, gradient norm, speed and validation to tensorboard/ in the run"
+    )
+    log_json: bool = option(False, "write the same figures to log.jsonl in the run, as JSON lines")
 
     def __post_init__(self) -> None:
         problems = []
@@ -156,6 +116,8 @@ class RunOptions:
             problems.append(
                 "--head logistic has no steps to save; drop --save-every and --keep-states"
             )
+        if self.head == "logistic" and (self.tensorboard or self.log_json):
+            problems.append("--head logistic has no steps; drop --tensorboard and --log-json")
         check_options(self, *problems)
 
 
@@ -217,46 +179,3 @@ def _fits(value: Any, kind: Any) -> bool:
         return any(get_origin(x) is tuple and _fits(value, x) for x in get_args(kind))
     allowed = get_args(kind) or (kind,)
     return type(value) in allowed or (float in allowed and type(value) is int)
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse whose errors are InputErrors: one line, without the usage."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        width = min(100, shutil.get_terminal_size().columns)
-        super().__init__(
-            allow_abbrev=False,
-            formatter_class=lambda prog: argparse.HelpFormatter(
-                prog, max_help_position=min(30, width // 3), width=width
-            ),
-            **kwargs,
-        )
-
-    def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the usage and exiting."""
-        raise InputError(f"{message} (see --help)")
-
-
-def add_options(group: Any, kind: type, names: Sequence[str] | None = None) -> None:
-    """Add flags for the fields of an options dataclass. A flag that is not given has no value."""
-    for field in dataclasses.fields(kind):
-        if names is not None and field.name not in names:
-            continue
-        metadata = field.metadata
-        flag = flag_name(field.name)
-        if isinstance(field.default, bool):
-            group.add_argument(
-                flag, action="store_true", default=argparse.SUPPRESS, help=metadata["help"]
-            )
-            continue
-        choices = metadata["choices"] or ()
-        wide = len(",".join(choices)) > WIDEST
-        listed = f": {', '.join(choices)}" if wide else ""
-        group.add_argument(
-            flag,
-            type=metadata["parse"],
-            choices=choices or None,
-            default=argparse.SUPPRESS,
-            metavar=None if choices and not wide else METAVARS.get(metadata["parse"], "NAME"),
-            help=f"{metadata['help']}{listed} (default: {metadata['shown']})",
-        )

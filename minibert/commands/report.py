@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from minibert.commands.options import Settings
-from minibert.errors import InputError, printable
+from minibert.errors import InputError, command_line, printable
 from minibert.files import read_json
 from minibert.options import flag_name
 from minibert.report.page import write_report
@@ -30,7 +30,7 @@ def try_report(folder: Path) -> None:
         report_run(folder)
     except Exception as error:
         reason = printable(str(error) or type(error).__name__, 300)
-        print(f"no report.html: {reason}; python eval.py --report writes it again")
+        print(f"no report.html: {reason}; {command_line('eval')} --report writes it again")
 
 
 def repeat_command(folder: Path) -> str | None:
@@ -49,7 +49,7 @@ def repeat_command(folder: Path) -> str | None:
         training = replace(training, seed=first)
     elif "learning_curve" not in metrics:
         run = replace(run, seeds=1, learning_curve=False, folds=None)
-    words = ["python", "train.py"]
+    words = command_line("train").split()
     for group in (run, settings.data, training):
         for field in fields(group):
             value = getattr(group, field.name)

@@ -26,14 +26,12 @@ from minibert.commands.series_figures import (
     figures_of_training,
     seed_figures,
 )
-from minibert.commands.session import MAY_CHANGE
-from minibert.errors import InputError, Interrupted, printable
+from minibert.commands.session import MAY_CHANGE, use_of_model
+from minibert.errors import InputError, Interrupted, command_line, printable
 from minibert.files import read_json, write_atomic, write_json
 from minibert.locks import locked
 from minibert.report.page import REPORT
 from minibert.runs import Metadata, RunFolder, check_new, make_folder
-
-USE = "python eval.py; python predict.py TEXT"  # of a model
 
 TrainOne = Callable[[TrainArguments], None]
 
@@ -103,13 +101,13 @@ def train_series(arguments: TrainArguments, settings: Settings, train_one: Train
     except Interrupted as interrupted:
         if not saved_settings(folder):
             raise
-        hint = f"resume with: python train.py --resume {where}"
+        hint = f"resume with: {command_line('train')} --resume {where}"
         raise Interrupted(interrupted.number, hint) from None
     finally:
         if is_new:
             with suppress(OSError):
                 folder.rmdir()  # if the first run did not come to make its own folder in it
-    use = "train without --folds to get a model" if settings.run.folds else USE
+    use = "train without --folds to get a model" if settings.run.folds else use_of_model()
     print(f"finished: {where} ({use})")
     if not settings.run.folds:
         try_report(folder)

@@ -8,30 +8,27 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 import minibert
-from minibert.checkpoint.save import save_weights
 from minibert.checkpoint.tensors import fingerprint
 from minibert.commands.agreement import check_same_start, check_shared
 from minibert.commands.arguments import TrainArguments
 from minibert.commands.interrupts import SignalHandler
 from minibert.commands.options import Settings
+from minibert.commands.run_callback import RunCallback
 from minibert.data.splits import Splits
 from minibert.device import choose_compute
-from minibert.errors import InputError, Interrupted, ProcessLost, printable
+from minibert.errors import InputError, Interrupted, ProcessLost, command_line, printable
 from minibert.inference.text_classifier import TextClassifier
 from minibert.locks import locked
-from minibert.model.classifier import Classifier
 from minibert.processes import ONE_PROCESS, Processes
 from minibert.runs import Metadata, RunFolder, check_new
-from minibert.training.progress import ProgressBar
-from minibert.training.state import TrainState
+from minibert.training.step_log import check_tensorboard
 
 # What a resumed run may have otherwise in settings.json, beside more epochs. Of the last five,
 # fingerprints say whether they are the same.
 MAY_CHANGE = (
-    *("device", "save_every", "keep_states"),
+    *("device", "save_every", "keep_states", "tensorboard", "log_json"),
     *("model", "revision", "data", "validation", "test"),
 )
 
@@ -55,6 +52,8 @@ class Session:
             check_settings(self.resumed, self.settings)
             check_model_exists(self.resumed, self.settings)
         requested = self.settings.run
+        if requested.tensorboard:
+            check_tensorboard()
         self.compute = choose_compute(requested.device, requested.precision, processes=processes)
         if self.resumed:
             reason = self.compute.reason.replace("as requested", "as when the run started")
@@ -71,7 +70,7 @@ class Session:
     @contextmanager
     def open(
         self, classifier: TextClassifier, splits: Splits, model_folder: Path
-    ) -> Iterator["RunCallback"]:
+    ) -> Iterator[RunCallback]:
         """Make the run's folder, or check it; hold its lock; say how to resume if interrupted."""
         metadata = current_metadata(splits, model_folder)
         check_same_start(self.processes, self.settings, metadata)
@@ -79,7 +78,7 @@ class Session:
         check_shared(self.processes, run)
         where = printable(shlex.quote(str(run.path)), 1000)
         print(f"run: {where}")
-        resume = f"resume with: python train.py --resume {where}"
+        resume = f"resume with: {command_line('train')} --resume {where}"
         held = locked(run.path, "--resume" if self.resumed else "--out")
         several = self.processes.size > 1
         try:
@@ -98,7 +97,7 @@ class Session:
                     raise
         except Interrupted as interrupted:
             raise Interrupted(interrupted.number, resume) from None
-        print(f"finished: {where} (python eval.py; python predict.py TEXT)")
+        print(f"finished: {where} ({use_of_model()})")
 
     def _prepare(self, metadata: Metadata, model_folder: Path) -> Path:
         """Make the run's folder, or check the resumed one; return its path."""
@@ -116,88 +115,9 @@ class Session:
         return RunFolder.create(self.out, values, metadata).path
 
 
-class RunCallback(ProgressBar):
-    """Shows a run's progress, saves it, and after a signal stops it where it can be resumed.
-
-    All of several processes stop after the same step; the first one shows and saves.
-    """
-
-    def __init__(
-        self,
-        folder: RunFolder,
-        classifier: TextClassifier,
-        settings: Settings,
-        signals: SignalHandler,
-        processes: Processes = ONE_PROCESS,
-    ) -> None:
-        super().__init__()
-        self.folder, self.classifier = folder, classifier
-        self.settings, self.signals, self.processes = settings, signals, processes
-
-    def scratch_folder(self) -> Path:
-        """Return the run's folder."""
-        return self.folder.path
-
-    def on_start(self, state: TrainState) -> None:
-        """Continue from the newest saved state; defer signals to the end of a step."""
-        self.signals.deferred = True
-        self.folder.load_state(state, repair=self.processes.is_first)
-        if state.step:
-            epochs = f"{state.epoch} of {state.options.epochs} epochs"
-            print(f"resuming after step {state.step}, with {epochs} finished")
-
-    def on_step(self, state: TrainState, loss: Tensor, lr: float) -> None:
-        """Show the step; save the state if it is due, or if a signal asks to stop."""
-        if self.processes.is_first:
-            super().on_step(state, loss, lr)
-        every, ends_epoch = self.settings.run.save_every, state.step % state.steps_per_epoch == 0
-        signal = self.signal_of_any()
-        if signal or (every and state.step % every == 0 and not ends_epoch):
-            self.save(state)
-        if signal:
-            raise Interrupted(signal)
-
-    @contextmanager
-    def validating(self, state: TrainState) -> Iterator[None]:
-        """Let a signal stop the validation at once; the epoch's training is saved."""
-        self.close()  # the bar
-        try:
-            with self.signals.interruptible():
-                yield
-        except (Interrupted, ProcessLost):
-            self.save(state)
-            raise
-
-    def on_best(self, model: Classifier) -> None:
-        """Save the weights."""
-        checkpoint = self.classifier.checkpoint
-        if self.processes.is_first:
-            save_weights(self.folder.path, model, checkpoint.encoder, checkpoint.head)
-
-    def on_epoch(self, state: TrainState) -> None:
-        """Print the figures and save the state."""
-        super().on_epoch(state)
-        self.save(state)
-        if signal := self.signal_of_any():  # all wait here until the epoch is saved
-            raise Interrupted(signal)
-
-    def on_end(self, state: TrainState) -> None:
-        """Stop deferring signals."""
-        self.signals.deferred = False
-        self.signals.raise_if_interrupted()
-
-    def save(self, state: TrainState) -> None:
-        """Save the state of the run."""
-        settings = self.settings
-        if self.processes.is_first:
-            self.folder.save_state(state, settings.to_dict(), keep=settings.run.keep_states)
-
-    def signal_of_any(self) -> int:
-        """Return the number of a signal that any process has received; 0 for none.
-
-        All processes return the same, and wait here for each other.
-        """
-        return self.processes.largest(self.signals.number or 0)
+def use_of_model() -> str:
+    """Return what to do with the model of a finished run."""
+    return f"{command_line('eval')}; {command_line('predict')} TEXT"
 
 
 def check_settings(run: RunFolder, settings: Settings) -> None:

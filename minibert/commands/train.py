@@ -16,8 +16,9 @@ from minibert.commands.new_head import check_options, choose_head
 from minibert.commands.options import Settings
 from minibert.commands.probabilities import fit_probabilities
 from minibert.commands.report import try_report
+from minibert.commands.run_callback import RunCallback
 from minibert.commands.series import runs_of_series, series_settings, train_series
-from minibert.commands.session import RunCallback, Session
+from minibert.commands.session import Session
 from minibert.commands.text_figures import data_figures
 from minibert.data.batches import Dataset
 from minibert.data.check import check_data, check_splits

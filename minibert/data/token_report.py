@@ -10,7 +10,7 @@ from minibert.data.batches import TokenIds
 from minibert.data.characters import main_script, script
 from minibert.data.examples import Examples
 from minibert.data.tokenizer import Tokenizer
-from minibert.errors import printable
+from minibert.errors import command_line, printable
 
 CANDIDATES = (64, 128, 256, 512)  # values of --max-length
 BLOCK = 10_000  # texts that are tokenized at once
@@ -112,7 +112,7 @@ def unknown_warning(rows: Sequence[TokenIds], tokenizer: Tokenizer) -> list[str]
         return []
     return [
         f"  {_percent(fraction)} of the training tokens are unknown to the model's vocabulary; "
-        "python train.py --check-data says which"
+        f"{command_line('train')} --check-data says which"
     ]
 
 

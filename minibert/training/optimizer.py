@@ -36,14 +36,15 @@ def parameter_groups(
     google-research/bert's optimization.py). Every trainable parameter is in exactly one group.
     """
     groups = []
-    for module, lr in ((encoder, encoder_lr), (head, head_lr)):
+    for name, module, lr in (("encoder", encoder, encoder_lr), ("head", head, head_lr)):
         parameters = [p for p in module.parameters() if p.requires_grad] if module else []
         for decay, chosen in (
             (weight_decay, [p for p in parameters if p.ndim >= 2]),
             (0.0, [p for p in parameters if p.ndim < 2]),
         ):
             if chosen:
-                groups.append({"params": chosen, "lr": lr, "base_lr": lr, "weight_decay": decay})
+                rates = {"lr": lr, "base_lr": lr, "weight_decay": decay}
+                groups.append({"name": name, "params": chosen, **rates})
     return groups
 
 

@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a bar on a terminal, a few plain lines elsewhere."""
+"""What a run shows while it trains: a bar in a terminal or notebook, a few lines elsewhere."""
 
 import math
 import os
@@ -40,7 +40,7 @@ class ProgressBar(Callback):
 
     def on_step(self, state: TrainState, loss: Tensor, lr: float) -> None:
         """Show a step, but not every one: reading the loss makes a GPU wait."""
-        in_terminal = sys.stderr.isatty()
+        in_terminal = sys.stderr.isatty() or "ipykernel" in sys.modules  # a notebook
         if not self._is_due(state, in_terminal):
             return
         rate = state.texts / max(state.epoch_seconds, 1e-9)

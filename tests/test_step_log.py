@@ -1,0 +1,99 @@
+"""--log-json and --tensorboard: the figures of the steps, as other programs read them.
+
+Run: pytest tests/test_step_log.py
+"""
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from helpers import write_checkpoint
+
+import minibert.training.step_log as step_log
+from minibert.commands.options import RunOptions
+from minibert.errors import InputError
+
+# 70 training texts, 2 a step: 35 steps an epoch.
+OPTIONS = ("--epochs", "2", "--batch-size", "2", "--max-length", "9", "--split", "70:15:15")
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[str | Path]:
+    write_checkpoint(tmp_path / "bert", "bert")
+    rows = [f"{('a dull plot', 'great fun')[i % 2]} {i},{i % 2}" for i in range(100)]
+    (tmp_path / "reviews.csv").write_text("\n".join(["text,label", *rows]))
+    files = ("--model", tmp_path / "bert", "--data", tmp_path / "reviews.csv")
+    return ["train.py", *files, *OPTIONS, "--no-baseline", "--log-json", "--out", tmp_path / "run"]
+
+
+def entries(file: Path) -> list[dict[str, Any]]:
+    """Return the lines of a log without the speed, which is another each time."""
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    return [{x: y for x, y in line.items() if x != "train/texts_per_second"} for line in lines]
+
+
+def test_every_tenth_step_and_each_epoch_have_a_line(
+    run_script: Callable[..., Any], words: list[str | Path], tmp_path: Path
+):
+    done = run_script(*words)
+    assert done.returncode == 0, done.stderr
+    log = entries(tmp_path / "run" / "log.jsonl")
+    assert [(x["step"], x.get("epoch")) for x in log] == [
+        *((10, None), (20, None), (30, None), (35, 1)),
+        *((40, None), (50, None), (60, None), (70, None), (70, 2)),
+    ]
+    assert log[0].keys() == {
+        *("step", "train/loss", "train/gradient_norm", "rate/encoder", "rate/head")
+    }
+    history = (tmp_path / "run" / "history.csv").read_text().splitlines()
+    rows = [dict(zip(history[0].split(","), x.split(","), strict=True)) for x in history[1:]]
+    for row, epoch in zip(rows, (log[3], log[-1]), strict=True):
+        assert float(row["validation_loss"]) == epoch["validation/loss"]
+    assert log[-2]["rate/head"] == pytest.approx(float(rows[-1]["learning_rate"]))
+
+
+def test_tensorboard_reads_the_same_figures(
+    run_script: Callable[..., Any], words: list[str | Path], tmp_path: Path
+):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert run_script(*words, "--tensorboard").returncode == 0
+    read = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    read.Reload()
+    log = entries(tmp_path / "run" / "log.jsonl")
+    names = set(itertools.chain(*log)) - {"step"}
+    assert set(read.Tags()["scalars"]) == {*names, "train/texts_per_second"}
+    for name in names:
+        expected = [(x["step"], x[name]) for x in log if name in x]
+        found = [(x.step, x.value) for x in read.Scalars(name)]
+        assert [x for x, _ in found] == [x for x, _ in expected]
+        assert [x for _, x in found] == pytest.approx([x for _, x in expected], rel=1e-6)
+
+
+def test_without_tensorboard_s_package_the_run_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(step_log, "find_spec", lambda _: None)
+    with pytest.raises(InputError, match=r"pip install tensorboard"):
+        step_log.check_tensorboard()
+
+
+def test_a_logistic_regression_has_no_steps_to_log():
+    with pytest.raises(InputError, match="has no steps; drop --tensorboard and --log-json"):
+        RunOptions(head="logistic", log_json=True)
+
+
+def test_a_figure_that_is_not_finite_is_left_out(tmp_path: Path):
+    state: Any = SimpleNamespace(
+        step=10, epoch=0, steps_per_epoch=20, texts=4, epoch_seconds=1.0, norms=torch.zeros(20)
+    )
+    state.optimizer = SimpleNamespace(param_groups=[{"name": "head", "lr": 0.5}])
+    step_log.StepLog(tmp_path / "log.jsonl", None, state).on_step(state, torch.tensor(torch.nan))
+    (line,) = entries(tmp_path / "log.jsonl")
+    assert "train/loss" not in line and line["rate/head"] == 0.5
