@@ -1,0 +1,50 @@
+"""examples/notebook.py runs as a notebook, and examples/notebook.ipynb is made from it.
+
+Run: pytest -m slow tests/test_notebook.py
+Make the notebook again: python tests/test_notebook.py
+"""
+
+import os
+from typing import Any
+
+import pytest
+from helpers import ROOT
+
+jupytext = pytest.importorskip("jupytext", reason="the extra `test` brings it")
+nbclient = pytest.importorskip("nbclient", reason="the extra `test` brings it")
+SOURCE, NOTEBOOK = ROOT / "examples" / "notebook.py", ROOT / "examples" / "notebook.ipynb"
+
+
+def execute() -> Any:
+    """Return the script as a notebook that has run."""
+    os.environ["PYTHONPATH"] = str(ROOT)  # minibert need not be installed
+    notebook = jupytext.read(SOURCE)
+    place = {"metadata": {"path": str(ROOT / "examples")}}
+    client = nbclient.NotebookClient(
+        notebook, kernel_name="python3", resources=place, coalesce_streams=True
+    )
+    client.execute()
+    return notebook
+
+
+@pytest.mark.slow
+def test_it_runs_and_shows_its_pictures(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # and is restored
+    notebook = execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 5
+    printed = "".join(output.get("text", "") for output in outputs)
+    assert "the best epoch is" in printed and "model.safetensors" in printed
+
+
+def test_the_notebook_is_made_from_the_script():
+    """Its cells are those of the script, and each has run."""
+    shown, expected = (jupytext.read(file) for file in (NOTEBOOK, SOURCE))
+    assert [(x.cell_type, x.source) for x in shown.cells] == [
+        (x.cell_type, x.source) for x in expected.cells
+    ]
+    assert all(cell.execution_count for cell in shown.cells if cell.cell_type == "code")
+
+
+if __name__ == "__main__":
+    jupytext.write(execute(), NOTEBOOK)
