@@ -19,7 +19,7 @@ from minibert.inference.predictor import Predictor, load
 from minibert.inference.rows import predict_window
 from minibert.inference.writers import PredictionWriter, open_writer
 from minibert.processes import ONE_PROCESS, Processes, check_gpus, check_single
-from minibert.runs import RunFolder, newest_run
+from minibert.runs import NO_MODEL, RunFolder, newest_run
 from minibert.tasks.calibrated import with_min_probability
 from minibert.tasks.choice import task_of
 
@@ -70,6 +70,8 @@ def load_predictor(
     options = dict(model.options)
     revision, min_probability = (options.pop(x, None) for x in ("revision", "min_probability"))
     folder = newest_run() if model.model is None else find_model(model.model, revision=revision)
+    if RunFolder(folder).is_cross_validation:
+        raise InputError(f"{folder}: {NO_MODEL}")
     predictor = load(str(folder), **options)
     check_gpus(predictor.compute.device, processes)
     predictor.compute = replace(predictor.compute, processes=processes)
