@@ -18,12 +18,13 @@ import numpy as np
 from benchmarks.figures import markdown
 from minibert.commands import train
 from minibert.commands.arguments import parse_train
-from minibert.commands.folds import ISSUES, ROWS
+from minibert.commands.folds import ISSUES
 from minibert.commands.parser import Parser
 from minibert.commands.process import run_command
 from minibert.data.examples import load_examples
 from minibert.data.readers import read_rows
 from minibert.files import write_text
+from minibert.runs import OUT_OF_FOLD
 
 FLIPPED = 0.05
 RECIPE = ("--model", "all-MiniLM-L6-v2", "--head", "logistic", "--folds", "5", "--no-baseline")
@@ -41,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
     file, run = flags.out / "flipped.csv", flags.out / "run"
     flipped = flip(flags.data, file, rows=flags.rows, seed=flags.seed)
     train.main(parse_train([*RECIPE, "--data", str(file), "--out", str(run)]))
-    print(table(flipped & set(lines_of(run / ROWS)), lines_of(run / ISSUES)))
+    print(table(flipped & set(lines_of(run / OUT_OF_FOLD)), lines_of(run / ISSUES)))
 
 
 def flip(data: Path, file: Path, *, rows: int, seed: int) -> set[int]:

@@ -25,6 +25,7 @@ _MODULES = {
     "load": "inference.predictor",
     "Predictor": "inference.predictor",
     "TextClassifier": "inference.text_classifier",
+    "BatchPredictor": "integrations.batch_predictor",
     "BertClassifier": "integrations.scikit_learn",
     "BertRegressor": "integrations.scikit_learn",
     "BertFeatures": "integrations.scikit_learn",
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from minibert.inference.predictor import load as load
     from minibert.inference.text_classifier import TextClassifier as TextClassifier
     from minibert.inference.text_classifier import load_encoder as load_encoder
+    from minibert.integrations.batch_predictor import BatchPredictor as BatchPredictor
     from minibert.integrations.scikit_learn import BertClassifier as BertClassifier
     from minibert.integrations.scikit_learn import BertFeatures as BertFeatures
     from minibert.integrations.scikit_learn import BertRegressor as BertRegressor

@@ -12,6 +12,7 @@ COMMANDS = {  # name: module of minibert.commands, what it does
     "predict": ("predict", "classify texts"),
     "explain": ("explain", "show what happens to one text in a model"),
     "export": ("export", "write a classifier as ONNX, for other programs"),
+    "push": ("push", "publish a run on the Hugging Face hub"),
 }
 
 

@@ -169,11 +169,13 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     if len(content) > JSON_LIMIT:
-        raise InputError(f"{path}: is larger than {JSON_LIMIT >> 20} MB; fetch it again")
+        raise InputError(
+            f"{path}: is larger than {JSON_LIMIT >> 20} MB; restore it or fetch it again"
+        )
     try:
         data = parse_json(content)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not JSON ({error}); fetch it again") from None
+        raise InputError(f"{path}: is not JSON ({error}); restore it or fetch it again") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: holds a {type(data).__name__}, not a JSON object")
     return data

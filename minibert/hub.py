@@ -75,7 +75,7 @@ def find_data(name: str) -> DataFiles:
         raise InputError(f"{name}: is a folder; give the file to train on")
     if path.exists():
         return DataFiles(train=(path,))
-    hub_id = name.removeprefix("hub:") if name.startswith("hub:") else DATASETS.get(name)
+    hub_id = dataset_path(name)
     if hub_id is None:
         known = ", ".join(DATASETS)
         raise InputError(
@@ -97,6 +97,18 @@ def find_data(name: str) -> DataFiles:
     root = _fetch(repo_id, "dataset", None, choose)
     splits = {split: tuple(root / name for name in names) for split, names in chosen.items()}
     return DataFiles(**splits)
+
+
+def model_id(name: str) -> str | None:
+    """Return the hub id of a model that `find_model` found; None for a local folder."""
+    if Path(name).is_absolute():
+        return None
+    return f"sentence-transformers/{MINILM}" if name == MINILM else name
+
+
+def dataset_path(name: str) -> str | None:
+    """Return owner/name[/folder] of a dataset on the hub; None for a file."""
+    return name.removeprefix("hub:") if name.startswith("hub:") else DATASETS.get(name)
 
 
 def _fetch(

@@ -34,6 +34,8 @@ from minibert.training.state import (
 )
 
 RUNS = Path("runs")
+OUT_OF_FOLD = "out_of_fold.jsonl"  # of a cross-validation
+NO_MODEL = "a cross-validation has no model; train without --folds to get one"
 
 
 @dataclass(frozen=True)
@@ -141,13 +143,19 @@ class RunFolder:
         if links:
             raise InputError(f"--resume {self.path}: {links[0]} is a link; copy the file there")
 
+    @property
+    def is_cross_validation(self) -> bool:
+        """Whether this is the folder of several folds, which has no model."""
+        return (self.path / OUT_OF_FOLD).exists()
+
     def check_unfinished(self) -> None:
         """Raise InputError if the run is finished."""
         if self.metrics_file.exists():
             drop_states(self.path, keep=0)  # the process may have died before
-            raise InputError(
-                f"--resume {self.path}: the run is finished; {command_line('eval')} scores it"
-            )
+            use = f"{command_line('eval')} scores it"
+            if self.is_cross_validation:
+                use = NO_MODEL
+            raise InputError(f"--resume {self.path}: the run is finished; {use}")
 
     def columns(self) -> Columns | None:
         """Return the columns of the run's data, or None without settings.json."""

@@ -1,10 +1,12 @@
 """A hub for the tests: a server on 127.0.0.1 with the requests that huggingface_hub makes.
 
-It logs its requests, and can be broken, gated, mute, or fail as `Hub.fault` says.
+It logs its requests, and can be broken, gated, mute, or fail as `Hub.fault` says. A token in
+`Hub.owners` may write.
 
-Run its users: pytest tests/test_hub.py; pytest -m faults tests/test_faults_hub.py
+Run its users: pytest -m 'faults or not faults' tests/test_*hub.py tests/test_push.py
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -13,6 +15,7 @@ import threading
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 Files = Mapping[str, bytes]
@@ -20,6 +23,9 @@ Files = Mapping[str, bytes]
 # /api/models/owner/name[/revision/main | /tree/main], and /[datasets/]owner/name/resolve/main/file
 API = re.compile(r"/api/(model|dataset)s/([^/]+(?:/[^/]+)??)(?:/(revision|tree)/([^/]+))?")
 FILE = re.compile(r"/(datasets/)?([^/]+(?:/[^/]+)?)/resolve/([^/]+)/(.+)")
+# /api/models/owner/name/commit/main, and where large files are announced
+WRITE = re.compile(r"/api/models/([^/]+/[^/]+)/(preupload|branch|commit)/([^/]+)")
+LARGE = re.compile(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch")
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -47,8 +53,11 @@ class Hub:
         self.gated_status = 403
         self.ranges: list[str] = []
         self.agents: set[str] = set()
-        # Called with "info", "tree", "HEAD name" or "GET name", and the content to send. Returns
-        # True if it has answered instead.
+        self.owners: dict[str, str] = {}  # by token
+        self.private: set[str] = set()
+        self.large: dict[str, bytes] = {}  # uploaded files by sha256
+        # Called with "info", "tree", "HEAD name" or "GET name", and the content to send; with
+        # "PUT", and the content that has come. Returns True if it has answered instead.
         self.fault: Callable[[Handler, str, bytes], bool] = lambda *_: False
         handler = type("BoundHandler", (Handler,), {"hub": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -114,12 +123,78 @@ class Handler(BaseHTTPRequestHandler):
             ]
             siblings = [{"rfilename": path, "size": size} for path, size in listed]
             info = {"id": name, "sha": commit["X-Repo-Commit"], "siblings": siblings}
+            info["private"] = name in self.hub.private
             content = json.dumps(tree if what == "tree" else info).encode()
             request, headers = "tree" if what == "tree" else "info", {}
         if not self.hub.fault(self, request, content):
             self.answer(200, content, headers)
 
     do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        path, data = self.path_and_lines()
+        write, large = WRITE.fullmatch(path), LARGE.fullmatch(path)
+        if path == "/api/validate-yaml":
+            wrong = "not: valid: YAML" in data[0]["content"]
+            errors = [{"message": "is not YAML"}] * wrong
+            return self.answer_json({"errors": errors}, 400 if wrong else 200)
+        found = write or large
+        name = found[1] if found else f"{data[0]['organization']}/{data[0]['name']}"
+        owner = self.hub.owners.get((self.headers["Authorization"] or "").removeprefix("Bearer "))
+        if owner != name.partition("/")[0]:
+            return self.refuse(401 if owner is None else 403, "")
+        if path == "/api/repos/create":
+            return self.create(name, private=data[0].get("visibility") == "private")
+        if large:
+            objects = [{**x, "actions": self.upload(x["oid"])} for x in data[0]["objects"]]
+            return self.answer_json({"transfer": "basic", "objects": objects})
+        assert write
+        what, revision = write[2], unquote(write[3])
+        files = dict(self.hub.repositories["model", name].get(revision, {}))
+        if what == "preupload":
+            modes = {
+                x["path"]: "lfs" if x["size"] > 10_000 else "regular" for x in data[0]["files"]
+            }
+            listed = [{"path": x, "uploadMode": modes[x], "shouldIgnore": False} for x in modes]
+            return self.answer_json({"files": listed})
+        for line in data[1:]:  # of a commit, after its header
+            value = line["value"]
+            small = line["key"] == "file"
+            content = base64.b64decode(value["content"]) if small else self.hub.large[value["oid"]]
+            files[value["path"]] = content
+        commit = self.hub.add("model", name, files, revision)
+        url = f"{self.hub.url}/{name}/commit/{commit}"
+        self.answer_json({"commitUrl": url, "commitOid": commit})
+
+    def do_PUT(self) -> None:
+        path = urlsplit(self.path).path
+        self.hub.log.append(f"PUT {path}")
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if not self.hub.fault(self, "PUT", body):
+            self.hub.large[path.removeprefix("/large/")] = body
+            self.answer(200, b"")
+
+    def path_and_lines(self) -> tuple[str, list[Any]]:
+        """Log a POST, and read the lines of JSON that it sends."""
+        path = urlsplit(self.path).path
+        self.hub.log.append(f"POST {path}")
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        return path, [json.loads(line) for line in body.splitlines()]
+
+    def create(self, name: str, *, private: bool) -> None:
+        """Make an empty repository, unless it is there."""
+        is_new = ("model", name) not in self.hub.repositories
+        if is_new:
+            self.hub.add("model", name, {})
+            self.hub.private |= {name} if private else set()
+        self.answer_json({"url": f"{self.hub.url}/{name}"}, 200 if is_new else 409)
+
+    def upload(self, oid: str) -> dict[str, dict[str, str]]:
+        """Say where a large file goes."""
+        return {"upload": {"href": f"{self.hub.url}/large/{oid}"}}
+
+    def answer_json(self, data: object, status: int = 200) -> None:
+        self.answer(status, json.dumps(data).encode(), {"Content-Type": "application/json"})
 
     def refuse(self, status: int, code: str, headers: Mapping[str, str] | None = None) -> None:
         self.answer(status, b"", {"X-Error-Code": code, **(headers or {})})

@@ -32,7 +32,10 @@ pytest.importorskip("onnxruntime")
 CLASSES = ("bad", "good", "odd")
 TEXTS = ("a good film", "the soup was cold and the staff rude", "never again", "soup " * 40)
 PAIRS = [(TEXTS[0], TEXTS[1]), (TEXTS[3], TEXTS[2]), (TEXTS[1], TEXTS[3]), (TEXTS[3], TEXTS[3])]
-FILES = ["config.json", "example.py", "onnx", "tokenizer.json", "tokenizer_config.json"]
+FILES = [
+    *("config.json", "example.py", "onnx", "special_tokens_map.json", "tokenizer.json"),
+    "tokenizer_config.json",
+]
 
 
 def classifier(
@@ -141,7 +144,7 @@ def test_the_example_says_what_predict_says(
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])
-def test_the_tokenizer_files_cut_and_pad(family: str, tmp_path: Path) -> None:
+def test_transformers_cuts_texts_as_minibert_does(family: str, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     ours = classifier(tmp_path / "model", family)
     run_export(tmp_path / "model", "--out", tmp_path / "out")

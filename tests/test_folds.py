@@ -21,13 +21,15 @@ from hypothesis import strategies as st
 
 from minibert.commands import train
 from minibert.commands.arguments import parse_train
+from minibert.commands.model_flags import ModelArguments
+from minibert.commands.predict import load_predictor
 from minibert.data.duplicates import normalize
 from minibert.data.examples import Examples
 from minibert.data.folds import fold_rows
 from minibert.data.options import DataOptions
 from minibert.data.splits import read_splits
 from minibert.errors import InputError
-from minibert.runs import newest_run
+from minibert.runs import RunFolder, newest_run
 
 # --- rows
 
@@ -231,6 +233,10 @@ def test_there_is_no_model_to_use(place, tmp_path, monkeypatch):
     shutil.copytree(place / "folds", "runs/folds")
     with pytest.raises(InputError, match="no finished run"):
         newest_run()
+    with pytest.raises(InputError, match="a cross-validation has no model; train without"):
+        load_predictor(ModelArguments("runs/folds", {}))
+    with pytest.raises(InputError, match="the run is finished; a cross-validation has no model"):
+        RunFolder(Path("runs/folds")).check_unfinished()
     shutil.copytree(place / "folds" / "fold-1", "runs/model")
     os.utime("runs/model/metrics.json", (0, 0))
     assert newest_run() == Path("runs/model")

@@ -253,7 +253,7 @@ def test_train_evaluate_and_predict(place):
     run = place / "run"
     assert {file.name for file in run.iterdir()} == {
         *("config.json", "model.safetensors"),
-        *("tokenizer.json", "tokenizer_config.json", "vocab.txt"),
+        *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"),
         *("settings.json", "history.csv", "metrics.json", "test_predictions.jsonl"),
         "report.html",
     }

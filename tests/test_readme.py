@@ -18,6 +18,7 @@ from minibert.commands.arguments import (
     parse_evaluate,
     parse_export,
     parse_predict,
+    parse_push,
     parse_train,
 )
 
@@ -59,7 +60,7 @@ def test_each_row_of_options_is_parsed(options: str) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_each_flag_is_one_of_a_script(document: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for parse in (*PARSERS.values(), parse_export):
+    for parse in (*PARSERS.values(), parse_export, parse_push):
         with pytest.raises(SystemExit):
             parse(["--help"])
     known = set(re.findall(r"--[a-z][a-z0-9-]*", capsys.readouterr().out))

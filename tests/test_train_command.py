@@ -115,7 +115,7 @@ def test_a_finished_run_folder_holds_exactly_these_files(plain):
     run, output, _ = plain
     assert {file.name for file in run.iterdir()} == {
         *("config.json", "model.safetensors"),
-        *("tokenizer.json", "tokenizer_config.json", "vocab.txt"),
+        *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"),
         *("settings.json", "history.csv", "metrics.json", "test_predictions.jsonl"),
         "report.html",
     }

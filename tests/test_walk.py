@@ -100,6 +100,7 @@ def test_the_picture_is_xml_whatever_the_text_and_the_classes(classifier: TextCl
 
 def test_mistakes_are_one_line(run_script: Callable[..., Any], tmp_path: Path) -> None:
     for words, message in (
+        (["explain", "good", "--svg", "walk.png"], "error: --svg walk.png: does not end in .svg"),
         (["explain", "good", "--revision", "x"], "error: --revision goes with a hub id; give"),
         (["explain", "good", "--model", str(tmp_path / "none")], "error: "),
     ):

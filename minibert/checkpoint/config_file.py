@@ -65,7 +65,9 @@ def read_head_config(folder: Path) -> HeadConfig | None:
 
 def write_config(folder: Path, config: EncoderConfig, head: HeadConfig) -> None:
     """Write a `config.json` from which transformers reads the encoder, and a native head too."""
-    data = encoder_entries(config)
+    # DistilBERT has names of its own for these; readers beside transformers know BERT's alone.
+    sizes = {"hidden_size": config.width, "num_hidden_layers": config.layers}
+    data = {**encoder_entries(config), **sizes}
     suffix = "ForSequenceClassification" if head.kind == "native" else "Model"
     data["architectures"] = [FAMILIES[config.family].class_prefix + suffix]
     data["dtype"] = "float32"

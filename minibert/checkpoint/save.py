@@ -1,4 +1,4 @@
-"""A classifier to `model.safetensors` under the family's own tensor names."""
+"""A classifier to `model.safetensors` under the family's own tensor names, and its pooling."""
 
 import copy
 from pathlib import Path
@@ -8,24 +8,35 @@ from safetensors.torch import save_file
 
 from minibert.checkpoint.families import FAMILIES, head_names
 from minibert.checkpoint.load import tensor_names
-from minibert.files import write_atomic
+from minibert.files import write_atomic, write_json
 from minibert.model.classifier import Classifier, Head, Unit
 from minibert.model.config import EncoderConfig, HeadConfig
 
 
-def save_weights(folder: Path, model: Classifier, config: EncoderConfig, head: HeadConfig) -> None:
+def save_weights(
+    folder: Path,
+    model: Classifier,
+    config: EncoderConfig,
+    head: HeadConfig,
+    *,
+    temperature: float = 1.0,
+) -> None:
     """Write `model.safetensors` in float32. The file is complete or not there.
 
     With a native head, transformers' ...ForSequenceClassification reads it; with another head,
-    transformers reads the encoder. The head's numbers are in the data's unit.
+    transformers reads the encoder. The head's numbers are in the data's unit, its logits divided by
+    `temperature`.
     """
     family, native = FAMILIES[config.family], head.kind == "native"
     encoder = model.encoder.state_dict()
     if native and head.pooling != "pooler":  # ...ForSequenceClassification then has no pooler
         encoder = {name: x for name, x in encoder.items() if not name.startswith("pooler.")}
+    head_state = in_unit(model.head).state_dict()
+    for name in ("out.weight", "out.bias"):
+        head_state[name] = head_state[name] / temperature
     parts = (
         (encoder, family.encoder_names, family.prefix if native else ""),
-        (in_unit(model.head).state_dict(), head_names(config.family, head.kind), ""),
+        (head_state, head_names(config.family, head.kind), ""),
     )
     tensors = {}
     for state, table, start in parts:
@@ -44,3 +55,25 @@ def in_unit(head: Head) -> Head:
     head = copy.deepcopy(head)
     head.fold_unit()
     return head
+
+
+def write_pooling(folder: Path, config: EncoderConfig, head: HeadConfig) -> None:
+    """Write the pooling for sentence-transformers, which without it takes the mean.
+
+    It has no name for the pooler, of which nothing is written.
+    """
+    if head.pooling == "pooler":
+        return
+    start = "sentence_transformers.models."
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": f"{start}Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": f"{start}Pooling"},
+    ]
+    pooling = {
+        "word_embedding_dimension": config.width,
+        "pooling_mode_cls_token": head.pooling == "cls",
+        "pooling_mode_mean_tokens": head.pooling == "mean",
+    }
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    write_json(folder / "1_Pooling" / "config.json", pooling)
+    write_json(folder / "modules.json", modules)

@@ -11,6 +11,7 @@ from minibert.commands.export_arguments import parse_export as parse_export
 from minibert.commands.model_flags import ModelArguments, add_model_flags, take_model_arguments
 from minibert.commands.options import RunOptions, Settings
 from minibert.commands.parser import Parser, add_options
+from minibert.commands.push_arguments import parse_push as parse_push
 from minibert.data.options import DataOptions
 from minibert.errors import InputError, command_line
 from minibert.options import flag_name

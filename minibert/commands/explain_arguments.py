@@ -40,6 +40,8 @@ def parse_explain(argv: Sequence[str]) -> ExplainArguments:
     add_options(parser.add_argument_group("model"), RunOptions, ("revision",))
     add("--svg", type=Path, metavar="FILE", help="draw the walk")
     arguments = ExplainArguments(**vars(parser.parse_args(argv)))
+    if arguments.svg and arguments.svg.suffix.lower() != ".svg":
+        raise InputError(f"--svg {arguments.svg}: does not end in .svg")
     if arguments.model is None and arguments.revision:
         raise InputError("--revision goes with a hub id; give --model")
     return arguments

@@ -23,11 +23,11 @@ from minibert.data.readers import read_rows
 from minibert.evaluation.label_issues import label_issues
 from minibert.files import json_text, write_text
 from minibert.inference.formats import is_formula
-from minibert.runs import RunFolder
+from minibert.runs import OUT_OF_FOLD, RunFolder
 from minibert.tasks.choice import task_of
 from minibert.tasks.task import Task
 
-ROWS, ISSUES = "out_of_fold.jsonl", "label_issues.csv"
+ISSUES = "label_issues.csv"
 
 Fields = dict[str, Any]  # of one row
 
@@ -39,7 +39,7 @@ def join_folds(folder: Path, runs: Mapping[str, Path]) -> dict[str, Any]:
     task = task_of(replace(head, temperature=1.0, thresholds=(), min_probability=0.0))
     rows = [row for run in runs.values() for row in read_fold(run)]
     rows.sort(key=lambda row: row.pop("row"))
-    write_text(folder / ROWS, "".join(json_text(row) + "\n" for row in rows))
+    write_text(folder / OUT_OF_FOLD, "".join(json_text(row) + "\n" for row in rows))
     figures = fold_figures(runs, score_rows(task, rows))
     if head.task != "single-label":
         print("wrong labels are listed for one class per text only")
@@ -86,7 +86,7 @@ def targets_of(task: Task, rows: Sequence[Fields], name: str) -> torch.Tensor:
     """Return the labels, or the predictions, as the task's targets."""
     texts = [row["text"] for row in rows]
     labels = [comparable(row[name], task.head.task) for row in rows]
-    examples = Examples(ROWS, texts, labels=labels, task=task.head.task, places=texts)
+    examples = Examples(OUT_OF_FOLD, texts, labels=labels, task=task.head.task, places=texts)
     return torch.from_numpy(task.targets(examples))
 
 

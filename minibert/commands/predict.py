@@ -2,7 +2,7 @@
 
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,20 +10,18 @@ from minibert.commands.arguments import PredictArguments
 from minibert.commands.explanations import Explanations
 from minibert.commands.model_flags import ModelArguments
 from minibert.data.columns import Columns, choose_columns, field_names
-from minibert.data.examples import text_of
 from minibert.data.options import DataOptions
 from minibert.data.readers import Row, check_characters, read_rows, read_stream
 from minibert.errors import InputError
 from minibert.hub import find_model
-from minibert.inference.formats import WINDOW, Record, prediction_record
+from minibert.inference.formats import WINDOW, Record
 from minibert.inference.predictor import Predictor, load
+from minibert.inference.rows import predict_window
 from minibert.inference.writers import PredictionWriter, open_writer
 from minibert.processes import ONE_PROCESS, Processes, check_gpus, check_single
-from minibert.runs import RunFolder, newest_run
+from minibert.runs import NO_MODEL, RunFolder, newest_run
 from minibert.tasks.calibrated import with_min_probability
 from minibert.tasks.choice import task_of
-
-NOT_FINITE = "the model's logits are not finite; its weights may be too large"
 
 
 def main(arguments: PredictArguments, processes: Processes = ONE_PROCESS) -> None:
@@ -72,6 +70,8 @@ def load_predictor(
     options = dict(model.options)
     revision, min_probability = (options.pop(x, None) for x in ("revision", "min_probability"))
     folder = newest_run() if model.model is None else find_model(model.model, revision=revision)
+    if RunFolder(folder).is_cross_validation:
+        raise InputError(f"{folder}: {NO_MODEL}")
     predictor = load(str(folder), **options)
     check_gpus(predictor.compute.device, processes)
     predictor.compute = replace(predictor.compute, processes=processes)
@@ -139,34 +139,3 @@ def input_rows(arguments: PredictArguments, encoding: str) -> Iterator[Row]:
         form = arguments.input_format or "lines"
         return read_stream(sys.stdin.buffer, form, "standard input", encoding=encoding)
     return read_rows(Path(source), encoding=encoding)
-
-
-def predict_window(
-    window: Sequence[Row], columns: Columns | None, predictor: Predictor
-) -> list[Record]:
-    """Return one record per row, in order; a row that cannot be used gets its error."""
-    texts: list[str] = []
-    pairs: list[str] = []
-    errors: list[str | None] = []
-    for row in window:
-        try:
-            if row.error or columns is None:
-                raise ValueError(row.error or "has no fields")
-            text = text_of(row, columns.text)
-            pair = text_of(row, columns.pair) if columns.pair else ""
-        except ValueError as error:
-            errors.append(f"line {row.line}: {error}")
-            continue
-        errors.append(None)
-        texts.append(text)
-        pairs.append(pair)
-    paired = columns is not None and columns.pair is not None
-    task, logits = predictor.task, predictor.logits(texts, pairs if paired else None)
-    predicted = iter(zip(task.records(logits), logits.isfinite().all(dim=1), strict=True))
-    records = []
-    for row, problem in zip(window, errors, strict=True):
-        prediction, finite = next(predicted) if problem is None else (None, True)
-        if not finite:
-            prediction, problem = None, f"line {row.line}: {NOT_FINITE}"
-        records.append(prediction_record(row, columns, task, prediction, error=problem))
-    return records

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 
 from minibert.checkpoint.config_file import read_encoder_config, read_head_config, write_config
-from minibert.checkpoint.families import FAMILIES
 from minibert.checkpoint.load import load_classifier
 from minibert.commands.agreement import check_processes
 from minibert.commands.arguments import TrainArguments
@@ -95,8 +94,7 @@ def train_one(
 
     with session.open(classifier, splits, folder) as run:
         if processes.is_first and not (run.folder.path / "config.json").exists():
-            tokenizer.save(run.folder.path, wordpiece_class=FAMILIES[config.family].wordpiece_class)
-            write_config(run.folder.path, config, head)
+            classifier.save_settings(run.folder.path, head)
         options, logistic = settings.training, settings.run.head == "logistic"
         if options.freeze or logistic:
             datasets = features.encode(classifier, tokenized, datasets, options, compute, run)

@@ -25,7 +25,7 @@ def read_parquet(path: Path) -> Iterator[list[Any]]:
         with ParquetFile(path) as file:
             yield list(file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=1024):
-                for values in zip(*map(_values, batch.columns), strict=True):
+                for values in zip(*map(python_values, batch.columns), strict=True):
                     empty = False
                     yield list(values)
     except ArrowException as error:
@@ -34,7 +34,8 @@ def read_parquet(path: Path) -> Iterator[list[Any]]:
         raise InputError(f"{path}: has no rows")
 
 
-def _values(column: Any) -> list[Any]:
+def python_values(column: Any) -> list[Any]:
+    """Return the values of an Arrow column as `read_parquet` yields them."""
     try:
         return list(column.to_pylist())
     except (ValueError, OverflowError):  # some value, such as a date after the year 9999

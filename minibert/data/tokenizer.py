@@ -133,29 +133,26 @@ class Tokenizer:
         """Write the tokenizer's files, with which transformers computes the same ids.
 
         `wordpiece_class` is the family's class in transformers for BERT's tokenizer. Without it,
-        and for any other tokenizer, transformers opens its generic class. With `max_length`, the
-        files ask their reader to cut texts there, and to pad batches.
+        and for any other tokenizer, transformers opens its generic class. `max_length` is the
+        number of tokens to which other readers truncate (default: what the checkpoint says).
         """
-        file, backend = folder / "tokenizer.json", self.backend
-        if max_length is not None:
-            padding = self.config.pad_token_id
-            backend = Backend.from_str(backend.to_str())
-            backend.enable_truncation(max_length)
-            backend.enable_padding(pad_id=padding, pad_token=backend.id_to_token(padding) or "")
-        write_text(file, backend.to_str())
+        write_text(folder / "tokenizer.json", self.backend.to_str())
         if vocabulary := model_file(self.folder, "vocab.txt"):
             write_atomic(folder / "vocab.txt", partial(shutil.copyfile, vocabulary))
+        special = self._special_tokens()
         settings = transformers_config(
             self.settings,
             tokenizer_class=wordpiece_class if is_bert(self.backend) else None,
             normalizer=normalizer(self.backend),
             prefix_space=prefix_space(self.backend),
-            special=self._special_tokens(),
+            special=special,
             token_types=self.token_types,
         )
         if max_length is not None:
             settings["model_max_length"] = max_length
         write_json(folder / CONFIG_FILE, settings)
+        names = {f"{name}_token": token for name, token in special.items()}
+        write_json(folder / "special_tokens_map.json", names)
 
     def _special_tokens(self) -> dict[str, str]:
         """Return the special tokens by name: those in use, and padding and mask by their names."""

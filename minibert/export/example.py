@@ -19,7 +19,9 @@ def predict(texts: list) -> list[dict]:
     """Return what the model says of each text; a pair is a tuple of two texts."""
     config = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
     names, thresholds = list(config["id2label"].values()), config["minibert"].get("thresholds")
-    tokenizer = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))  # cuts texts and pads batches
+    tokenizer = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
+    tokenizer.enable_truncation(config["minibert"]["max_length"])
+    tokenizer.enable_padding(pad_id=config["pad_token_id"])
     session = onnxruntime.InferenceSession(FOLDER / "onnx" / "model.onnx")
     rows = tokenizer.encode_batch(texts)
     inputs = [x.name for x in session.get_inputs()]

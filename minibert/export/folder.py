@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-from minibert.checkpoint.config_file import write_config
 from minibert.checkpoint.families import FAMILIES
 from minibert.export.graph import write_graph
 from minibert.export.onnx_runtime import quantize
@@ -15,17 +14,11 @@ GRAPH, QUANTIZED = "onnx/model.onnx", "onnx/model_quantized.onnx"
 
 def write_folder(folder: Path, exported: TextClassifier, *, int8: bool) -> list[Path]:
     """Fill a folder with a classifier that `for_export` returned; return its graphs."""
-    encoder, head = exported.checkpoint.encoder, exported.checkpoint.head
-    family = FAMILIES[encoder.family]
-    exported.tokenizer.save(
-        folder, wordpiece_class=family.wordpiece_class, max_length=head.max_length
-    )
-    write_config(folder, encoder, head)
+    exported.save_settings(folder, exported.checkpoint.head)
     config = read_json(folder / "config.json")
     # Readers of a graph see here that it classifies. The graph has the head, of whatever kind.
+    family = FAMILIES[exported.checkpoint.encoder.family]
     config["architectures"] = [family.class_prefix + "ForSequenceClassification"]
-    # text-embeddings-inference needs BERT's names in every family (backends/ort/src/lib.rs).
-    config |= {"hidden_size": encoder.width, "num_hidden_layers": encoder.layers}
     write_json(folder / "config.json", config)
     shutil.copyfile(Path(__file__).with_name("example.py"), folder / "example.py")
     (folder / "onnx").mkdir()

@@ -5,7 +5,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from minibert.data.columns import Columns
@@ -47,12 +47,22 @@ def prediction_record(
     record |= dict.fromkeys(task.keys) if prediction is None else prediction
     if prediction is None:
         record["error"] = as_json(error)
-    for column, value in fields.items():
-        name = as_json(column)
-        while name in KEYS or name in task.fields or name in record:
-            name = f"input_{name}"
+    for name, value in zip(kept_names(fields, task), fields.values(), strict=True):
         record[name] = as_json(value)
     return record
+
+
+def kept_names(columns: Iterable[str], task: Task) -> list[str]:
+    """Return the names of the other columns in a record; one that is taken gets a prefix."""
+    taken = {*KEYS, *task.fields}
+    names = []
+    for column in columns:
+        name = as_json(column)
+        while name in taken:
+            name = f"input_{name}"
+        taken.add(name)
+        names.append(name)
+    return names
 
 
 def as_json(value: Any) -> Any:
@@ -148,14 +158,18 @@ def flatten(record: Record, task: Task) -> Record:
     Several classes are one cell, as the readers take it; a JSON list if a name has the separator.
     """
     row: Record = {key: record[key] for key in ("text", "pair") if key in record}
-    for key in task.keys:
-        value = record[key]
-        if key == task.keys[-1] and task.columns:
-            values = value or {}
-            row |= {x: values.get(y) for x, y in zip(task.columns, task.names, strict=True)}
-        else:
-            joined = isinstance(value, list) and not any(SEPARATOR in name for name in value)
-            row[key] = SEPARATOR.join(value) if joined else value
+    for key, value in prediction_columns(record, task).items():
+        joined = isinstance(value, list) and not any(SEPARATOR in name for name in value)
+        row[key] = SEPARATOR.join(value) if joined else value
     row["error"] = record.get("error")
     taken = (*KEYS, *task.keys)
     return row | {name: value for name, value in record.items() if name not in taken}
+
+
+def prediction_columns(prediction: Record, task: Task) -> Record:
+    """Return a record's prediction as columns: one per class in place of its last key."""
+    row = {key: prediction[key] for key in task.keys}
+    if task.columns:
+        values = row.pop(task.keys[-1]) or {}
+        row |= {x: values.get(y) for x, y in zip(task.columns, task.names, strict=True)}
+    return row

@@ -1,7 +1,7 @@
 """A classifier with its tokenizer: from a checkpoint, to datasets, into a folder."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from minibert.checkpoint.config_file import read_encoder_config, write_config
 from minibert.checkpoint.families import FAMILIES
 from minibert.checkpoint.load import Checkpoint, load_classifier
 from minibert.checkpoint.load import load_encoder as load_encoder_folder
-from minibert.checkpoint.save import save_weights
+from minibert.checkpoint.save import save_weights, write_pooling
 from minibert.data.batches import Dataset
 from minibert.data.examples import Examples
 from minibert.data.long_texts import TokenizedTexts, shorten
@@ -236,13 +236,26 @@ class TextClassifier:
         return model.logits(validation, batch_size=32)
 
     def save(self, folder: Path | str) -> None:
-        """Write a Hugging Face folder: config.json, model.safetensors, the tokenizer's files."""
+        """Write a Hugging Face folder: config.json, model.safetensors, the tokenizer's files.
+
+        transformers opens a native head, whose weights then have its temperature in them, since
+        transformers knows none: logits are divided by it, probabilities stay the same.
+        sentence-transformers opens the encoder and the pooling.
+        """
         folder = Path(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{folder}: cannot be made ({error.strerror})") from None
-        family = FAMILIES[self.checkpoint.encoder.family]
-        self.tokenizer.save(folder, wordpiece_class=family.wordpiece_class)
-        write_config(folder, self.checkpoint.encoder, self.checkpoint.head)
-        save_weights(folder, self.model, self.checkpoint.encoder, self.checkpoint.head)
+        encoder, head = self.checkpoint.encoder, self.checkpoint.head
+        temperature = head.temperature if head.kind == "native" else 1.0
+        self.save_settings(folder, replace(head, temperature=head.temperature / temperature))
+        save_weights(folder, self.model, encoder, head, temperature=temperature)
+        write_pooling(folder, encoder, head)
+
+    def save_settings(self, folder: Path, head: HeadConfig) -> None:
+        """Write the tokenizer's files, and config.json with this head."""
+        encoder = self.checkpoint.encoder
+        wordpiece_class = FAMILIES[encoder.family].wordpiece_class
+        self.tokenizer.save(folder, wordpiece_class=wordpiece_class, max_length=head.max_length)
+        write_config(folder, encoder, head)

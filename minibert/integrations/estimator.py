@@ -65,7 +65,8 @@ class BertEstimator(BaseEstimator):
         if state.pop("predictor_", None):
             with tempfile.TemporaryDirectory() as folder:
                 self.classifier_.save(folder)
-                files = {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+                saved = [file for file in Path(folder).iterdir() if file.is_file()]
+                files = {file.name: file.read_bytes() for file in saved}
             state["classifier_"] = files
         return state
 

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from minibert.errors import InputError
 from minibert.evaluation.figures import title
 from minibert.files import write_text
 from minibert.report.parts import Section
 from minibert.report.pictures import has_matplotlib
-from minibert.report.run_data import RunData, read_run
+from minibert.report.run_data import RunData, made_by_this_version, read_run
 from minibert.report.sections import figure_cell, sections
 
 REPORT = "report.html"
@@ -27,13 +26,8 @@ def write_report(folder: Path, *, command: str | None = None) -> Path:
     """
     run = read_run(folder)
     path = folder / REPORT
-    try:
+    with made_by_this_version(folder):
         html = page(run, sections(run, command=command))
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{folder}: metrics.json or history.csv is not as this version of minibert writes it "
-            f"({error!r}); train again"
-        ) from error
     write_text(path, html)
     return path
 

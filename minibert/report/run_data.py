@@ -2,7 +2,8 @@
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,3 +77,15 @@ def read_run(folder: Path) -> RunData:
     name = folder.resolve().name
     settings, metrics = read_json(run.settings_file), read_json(run.metrics_file)
     return RunData(name, settings, metrics, history, predictions, head)
+
+
+@contextmanager
+def made_by_this_version(folder: Path) -> Iterator[None]:
+    """Raise InputError if what is written from a run lacks entries that this version writes."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder}: metrics.json or history.csv is not as this version of minibert writes it "
+            f"({error!r}); train again"
+        ) from error

@@ -43,7 +43,7 @@ def figures(run: RunData) -> Section:
         for name, value in run.scores.items()
         if f"{name}_95" in run.scores or isinstance(value, float)
     ]
-    table = Table("", ["", *columns], rows, note="The small numbers are 95% intervals.")
+    table = Table("", ["", *columns], rows, note="After a figure is its 95% interval.")
     order = sorted(columns, key=lambda name: name != run.scored)
     beside = [(x, columns[x].get(run.figure), columns[x].get(f"{run.figure}_95")) for x in order]
     known = [(name, value, interval) for name, value, interval in beside if value is not None]
