@@ -126,7 +126,7 @@ def test_all_that_a_task_says_agrees_with_the_threshold():
 # --- the commands
 
 
-def metrics(folder: str) -> Any:
+def metrics(folder: str | Path) -> Any:
     return json.loads(Path(folder, "metrics.json").read_text())
 
 
@@ -176,6 +176,15 @@ def test_the_threshold_is_in_the_model_and_all_commands_use_it(place, capsys, mo
     texts = [row["text"] for row in rows]
     labels = [row["label"] for row in rows]
     assert load("recall").predict(texts) == labels == load("recall", raw=True).predict(texts)
+
+
+def test_the_report_names_the_rarer_class_and_its_threshold(place):
+    threshold = read_head_config(place / "recall").thresholds[1]
+    for name, expected in (("recall", 1), ("plain", 0)):
+        fraction = metrics(place / name)["test"]["rare_class"]["fraction"]
+        shown = (place / name / "report.html").read_text()
+        assert f"is the class of {fraction:.1%} of the texts" in shown
+        assert shown.count(f"is predicted from a probability of {threshold:.4g} on") == expected
 
 
 def test_a_threshold_is_chosen_in_python(place):

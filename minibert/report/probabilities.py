@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from minibert.errors import printable
+from minibert.evaluation.probabilities import RARE
 from minibert.report import pictures
 from minibert.report.parts import Picture, Section, Table
 from minibert.report.run_data import RunData
@@ -20,6 +22,7 @@ def probabilities(run: RunData) -> Iterator[Section]:
     notes = [
         f"The temperature {calibration['temperature']:.4g} was fitted on the validation split."
     ]
+    notes += rare_class(run)
     curve = coverage([row for row in run.predictions if "probability" in row])
     if curve:
         accepted = run.scores.get("accepted")
@@ -41,6 +44,26 @@ def probabilities(run: RunData) -> Iterator[Section]:
                 f"accepted: {accepted['coverage']:.1%} of the {run.scored} split."
             )
     yield Section("Probabilities", shown, tables, notes)
+
+
+def rare_class(run: RunData) -> Iterator[str]:
+    """Yield how well the probabilities find the rarer of two classes, and its threshold."""
+    rare = run.scores.get("rare_class")
+    if not rare or rare["average_precision"] is None:
+        return
+    name = repr(printable(rare["name"], 60))
+    if rare["fraction"] <= RARE:
+        yield (
+            f"{name} is the class of {rare['fraction']:.1%} of the texts. The average precision of "
+            f"its probabilities is {rare['average_precision']:.4f}, their ROC AUC "
+            f"{rare['roc_auc']:.4f}."
+        )
+    if run.head.thresholds:
+        threshold = run.head.thresholds[run.head.labels.index(rare["name"])]
+        yield (
+            f"{name} is predicted from a probability of {threshold:.4g} on. Reliability is that of "
+            "the more probable class."
+        )
 
 
 def coverage(rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
