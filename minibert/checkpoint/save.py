@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from minibert.checkpoint.families import FAMILIES, head_names
 from minibert.checkpoint.load import tensor_names
 from minibert.files import write_atomic, write_json
-from minibert.model.classifier import Classifier, Head, Unit
+from minibert.model.classifier import Classifier, Head
 from minibert.model.config import EncoderConfig, HeadConfig
 
 
@@ -31,9 +31,7 @@ def save_weights(
     encoder = model.encoder.state_dict()
     if native and head.pooling != "pooler":  # ...ForSequenceClassification then has no pooler
         encoder = {name: x for name, x in encoder.items() if not name.startswith("pooler.")}
-    head_state = in_unit(model.head).state_dict()
-    for name in ("out.weight", "out.bias"):
-        head_state[name] = head_state[name] / temperature
+    head_state = folded_head(model.head, temperature).state_dict()
     parts = (
         (encoder, family.encoder_names, family.prefix if native else ""),
         (head_state, head_names(config.family, head.kind), ""),
@@ -48,12 +46,14 @@ def save_weights(
     write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata={"format": "pt"}))
 
 
-def in_unit(head: Head) -> Head:
-    """Return a head whose output layer has the data's unit in its weights: a copy, if it trains."""
-    if not isinstance(head.unit, Unit):
-        return head
+@torch.no_grad()
+def folded_head(head: Head, temperature: float) -> Head:
+    """Return a copy of a head with the data's unit and a temperature in its output layer."""
     head = copy.deepcopy(head)
     head.fold_unit()
+    head.unit = None
+    for parameter in head.out.parameters():
+        parameter.div_(temperature)
     return head
 
 

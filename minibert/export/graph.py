@@ -1,6 +1,5 @@
 """A classifier to an ONNX graph: token ids in, logits out, for any number and length of texts."""
 
-import copy
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +7,10 @@ from pathlib import Path
 import torch
 
 from minibert.checkpoint.load import Checkpoint
-from minibert.checkpoint.save import in_unit
+from minibert.checkpoint.save import folded_head
 from minibert.files import write_atomic
 from minibert.inference.text_classifier import TextClassifier
-from minibert.model.classifier import Classifier, Head
+from minibert.model.classifier import Classifier
 from minibert.model.config import LongTexts
 
 OPSET = 17  # the first with LayerNormalization
@@ -24,23 +23,12 @@ def for_export(classifier: TextClassifier) -> TextClassifier:
     weights, and long texts are cut.
     """
     model = classifier.model
-    head = plain_head(model.head)
+    head = folded_head(model.head, model.head.config.temperature)
     head.config = replace(head.config, temperature=1.0, long_texts=LongTexts())
     exported = Classifier(model.encoder, head, pooling=model.pooling).eval()
     return TextClassifier(
         Checkpoint(exported, classifier.checkpoint.encoder, ()), classifier.tokenizer
     )
-
-
-@torch.no_grad()
-def plain_head(head: Head) -> Head:
-    """Return a copy of a head with its temperature or its unit in the output layer's weights."""
-    temperature = head.config.temperature
-    head = copy.deepcopy(in_unit(head))
-    head.unit = None
-    for parameter in head.out.parameters():
-        parameter.div_(temperature)
-    return head
 
 
 def write_graph(file: Path, exported: TextClassifier) -> None:
