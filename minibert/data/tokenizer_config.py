@@ -16,8 +16,14 @@ SWITCHES = (
 )
 # Classes that read everything from tokenizer.json.
 GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
-# Where the files of a tokenizer were, on the computer that wrote its tokenizer_config.json.
-PLACES = ("name_or_path", "tokenizer_file", "vocab_file", "merges_file", "special_tokens_map_file")
+# The entries that are kept when a tokenizer is saved, since they change ids and lengths. Others can
+# have paths of the computer that wrote them.
+KEPT = (
+    *(name for name, *_ in SWITCHES),
+    *(f"{name}_token" for name in (*SPECIAL_TOKENS, "bos", "eos")),
+    *("additional_special_tokens", "extra_special_tokens", "added_tokens_decoder"),
+    *("add_prefix_space", "model_input_names", "model_max_length"),
+)
 # Classes that return no token types, whatever tokenizer.json says.
 UNTYPED_CLASSES = (
     "DistilBertTokenizer",
@@ -91,15 +97,14 @@ def transformers_config(
     """Return a tokenizer_config.json with which transformers computes the same ids.
 
     Args:
-        source: the tokenizer_config.json that the tokenizer was read with; other keys are kept,
-            but those of PLACES.
+        source: the tokenizer_config.json that the tokenizer was read with.
         tokenizer_class: None if only the generic class reads this tokenizer.json correctly.
         normalizer: tokenizer.json's normalizer.
         prefix_space: whether byte-level BPE puts a space before each text; None for others.
         special: the special tokens by name: unk, sep, pad, cls, mask.
         token_types: whether the model takes token types.
     """
-    config = {name: value for name, value in source.items() if name not in PLACES}
+    config = {name: source[name] for name in KEPT if name in source}
     for name, token in special.items():
         if special_token(source, name) != token:
             config[f"{name}_token"] = token
