@@ -34,6 +34,9 @@ SMALL_FILES = (
     *("vocab.txt", "vocab.json", "merges.txt"),
 )
 
+# Files that only some saved classifiers have. They are removed when another one takes the folder.
+OPTIONAL_FILES = ("vocab.txt", "modules.json", "1_Pooling/config.json")
+
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path beside `path`, then rename that file to `path`.
@@ -84,6 +87,39 @@ def new_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     _sync_folder(path.parent)
+
+
+@contextmanager
+def replace_model(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder, to be filled with a model, whose files then replace those of `folder`.
+
+    Old and new files are never read together: `folder` is unchanged until all new files are
+    written, and has no config.json until all are in place. Raises InputError if it cannot be
+    written.
+    """
+    complete = folder / ".complete"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(complete, ignore_errors=True)  # left by a killed process
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror})") from None
+    with new_folder(complete) as temporary:
+        yield temporary
+    config = complete / "config.json"
+    files = [file for file in complete.rglob("*") if file.is_file() and file != config]
+    places = {file: folder / file.relative_to(complete) for file in (*files, config)}
+    for place in places.values():
+        check_replaceable(place)
+    try:
+        for name in ("config.json", *OPTIONAL_FILES):
+            (folder / name).unlink(missing_ok=True)
+        for file, place in places.items():
+            place.parent.mkdir(exist_ok=True)
+            os.replace(file, place)
+        shutil.rmtree(complete)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from None
+    _sync_folder(folder)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -20,6 +20,7 @@ from minibert.data.tokenizer import Tokenizer
 from minibert.data.windows import text_dataset
 from minibert.device import Compute, choose_compute
 from minibert.errors import InputError
+from minibert.files import replace_model
 from minibert.hub import find_model
 from minibert.inference.as_lists import as_labels, as_names, as_texts, check_lengths, shown
 from minibert.inference.batched import prepare_for_inference
@@ -238,20 +239,18 @@ class TextClassifier:
     def save(self, folder: Path | str) -> None:
         """Write a Hugging Face folder: config.json, model.safetensors, the tokenizer's files.
 
-        transformers opens a native head, whose weights then have its temperature in them, since
-        transformers knows none: logits are divided by it, probabilities stay the same.
-        sentence-transformers opens the encoder and the pooling.
+        transformers opens a native head. It knows no temperature, so the head's output weights are
+        divided by it; probabilities stay the same. sentence-transformers opens the encoder and the
+        pooling. Raises InputError if a file cannot be written; the folder's old model is then kept.
         """
-        folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be made ({error.strerror})") from None
         encoder, head = self.checkpoint.encoder, self.checkpoint.head
-        temperature = head.temperature if head.kind == "native" else 1.0
-        self.save_settings(folder, replace(head, temperature=head.temperature / temperature))
-        save_weights(folder, self.model, encoder, head, temperature=temperature)
-        write_pooling(folder, encoder, head)
+        temperature = 1.0
+        if head.kind == "native":
+            temperature, head = head.temperature, replace(head, temperature=1.0)
+        with replace_model(Path(folder)) as new:
+            self.save_settings(new, head)
+            save_weights(new, self.model, encoder, head, temperature=temperature)
+            write_pooling(new, encoder, head)
 
     def save_settings(self, folder: Path, head: HeadConfig) -> None:
         """Write the tokenizer's files, and config.json with this head."""
