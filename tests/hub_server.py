@@ -159,6 +159,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer_json({"files": listed})
         for line in data[1:]:  # of a commit, after its header
             value = line["value"]
+            if line["key"] == "deletedFile":
+                del files[value["path"]]
+                continue
             small = line["key"] == "file"
             content = base64.b64decode(value["content"]) if small else self.hub.large[value["oid"]]
             files[value["path"]] = content

@@ -33,15 +33,21 @@ SENT = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder `secret` with a finished run, its data file and its checkpoint."""
+    """The folder `secret` with a finished run, its data file and its checkpoint.
+
+    The run `pooler` has neither a pooling that sentence-transformers knows nor a vocab.txt.
+    """
     place = tmp_path_factory.mktemp("push")
-    write_checkpoint(place / "secret" / "tiny-bert")
+    write_checkpoint(place / "secret" / "tiny-bert", "bert")
     rows = [f"whisper {i} {('good', 'bad')[i % 2]},{('yes', 'no')[i % 2]}" for i in range(40)]
     data = place / "secret" / "reviews.csv"
     data.write_text("\n".join(["text,label", *rows]) + "\n")
     model = ["--model", str(place / "secret" / "tiny-bert"), "--data", str(data), "--freeze"]
     shape = ["--epochs", "1", "--max-length", "20", "--device", "cpu", "--no-baseline"]
     train.main(parse_train([*model, *shape, "--out", str(place / "secret" / "run")]))
+    pooler = place / "secret" / "pooler"
+    train.main(parse_train([*model, *shape, "--pooling", "pooler", "--out", str(pooler)]))
+    (pooler / "vocab.txt").unlink()
     return place / "secret"
 
 
@@ -95,6 +101,18 @@ def test_a_run_is_published_in_one_commit_and_loaded_from_the_hub(hub, push, pla
         return finish_script("predict.py", *words, cwd=place, env=environment).stdout
 
     assert predict("me/reviews") == predict("run") != ""
+
+
+@pytest.mark.parametrize("branch", ["main", "draft"])
+def test_files_of_an_earlier_model_are_deleted_in_the_same_commit(hub, push, branch):
+    old = dict.fromkeys(("modules.json", "1_Pooling/config.json", "vocab.txt"), b"old")
+    mine = {".gitattributes": b"mine", "notes/vocab.txt": b"mine"}
+    hub.add("model", "me/reviews", {**old, **mine}, branch)
+    done = push("me/reviews", "--revision", branch, run="pooler")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sum("/commit/" in line for line in hub.log) == 1
+    files = hub.repositories["model", "me/reviews"][branch]
+    assert files.keys() == SENT - old.keys() | mine.keys()
 
 
 def test_no_text_no_path_and_no_state_leaves_the_computer(hub, push, place):

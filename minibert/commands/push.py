@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from minibert.commands.push_arguments import PushArguments
 from minibert.errors import InputError
-from minibert.files import model_file, write_text
+from minibert.files import OPTIONAL_FILES, model_file, write_text
 from minibert.inference.text_classifier import TextClassifier
 from minibert.processes import ONE_PROCESS, Processes, check_single
 from minibert.report.card import model_card
@@ -48,8 +48,11 @@ def write_files(folder: Path, run: Path, card: str) -> None:
 
 
 def publish(folder: Path, arguments: PushArguments) -> str:
-    """Commit the files of a folder to a repository, which is created; return the commit's URL."""
-    from huggingface_hub import CommitOperationAdd, HfApi
+    """Commit the files of a folder to a repository, which is created; return the commit's URL.
+
+    The commit deletes the optional files that an earlier model has and this one has not.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     repository, revision, api = arguments.repository, arguments.revision, HfApi()
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
@@ -60,8 +63,13 @@ def publish(folder: Path, arguments: PushArguments) -> str:
             raise InputError(f"{repository}: is there already and public; drop --private")
         if revision:
             api.create_branch(repository, branch=revision, exist_ok=True)
+        old = {*OPTIONAL_FILES}.intersection(api.list_repo_files(repository, revision=revision))
+        new = {addition.path_in_repo for addition in additions}
+        deletions = [CommitOperationDelete(name) for name in sorted(old - new)]
         message = "Add a classifier trained with minibert"
-        commit = api.create_commit(repository, additions, commit_message=message, revision=revision)
+        commit = api.create_commit(
+            repository, [*additions, *deletions], commit_message=message, revision=revision
+        )
     return commit.commit_url
 
 
