@@ -23,6 +23,7 @@ OFFLINE_HINT = (
     f"--model {MINILM} --data FILE"
 )
 
+HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 DATASETS = {"sst2": "SetFit/sst2", "glue/sst2": "nyu-mll/glue/sst2"}
 DATA_SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
 # GLUE's test files hide their labels as -1.
@@ -60,7 +61,7 @@ def find_model(name: str, *, revision: str | None = None) -> Path:
         if package and package.origin and not revision:
             return Path(package.origin).resolve().parent / "model"  # some installers use links
         name = f"sentence-transformers/{MINILM}"
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
+    if not HUB_ID.fullmatch(name):
         raise InputError(f"{name}: no such folder, and not a hub id (owner/name) either")
     return _fetch(name, "model", revision, _model_files)
 
@@ -100,8 +101,8 @@ def find_data(name: str) -> DataFiles:
 
 
 def model_id(name: str) -> str | None:
-    """Return the hub id of a model that `find_model` found; None for a local folder."""
-    if Path(name).is_absolute():
+    """Return the hub id of a model that `find_model` found; None for a folder of any computer."""
+    if Path(name).exists() or not HUB_ID.fullmatch(name):
         return None
     return f"sentence-transformers/{MINILM}" if name == MINILM else name
 

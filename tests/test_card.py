@@ -97,6 +97,8 @@ def test_an_interval_is_beside_its_figure(runs):
         ("distilbert-base-uncased", "sst2", "distilbert-base-uncased", ["SetFit/sst2"]),
         ("all-MiniLM-L6-v2", "hub:a/b/c", "sentence-transformers/all-MiniLM-L6-v2", ["a/b"]),
         ("/home/me/bert", "/home/me/my.csv", None, None),
+        (r"C:\home\me\Jane Doe\bert", r"C:\home\me\my.csv", None, None),
+        ("../me/bert", "../me/my.csv", None, None),
     ],
 )
 def test_names_of_the_hub_are_linked_and_paths_are_not_told(
@@ -105,7 +107,75 @@ def test_names_of_the_hub_are_linked_and_paths_are_not_told(
     card = model_card(changed(runs["classes"], tmp_path, model=model, data=data), "me/reviews")
     found = header(card)
     assert (found.get("base_model"), found.get("datasets")) == (base, datasets)
-    assert "/home/me" not in card
+    assert not re.search(r"home|Jane|me[/\\](bert|my)", card)
+    if base is None:
+        assert "minibert trained it from bert on my.csv" in card
+
+
+def test_a_folder_here_is_not_taken_for_a_model_of_the_hub(runs, tmp_path, monkeypatch):
+    (tmp_path / "here" / "secret" / "bert").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    card = model_card(changed(runs["classes"], tmp_path / "run", model="secret/bert"), "me/reviews")
+    assert "secret" not in card
+
+
+def options(card: str) -> dict[str, str]:
+    """The table of options."""
+    table = card.partition("## Training")[2].partition("## Limits")[0]
+    return dict(re.findall(r"^\| (.+?) \| (.+?) \|$", table.replace("\\", ""), re.MULTILINE))
+
+
+SPLITTING = {"split": "70:15:15", "split seed": "2021"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "has", "has_not"),
+    [
+        ({}, {**SPLITTING, "epochs": "1", "head lr": "0.0001"}, ("encoder lr", "fold", "clip")),
+        ({"freeze": False}, {"encoder lr": "2e-05"}, ("freeze",)),
+        (
+            {"head": "logistic", "class_weights": "balanced"},
+            {"head": "logistic", "class weights": "balanced", "seed": "0"},
+            ("epochs", "head lr", "encoder lr", "warmup"),
+        ),
+        ({"data": "hub:a/b"}, {}, SPLITTING),
+        ({"validation": "v.csv", "test": "t.csv"}, {}, SPLITTING),
+        ({"validation": "v.csv"}, {}, SPLITTING),
+        ({"validation": "v.csv", "fold": [1, 5]}, {"split seed": "2021"}, ("split",)),
+        ({"test": "t.csv"}, SPLITTING, ()),
+        ({"fold": [1, 5]}, {**SPLITTING, "fold": "1/5"}, ()),
+        ({"train_percent": 10}, {"train percent": "10"}, ()),
+        ({"patience": 2, "schedule": "cosine"}, {"patience": "2", "schedule": "cosine"}, ()),
+    ],
+)
+def test_the_options_are_those_that_the_run_used(runs, tmp_path, settings, has, has_not):
+    found = options(model_card(changed(runs["classes"], tmp_path, **settings), "me/reviews"))
+    assert has.items() <= found.items()
+    assert not found.keys() & set(has_not)
+
+
+def test_a_learning_curve_is_a_table(runs, tmp_path):
+    folder = changed(runs["classes"], tmp_path)
+    file = folder / "metrics.json"
+    figures = {n: {"accuracy": n / 100} for n in (10, 40)}
+    points = [{"training_texts": n, "validation": x, "test": x} for n, x in figures.items()]
+    file.write_text(json.dumps({**json.loads(file.read_text()), "learning_curve": points}))
+    card = model_card(folder, "me/reviews")
+    curve = card.partition("## Learning curve\n")[2].partition("\n## ")[0]
+    assert "accuracy" in curve and "| 40 | 40.0% | 40.0% |" in curve
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_section_has_content(runs, kind):
+    sections = re.split(r"^## ", model_card(runs[kind], "me/reviews"), flags=re.MULTILINE)
+    assert all(section.partition("\n")[2].strip() for section in sections)
+
+
+@pytest.mark.usefixtures("pictures")
+def test_no_picture_is_drawn(runs, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("minibert.report.pictures.svg", lambda *_, **__: pytest.fail("drawn"))
+    model_card(runs["numbers"], "me/reviews")
 
 
 def test_a_data_file_may_have_any_name(runs, tmp_path):
@@ -147,7 +217,7 @@ def test_without_a_test_split_the_figures_are_of_validation_and_the_card_says_so
     del metrics["test"]
     (folder / "metrics.json").write_text(json.dumps(metrics))
     card = model_card(folder, "me/reviews")
-    assert "its figures are of 9 texts of the validation split" in card
+    assert "measured on 9 texts of the validation split of the same data" in card
     assert "The run has no test split." in card
 
 

@@ -23,12 +23,14 @@ from minibert.commands import train
 from minibert.commands.arguments import parse_train
 from minibert.commands.model_flags import ModelArguments
 from minibert.commands.predict import load_predictor
+from minibert.commands.report import report_run
 from minibert.data.duplicates import normalize
 from minibert.data.examples import Examples
 from minibert.data.folds import fold_rows
 from minibert.data.options import DataOptions
 from minibert.data.splits import read_splits
 from minibert.errors import InputError
+from minibert.report.card import model_card
 from minibert.runs import RunFolder, newest_run
 
 # --- rows
@@ -237,6 +239,9 @@ def test_there_is_no_model_to_use(place, tmp_path, monkeypatch):
         load_predictor(ModelArguments("runs/folds", {}))
     with pytest.raises(InputError, match="the run is finished; a cross-validation has no model"):
         RunFolder(Path("runs/folds")).check_unfinished()
+    for use in (lambda folder: model_card(folder, "me/reviews"), report_run):
+        with pytest.raises(InputError, match=r"folds: a cross-validation has no model; train with"):
+            use(Path("runs/folds"))
     shutil.copytree(place / "folds" / "fold-1", "runs/model")
     os.utime("runs/model/metrics.json", (0, 0))
     assert newest_run() == Path("runs/model")

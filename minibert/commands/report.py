@@ -5,13 +5,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from minibert.commands.options import Settings
+from minibert.data.options import SEPARATORS
 from minibert.errors import InputError, command_line, printable
 from minibert.files import read_json
 from minibert.options import flag_name
 from minibert.report.page import write_report
 from minibert.runs import Metadata, RunFolder
-
-SEPARATORS = {"split": ":", "fold": "/"}  # of options with several values; others have commas
 
 
 def report_run(folder: Path) -> None:

@@ -10,6 +10,8 @@ from minibert.data.labels import LabelFormat
 from minibert.model.config import LONG_TEXTS, TASKS, WINDOW_POOLINGS, LongTexts
 from minibert.options import check_options, flag_name, length, option
 
+SEPARATORS = {"split": ":", "fold": "/"}  # of options with several values; others have commas
+
 
 def column_names(text: str) -> tuple[str, ...]:
     """Parse --label-columns: names separated by commas."""

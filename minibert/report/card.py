@@ -5,21 +5,23 @@ Paths stay on this computer: of a local checkpoint or data file the card has the
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from markupsafe import Markup
 
 from minibert.checkpoint.config_file import read_encoder_config
+from minibert.data.options import SEPARATORS, DataOptions
 from minibert.errors import printable
 from minibert.evaluation.figures import show_value, title
 from minibert.hub import dataset_path, model_id
 from minibert.report import sections
 from minibert.report.parts import SHOWN, Cell, Section, Table
 from minibert.report.run_data import RunData, made_by_this_version, read_run
+from minibert.training.logistic import USED
 from minibert.training.options import TrainingOptions
 
 MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~&$@]|:(?=//))")
@@ -35,7 +37,17 @@ LONG_TEXTS = {
     "head-tail": "Of more than {} tokens it reads the first and the last.",
     "windows": "It reads more than {} tokens in overlapping windows.",
 }
-OPTIONS = ("head", "pooling", "max_length", "long_texts", "split", "split_seed", "precision")
+OPTIONS = (
+    *("head", "pooling", "max_length", "long_texts", "stride", "window_pooling", "max_windows"),
+    *("split", "split_seed", "fold", "train_percent", "leaks", "bad_rows"),
+    *(field.name for field in fields(TrainingOptions)),
+    *("precision", "minibert", "torch"),
+)
+# Those that the card has at their default values too.
+ALWAYS = (
+    *("head", "pooling", "max_length", "split", "split_seed", "epochs", "batch_size"),
+    *("encoder_lr", "head_lr", "seed", "precision", "minibert", "torch"),
+)
 
 
 def model_card(folder: Path, repository: str) -> str:
@@ -59,11 +71,11 @@ def model_card(folder: Path, repository: str) -> str:
             repository=Markup(repository),
             predicts=PREDICTS[head.task].format(len(head.labels)),
             labels=", ".join(names) + ", ..." * (len(head.labels) > SHOWN),
-            model=model_id(model) or Path(model).name,
+            model=model_id(model) or file_name(model),
             data=data_name(run),
             head=head,
             pairs=run.settings["columns"]["pair"] is not None,
-            sections=[shown(section) for section in card_sections(run) if section.tables],
+            sections=[x for x in map(shown, card_sections(run)) if x["tables"]],
             limits=list(limits(run)),
         )
 
@@ -111,25 +123,48 @@ def metric_name(run: RunData, name: str) -> str:
 def card_sections(run: RunData) -> Iterator[Section]:
     """Yield the sections of the report that have no texts and no paths, and the options."""
     yield sections.figures(run)
-    yield from sections.series(run)
+    for section in sections.series(run):  # the card has the table in place of the picture
+        tables = [replace(table, title=title(run.figure), folded=False) for table in section.tables]
+        yield replace(section, tables=tables)
     yield from sections.classes(run)
     yield from sections.data(run)
-    names = [*OPTIONS, *(field.name for field in fields(TrainingOptions)), "minibert", "torch"]
-    used = {"pooling": run.head.pooling, "max_length": run.head.max_length}
-    values = {**run.settings, **used, **run.settings["environment"]}
-    rows = [
-        [name.replace("_", " "), str(values[name]).strip("[]")]
-        for name in names
-        if values.get(name) is not None
-    ]
+    rows = [[name.replace("_", " "), value] for name, value in options(run).items()]
     yield Section("Training", tables=[Table("", ["option", "value"], rows)])
+
+
+def options(run: RunData) -> dict[str, str]:
+    """Return the options that the run used: those of ALWAYS, and others that are not defaults."""
+    settings = run.settings
+    used = {"pooling": run.head.pooling, "max_length": run.head.max_length}
+    values = {**settings, **used, **settings["environment"]}
+    defaults = {x.name: x.default for kind in (DataOptions, TrainingOptions) for x in fields(kind)}
+    found = {}
+    for name in OPTIONS:
+        value, matters = values[name], name in ALWAYS or values[name] != defaults[name]
+        if matters and value is not None and name not in unused(settings):
+            separator = SEPARATORS.get(name)
+            found[name] = separator.join(map(str, value)) if separator else str(value)
+    return found
+
+
+def unused(settings: Mapping[str, Any]) -> set[str]:
+    """Return the options that changed nothing in a run with these settings."""
+    names = {"encoder_lr"} if settings["freeze"] else set()
+    if settings["head"] == "logistic":
+        names |= {field.name for field in fields(TrainingOptions)} - {*USED}
+    # Most datasets of the hub have splits of their own.
+    if settings["validation"] or dataset_path(settings["data"]):
+        names |= {"split"}
+        if settings["fold"] is None and settings["train_percent"] == 100:
+            names |= {"split_seed"}
+    return names
 
 
 def shown(section: Section) -> dict[str, Any]:
     """Return the rows of a section's tables that are open in the report, and its notes."""
     tables = [table for table in section.tables if not table.folded]
     notes = [*(table.note for table in tables if table.note), *section.notes]
-    rows = [[table.heads, *table.rows] for table in tables]
+    rows = [(table.title, [table.heads, *table.rows]) for table in tables]
     return {"title": section.title, "tables": rows, "notes": notes}
 
 
@@ -138,8 +173,8 @@ def limits(run: RunData) -> Iterator[str]:
     head = run.head
     train, scored = run.metrics["training"]["texts"], run.scores["texts"]
     yield (
-        f"It was trained on {train:,} texts, and its figures are of {scored:,} texts of the "
-        f"{run.scored} split, of the same data. On other texts they can differ."
+        f"It was trained on {train:,} texts. Its figures are measured on {scored:,} texts of the "
+        f"{run.scored} split of the same data; on other texts they can differ."
     )
     yield LONG_TEXTS[head.long_texts.how].format(head.max_length)
     if "calibration" in run.scores:
@@ -163,7 +198,12 @@ def data_name(run: RunData) -> str:
     """Return the data's id on the hub, or the file's name."""
     data = run.settings["data"]
     path = dataset_path(data)
-    return "/".join(path.split("/")[:2]) if path else printable(Path(data).name, 100)
+    return "/".join(path.split("/")[:2]) if path else printable(file_name(data), 100)
+
+
+def file_name(path: str) -> str:
+    """Return a path's last part. A run may be of another computer, with Windows."""
+    return PureWindowsPath(path).name  # it splits at / too
 
 
 def as_markdown(value: Any) -> str:

@@ -1,6 +1,6 @@
 """What a report is made of: sections of pictures, tables and notes. All are plain text but SVG."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -39,10 +39,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with its title; None without matplotlib."""
+    """A title, and a function that draws the picture with matplotlib."""
 
     title: str
-    svg: Markup | None
+    draw: Callable[[], Markup]
 
 
 @dataclass(frozen=True)

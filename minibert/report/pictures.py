@@ -1,11 +1,13 @@
 """Numbers to pictures: SVG whose colours are the page's, in light and in dark.
 
-matplotlib (extra: plots) draws them. Without it there are none, and the page has the tables.
+matplotlib (extra: plots) draws them, when the functions that are returned here are called. Without
+it there are none, and the page has the tables.
 """
 
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -46,13 +48,11 @@ def has_matplotlib() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def svg(draw: Callable[[Any], object], name: str, *, height: float = HEIGHT) -> Markup | None:
-    """Let `draw` fill the axes of a figure; return it as SVG. None without matplotlib.
+def svg(draw: Callable[[Any], object], name: str, *, height: float = HEIGHT) -> Markup:
+    """Let `draw` fill the axes of a figure; return it as SVG.
 
     The same numbers give the same bytes. `name` keeps the ids of a page's pictures apart.
     """
-    if not has_matplotlib():
-        return None
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -90,7 +90,7 @@ def lines(
     whole: bool = False,
     diagonal: bool = False,
     percent: str = "",
-) -> Markup | None:
+) -> Callable[[], Markup]:
     """Draw lines (x, y) by name, with a vertical line at `marked`.
 
     With `whole`, x is counted; the axes of `percent`, such as "xy", are from 0 to 1.
@@ -112,10 +112,10 @@ def lines(
             axes.legend()
         axes.set(xlabel=x, ylabel=y)
 
-    return svg(draw, f"{x} {y}")
+    return partial(svg, draw, f"{x} {y}")
 
 
-def histogram(counts: Sequence[int], width: int, *, marked: float | None) -> Markup | None:
+def histogram(counts: Sequence[int], width: int, *, marked: float | None) -> Callable[[], Markup]:
     """Draw the texts of each `width` tokens, with a line at `marked` tokens if it is inside."""
 
     def draw(axes: Any) -> None:
@@ -126,7 +126,7 @@ def histogram(counts: Sequence[int], width: int, *, marked: float | None) -> Mar
         axes.grid(False, axis="x")
         axes.set(xlabel="tokens of a training text", ylabel="texts")
 
-    return svg(draw, "lengths")
+    return partial(svg, draw, "lengths")
 
 
 def whiskers(
@@ -135,7 +135,7 @@ def whiskers(
     x: str,
     name: str,
     percent: bool,
-) -> Markup | None:
+) -> Callable[[], Markup]:
     """Draw a value and its interval in each row; the first row is on top and in another colour."""
 
     def draw(axes: Any) -> None:
@@ -152,10 +152,10 @@ def whiskers(
         if percent:
             as_percent(axes.xaxis)
 
-    return svg(draw, name, height=0.7 + 0.45 * len(rows))
+    return partial(svg, draw, name, height=0.7 + 0.45 * len(rows))
 
 
-def scatter(xs: Sequence[float], ys: Sequence[float], *, x: str, y: str) -> Markup | None:
+def scatter(xs: Sequence[float], ys: Sequence[float], *, x: str, y: str) -> Callable[[], Markup]:
     """Draw points, and the diagonal on which they are equal."""
 
     def draw(axes: Any) -> None:
@@ -164,4 +164,4 @@ def scatter(xs: Sequence[float], ys: Sequence[float], *, x: str, y: str) -> Mark
         axes.plot(ends, ends, color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
         axes.set(xlabel=x, ylabel=y)
 
-    return svg(draw, "scatter")
+    return partial(svg, draw, "scatter")

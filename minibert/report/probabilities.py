@@ -30,8 +30,8 @@ def probabilities(run: RunData) -> Iterator[Section]:
         xs, ys = zip(*curve[:: -(-len(curve) // POINTS)], strict=True)
         line = {"accuracy": (xs, ys)}
         y = "accuracy of these texts"
-        svg = pictures.lines(line, x="surest texts", y=y, marked=marked, percent="xy")
-        shown.append(Picture("Coverage against accuracy", svg))
+        draw = pictures.lines(line, x="surest texts", y=y, marked=marked, percent="xy")
+        shown.append(Picture("Coverage against accuracy", draw))
         rows = []
         for percent in COVERAGES:
             texts = max(1, percent * len(curve) // 100)
@@ -86,7 +86,7 @@ def _reliability(calibration: Mapping[str, Any]) -> tuple[list[Picture], list[Ta
         )
         for name, x in found.items()
     }
-    svg = pictures.lines(curves, x="probability", y="accuracy", diagonal=True, percent="xy")
+    draw = pictures.lines(curves, x="probability", y="accuracy", diagonal=True, percent="xy")
     rows = [
         [
             name,
@@ -108,4 +108,4 @@ def _reliability(calibration: Mapping[str, Any]) -> tuple[list[Picture], list[Ta
     ]
     heads = ["probability", "decisions", "mean probability", "accuracy"]
     table = Table("Reliability after the temperature", heads, bins, folded=True)
-    return [Picture("Reliability before and after the temperature", svg)], [figures, table]
+    return [Picture("Reliability before and after the temperature", draw)], [figures, table]

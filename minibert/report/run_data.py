@@ -13,7 +13,7 @@ from minibert.errors import InputError
 from minibert.evaluation.figures import json_name
 from minibert.files import read_json
 from minibert.model.config import HeadConfig
-from minibert.runs import RunFolder
+from minibert.runs import NO_MODEL, RunFolder
 from minibert.tasks.choice import task_of
 
 
@@ -56,7 +56,10 @@ class RunData:
 
 def read_run(folder: Path) -> RunData:
     """Read a finished run. Raises InputError for another folder."""
-    run, head = RunFolder(folder), read_head_config(folder)
+    run = RunFolder(folder)
+    if run.is_cross_validation:
+        raise InputError(f"{folder}: {NO_MODEL}")
+    head = read_head_config(folder)
     if head is None or not (run.metrics_file.is_file() and run.settings_file.is_file()):
         raise InputError(
             f"{folder}: is not a finished run of train.py, which has settings.json and metrics.json"

@@ -43,16 +43,16 @@ def figures(run: RunData) -> Section:
         for name, value in run.scores.items()
         if f"{name}_95" in run.scores or isinstance(value, float)
     ]
-    table = Table("", ["", *columns], rows, note="After a figure is its 95% interval.")
+    table = Table("", ["", *columns], rows, note="The 95% interval follows each figure.")
     order = sorted(columns, key=lambda name: name != run.scored)
     beside = [(x, columns[x].get(run.figure), columns[x].get(f"{run.figure}_95")) for x in order]
     known = [(name, value, interval) for name, value, interval in beside if value is not None]
     percent = is_fraction(run.figure)
-    svg = pictures.whiskers(known, x=title(run.figure), name="figures", percent=percent)
+    draw = pictures.whiskers(known, x=title(run.figure), name="figures", percent=percent)
     notes = ["Validation chose the epoch, so its figures are a little too good."]
     if run.scored == "validation":
         notes = ["The run has no test split. Validation chose the epoch: its figures are too good."]
-    shown = [Picture(f"{title(run.figure)} and its 95% interval", svg)]
+    shown = [Picture(f"{title(run.figure)} and its 95% interval", draw)]
     return Section("Figures", shown, [table], notes)
 
 
@@ -69,19 +69,19 @@ def series(run: RunData) -> Iterator[Section]:
         means = [seeds[split][select] for split in splits]
         for what in ("mean", "deviation"):
             rows.append([what, *(show_value(name, x[what]) for x in means)])
-        note = f"Kept: {seeds['kept']}, the best on validation. The page is about this run."
+        note = f"Kept: {seeds['kept']}, the best on validation. The figures are of this run."
         yield Section("Seeds", tables=[Table(title(name), ["run", *splits], rows, note=note)])
     if points := run.metrics.get("learning_curve"):
         splits = [x for x in ("validation", "test") if x in points[0]]
         texts = [point["training_texts"] for point in points]
         curves: Curves = {x: (texts, [point[x][select] for point in points]) for x in splits}
-        svg = pictures.lines(curves, x="training texts", y=title(name), percent=_y(name))
+        draw = pictures.lines(curves, x="training texts", y=title(name), percent=_y(name))
         rows = [
             [f"{point['training_texts']:,}", *(show_value(name, point[x][select]) for x in splits)]
             for point in points
         ]
         table = Table("", ["training texts", *splits], rows, words=0, folded=True)
-        yield Section("Learning curve", [Picture(title(name), svg)], [table])
+        yield Section("Learning curve", [Picture(title(name), draw)], [table])
 
 
 def training(run: RunData) -> Section:
@@ -103,7 +103,7 @@ def training(run: RunData) -> Section:
         if chosen and chosen not in loss.values():
             one: Curves = {"validation": (epochs, columns[chosen])}
             name = title(run.figure)
-            svg = pictures.lines(
+            draw = pictures.lines(
                 one,
                 x="epoch",
                 y=f"validation {name}",
@@ -111,7 +111,7 @@ def training(run: RunData) -> Section:
                 whole=True,
                 percent=_y(run.figure),
             )
-            shown.append(Picture(name, svg))
+            shown.append(Picture(name, draw))
     rows = [
         [str(int(row["epoch"] or 0)), *(_number(row[x]) for x in columns if x != "epoch")]
         for row in run.history[-EPOCHS:]
@@ -132,7 +132,7 @@ def data(run: RunData) -> Iterator[Section]:
     splits = {x: found[x] for x in ("train", "validation", "test") if x in found}
     lengths, longest = found["train"]["lengths"], found["max_length"]
     width, counts = lengths["width"], lengths["texts"]
-    svg = pictures.histogram(counts, width, marked=longest)
+    draw = pictures.histogram(counts, width, marked=longest)
     names = ("texts", "repeated_texts", "texts_in_train", "tokens", "cut_texts", "lost_tokens")
     counted = [[split, *(f"{x[name]:,}" for name in names)] for split, x in splits.items()]
     heads = ["split", *(name.replace("_", " ") for name in names)]
@@ -146,7 +146,7 @@ def data(run: RunData) -> Iterator[Section]:
         Table("Lengths of the training texts", ["tokens", "texts"], bins, folded=True),
     ]
     caption = f"Lengths of the training texts; texts over {longest} tokens are shortened"
-    yield Section("Data", [Picture(caption, svg)], tables)
+    yield Section("Data", [Picture(caption, draw)], tables)
 
 
 def classes(run: RunData) -> Iterator[Section]:
@@ -181,12 +181,12 @@ def lengths(run: RunData) -> Iterator[Section]:
     if len(groups) < 2:
         return
     points = [(name, x["accuracy"], x["accuracy_95"]) for name, x in groups.items()]
-    svg = pictures.whiskers(points, x="accuracy", name="lengths", percent=True)
+    draw = pictures.whiskers(points, x="accuracy", name="lengths", percent=True)
     rows: list[Row] = [
         [name, f"{x['texts']:,}", figure_cell("accuracy", x)] for name, x in groups.items()
     ]
     table = Table("", ["length", "texts", "accuracy"], rows, folded=True)
-    yield Section("Accuracy by length", [Picture("Accuracy and its 95% interval", svg)], [table])
+    yield Section("Accuracy by length", [Picture("Accuracy and its 95% interval", draw)], [table])
 
 
 def settings(run: RunData, command: str | None) -> Section:
