@@ -37,10 +37,13 @@ def main() -> int:
 
 def find_command_to_complete() -> None:
     """Complete the command's name, or let the command's own parser complete its options."""
-    words = os.environ["COMP_LINE"][: int(os.environ["COMP_POINT"])].split(" ")
-    if len(words) > 2:
-        sys.argv[1:] = [words[1]]
-        os.environ["_ARGCOMPLETE"] = "2"  # the number of words before the options
+    from argcomplete import split_line
+
+    before = split_line(os.environ["COMP_LINE"], int(os.environ["COMP_POINT"]))[3]
+    program = int(os.environ["_ARGCOMPLETE"])  # words up to the name of the program
+    if len(before) > program:
+        sys.argv[1:] = [before[program]]
+        os.environ["_ARGCOMPLETE"] = str(program + 1)
         return
     from minibert.commands.parser import Parser
 
