@@ -1,5 +1,6 @@
 """Batches of rows in, the same rows with predictions out: for Ray Data, Spark and process pools."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -72,6 +73,10 @@ class BatchPredictor:
         **options: Any,
     ) -> None:
         signature(load).bind(model, **options)  # an unknown option raises here, not in a worker
+        counts = {"threads": threads, "batch_size": options.get("batch_size")}
+        for name, count in counts.items():
+            if count is not None and count < 1:
+                raise InputError(f"{name} is {count}; give 1 or more")
         self.model = str(Path(model).resolve()) if Path(model).exists() else model
         self.requested = RequestedColumns(text_column, pair_column)
         self.threads, self.options = threads, options
@@ -86,6 +91,7 @@ class BatchPredictor:
             kind = type(batch).__name__
             raise InputError(f"a batch is a {kind}; give an Arrow table or a dict of columns")
         names = list(batch) if isinstance(batch, dict) else batch.schema.names
+        check_columns(names, batch)
         texts = self._text_columns(names)
         with _threads(self.threads):
             outcomes = predict_rows(_rows(batch, texts), texts, self._predictor)
@@ -147,6 +153,16 @@ class BatchPredictor:
         return load(self.model, **self.options)
 
 
+def check_columns(names: Sequence[Any], batch: Any) -> None:
+    """Raise InputError for columns without a name of their own, or of different lengths."""
+    for name, count in Counter(names).items():
+        if count > 1 or not isinstance(name, str):
+            raise InputError(f"the batch's column {name!r}: columns need names that differ")
+    lengths = {name: len(batch[name]) for name in names}
+    if len(set(lengths.values())) > 1:
+        raise InputError(f"the batch's columns have different lengths ({lengths})")
+
+
 def _rows(batch: Any, columns: Columns) -> list[Row]:
     """Return the rows of a batch with the columns of the texts alone."""
     names = [name for name in (columns.text, columns.pair) if name]
@@ -166,8 +182,10 @@ def _values(column: Any) -> list[Any]:
 def _threads(count: int | None) -> Iterator[None]:
     """Give PyTorch a number of threads, and restore the number."""
     before = torch.get_num_threads()
-    torch.set_num_threads(before if count is None else count)
+    if count is not None:
+        torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        if count is not None:
+            torch.set_num_threads(before)
