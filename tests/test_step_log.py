@@ -5,6 +5,7 @@ Run: pytest tests/test_step_log.py
 
 import itertools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -118,6 +119,15 @@ def test_a_run_that_died_before_its_first_state_is_logged_from_its_beginning(tmp
     steps = [10, 20, 30]
     assert [x.step for x in read.Scalars("train/loss")] == steps
     assert [line["step"] for line in entries(file)] == steps
+
+
+def test_what_is_no_log_is_not_written_to(tmp_path: Path):
+    """A pipe without a reader would stop the run for ever."""
+    os.mkfifo(tmp_path / "log.jsonl")
+    (tmp_path / "tensorboard").write_text("mine")
+    for given in ((tmp_path / "log.jsonl", None), (None, tmp_path / "tensorboard")):
+        with pytest.raises(InputError, match="is something else than a log; remove it"):
+            step_log.StepLog(*given, state_at(0))
 
 
 def test_a_line_without_an_end_is_dropped(tmp_path: Path):

@@ -24,6 +24,9 @@ class StepLog:
 
     def __init__(self, file: Path | None, events: Path | None, state: TrainState) -> None:
         self.file, self.writer = file, None
+        for path, is_usable in ((file, Path.is_file), (events, Path.is_dir)):
+            if path and path.exists() and not is_usable(path):
+                raise InputError(f"{path}: is something else than a log; remove it")
         if file and file.exists():
             write_text(file, "".join(kept_lines(file, state.step)))
         if events:
