@@ -21,6 +21,7 @@ import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import torch
 from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import ConfusionMatrixDisplay
 from sklearn.model_selection import train_test_split
@@ -57,6 +58,7 @@ len(train), len(validation), len(test)
 # A pretrained encoder gets a new head. Texts over the maximum length would be cut, so look first.
 
 # %%
+torch.manual_seed(0)  # of the head's first weights
 classifier = minibert.TextClassifier.pretrained(
     "all-MiniLM-L6-v2", ["negative", "positive"], pooling="mean", max_length=64
 )

@@ -2,9 +2,12 @@
 
 import os
 import sys
+from collections.abc import Sequence
+from functools import partial
 
 from minibert import __version__
-from minibert.commands.process import run_script
+from minibert.commands.process import run_command, run_script
+from minibert.errors import InputError
 
 COMMANDS = {  # name: module of minibert.commands, what it does
     "train": ("train", "train a text classifier"),
@@ -21,26 +24,29 @@ def main() -> int:
     if "_ARGCOMPLETE" in os.environ:  # a shell asks how the line goes on
         find_command_to_complete()
     name = sys.argv.pop(1) if len(sys.argv) > 1 else "--help"
-    if name in COMMANDS:
-        return run_script(COMMANDS[name][0])
+    return run_script(COMMANDS[name][0]) if name in COMMANDS else run_command(partial(show, name))
+
+
+def show(name: str, _: Sequence[str]) -> None:
+    """Print the commands, or the version. Raises InputError for anything else."""
     if name == "--version":
         print(f"minibert {__version__}")
-        return 0
-    lines = [f"  {command:10}{what}" for command, (_, what) in COMMANDS.items()]
-    usage = "\n".join(["usage: minibert COMMAND [options]; minibert COMMAND --help", "", *lines])
-    if name in ("-h", "--help"):
-        print(usage)
-        return 0
-    print(f"error: {name!a} is not a command; choose from {', '.join(COMMANDS)}", file=sys.stderr)
-    return 2
+    elif name in ("-h", "--help"):
+        print("usage: minibert COMMAND [options]; minibert COMMAND --help\n")
+        print("\n".join(f"  {command:10}{what}" for command, (_, what) in COMMANDS.items()))
+    else:
+        raise InputError(f"{name!r} is not a command; choose from {', '.join(COMMANDS)}")
 
 
 def find_command_to_complete() -> None:
     """Complete the command's name, or let the command's own parser complete its options."""
-    words = os.environ["COMP_LINE"][: int(os.environ["COMP_POINT"])].split(" ")
-    if len(words) > 2:
-        sys.argv[1:] = [words[1]]
-        os.environ["_ARGCOMPLETE"] = "2"  # the number of words before the options
+    from argcomplete import split_line
+
+    before = split_line(os.environ["COMP_LINE"], int(os.environ["COMP_POINT"]))[3]
+    program = int(os.environ["_ARGCOMPLETE"])  # words up to the name of the program
+    if len(before) > program:
+        sys.argv[1:] = [before[program]]
+        os.environ["_ARGCOMPLETE"] = str(program + 1)
         return
     from minibert.commands.parser import Parser
 

@@ -53,7 +53,13 @@ def printable(text: str, limit: int = 200) -> str:
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
-def command_line(name: str) -> str:
-    """Return what starts a command: the script, if a script is running, or else `minibert`."""
+def program_name(name: str) -> str:
+    """Return a command's name: the script's, if a script is running, or else `minibert NAME`."""
     script = Path(sys.argv[0]).name in SCRIPTS and f"{name}.py" in SCRIPTS
-    return f"python {name}.py" if script else f"minibert {name}"
+    return f"{name}.py" if script else f"minibert {name}"
+
+
+def command_line(name: str) -> str:
+    """Return what a user types to start a command."""
+    program = program_name(name)
+    return f"python {program}" if program.endswith(".py") else program

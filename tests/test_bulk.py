@@ -241,6 +241,19 @@ def test_a_mistake_is_named(model, tmp_path):
         predictor.output_schema(reviews().schema)
     with pytest.raises(InputError, match="a batch is a list; give an Arrow table or a dict"):
         predictor(["good"])
+    texts = pa.array(["good"])
+    with pytest.raises(InputError, match="column 'id': columns need names that differ"):
+        predictor(pa.Table.from_arrays([texts, texts, texts], names=["review", "id", "id"]))
+    for column in ("good", iter(["good"])):
+        with pytest.raises(InputError, match="column 'review' is no list and no array"):
+            predictor({"review": column})
+    with pytest.raises(InputError, match="column 7: columns need names that differ"):
+        predictor({"review": ["good"], 7: [1]})
+    with pytest.raises(InputError, match=r"different lengths \({'review': 1, 'id': 2}\)"):
+        predictor({"review": ["good"], "id": [1, 2]})
+    for name in ("threads", "batch_size"):
+        with pytest.raises(InputError, match=f"{name} is 0; give a number from 1 to 1,024"):
+            BatchPredictor(model, **{name: 0})
     run = shutil.copytree(model, tmp_path / "run")
     columns = {"text": "premise", "pair": "hypothesis"}
     (run / "settings.json").write_text(json.dumps({"columns": columns}))

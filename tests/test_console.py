@@ -91,6 +91,7 @@ def test_hints_name_what_the_user_can_type(
     [
         ("minibert ", {"train", "eval", "predict", "explain"}),
         ("minibert tr", {"train "}),
+        ("minibert  train --pooli", {"--pooling "}),
         ("minibert train --pooli", {"--pooling "}),
         ("minibert train --pooling ", {"cls", "mean", "pooler"}),
     ],

@@ -5,6 +5,7 @@ Run: pytest tests/test_step_log.py
 
 import itertools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -89,11 +90,48 @@ def test_a_logistic_regression_has_no_steps_to_log():
         RunOptions(head="logistic", log_json=True)
 
 
-def test_a_figure_that_is_not_finite_is_left_out(tmp_path: Path):
-    state: Any = SimpleNamespace(
-        step=10, epoch=0, steps_per_epoch=20, texts=4, epoch_seconds=1.0, norms=torch.zeros(20)
-    )
-    state.optimizer = SimpleNamespace(param_groups=[{"name": "head", "lr": 0.5}])
-    step_log.StepLog(tmp_path / "log.jsonl", None, state).on_step(state, torch.tensor(torch.nan))
-    (line,) = entries(tmp_path / "log.jsonl")
-    assert "train/loss" not in line and line["rate/head"] == 0.5
+def state_at(step: int, **changes: Any) -> Any:
+    """A state of a run that does not clip gradients."""
+    options = SimpleNamespace(clip=0)
+    optimizer = SimpleNamespace(param_groups=[{"name": "head", "lr": 0.5}])
+    given = {"step": step, "texts": 4, "epoch_seconds": 1.0, "wait_for": float} | changes
+    return SimpleNamespace(options=options, optimizer=optimizer, **given)
+
+
+def test_figures_that_are_not_known_are_left_out(tmp_path: Path):
+    file, state = tmp_path / "log.jsonl", state_at(10)
+    step_log.StepLog(file, None, state).on_step(state, torch.tensor(torch.nan))
+    assert entries(file) == [{"step": 10, "rate/head": 0.5}]
+
+
+def test_a_run_that_died_before_its_first_state_is_logged_from_its_beginning(tmp_path: Path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    file, events = tmp_path / "log.jsonl", tmp_path / "events"
+    for last in (20, 30):
+        log = step_log.StepLog(file, events, state_at(0))
+        for step in range(10, last + 1, 10):
+            log.on_step(state_at(step), torch.tensor(0.25))
+        log.close()
+    read = EventAccumulator(str(events))
+    read.Reload()
+    steps = [10, 20, 30]
+    assert [x.step for x in read.Scalars("train/loss")] == steps
+    assert [line["step"] for line in entries(file)] == steps
+
+
+def test_what_is_no_log_is_not_written_to(tmp_path: Path):
+    """A pipe without a reader would stop the run for ever."""
+    os.mkfifo(tmp_path / "log.jsonl")
+    (tmp_path / "tensorboard").write_text("mine")
+    for given in ((tmp_path / "log.jsonl", None), (None, tmp_path / "tensorboard")):
+        with pytest.raises(InputError, match="is something else than a log; remove it"):
+            step_log.StepLog(*given, state_at(0))
+
+
+def test_a_line_without_an_end_is_dropped(tmp_path: Path):
+    file, state = tmp_path / "log.jsonl", state_at(30)
+    file.write_text('{"step": 10}\n[]\n{"step": 20}')
+    step_log.StepLog(file, None, state).on_step(state, torch.tensor(0.25))
+    assert [line["step"] for line in entries(file)] == [10, 30]

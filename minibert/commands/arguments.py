@@ -13,7 +13,7 @@ from minibert.commands.options import RunOptions, Settings
 from minibert.commands.parser import Parser, add_options
 from minibert.commands.push_arguments import parse_push as parse_push
 from minibert.data.options import DataOptions
-from minibert.errors import InputError, command_line
+from minibert.errors import InputError, program_name
 from minibert.options import flag_name
 from minibert.training.options import TrainingOptions
 
@@ -43,7 +43,7 @@ class TrainArguments:
 def parse_train(argv: Sequence[str]) -> TrainArguments:
     """Parse the command line of train.py."""
     parser = Parser(
-        prog=command_line("train").removeprefix("python "),
+        prog=program_name("train"),
         usage="%(prog)s [options]",
         description="Train a text classifier: a pretrained BERT or a relative of it and labelled "
         "texts in; a run folder out, with the model, its settings, history.csv, metrics.json and "
@@ -98,7 +98,7 @@ class EvaluateArguments:
 def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
     """Parse the command line of eval.py."""
     parser = Parser(
-        prog=command_line("eval").removeprefix("python "),
+        prog=program_name("eval"),
         usage="%(prog)s [options]",
         description="Score a finished run, a folder or a hub model on labelled texts: "
         "scikit-learn's classification report, confusion matrix, accuracy with its 95% interval; "
@@ -187,7 +187,7 @@ class PredictArguments:
 def parse_predict(argv: Sequence[str]) -> PredictArguments:
     """Parse the command line of predict.py."""
     parser = Parser(
-        prog=command_line("predict").removeprefix("python "),
+        prog=program_name("predict"),
         usage="%(prog)s [options] [TEXT ...]",
         description="Classify texts: one prediction per text, in input order, as JSON lines "
         '{"text", "label", "probability", "probabilities"}, CSV or TSV; "labels" and '

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from minibert.commands.options import RunOptions
 from minibert.commands.parser import Parser, add_options
-from minibert.errors import InputError, command_line
+from minibert.errors import InputError, program_name
 
 EXPLAIN_HELP = (
     "write what each word adds to the prediction, by integrated gradients: .html, or .jsonl; a "
@@ -28,7 +28,7 @@ class ExplainArguments:
 def parse_explain(argv: Sequence[str]) -> ExplainArguments:
     """Parse the command line of `minibert explain`."""
     parser = Parser(
-        prog=command_line("explain"),
+        prog=program_name("explain"),
         description="Print what happens to one text in a trained model: pieces, ids, segments, "
         "shapes, first values after each stage, the attention of the last layer's first token, "
         "logits and prediction; in fp32 on the CPU. docs/walk.md shows one.",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minibert.commands.parser import Parser
-from minibert.errors import command_line
+from minibert.errors import program_name
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class ExportArguments:
 def parse_export(argv: Sequence[str]) -> ExportArguments:
     """Parse the command line of `minibert export`."""
     parser = Parser(
-        prog=command_line("export"),
+        prog=program_name("export"),
         description="Write a trained classifier as an ONNX graph with its tokenizer and an "
         "example, in the layout that ONNX Runtime, transformers.js and text-embeddings-inference "
         "read. The files are checked against PyTorch and scored on the run's validation split "

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minibert.commands.parser import Parser
-from minibert.errors import InputError, command_line
+from minibert.errors import InputError, program_name
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class PushArguments:
 def parse_push(argv: Sequence[str]) -> PushArguments:
     """Parse the command line of `minibert push`."""
     parser = Parser(
-        prog=command_line("push"),
+        prog=program_name("push"),
         description="Publish a finished run on the Hugging Face hub, in one commit: the model's "
         "files, metrics.json, and a model card, README.md, of its settings and figures. Texts, "
         "predictions and paths are not sent; the names of classes, model and data file are. The "

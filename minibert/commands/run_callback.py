@@ -49,8 +49,8 @@ class RunCallback(ProgressBar):
         if state.step:
             epochs = f"{state.epoch} of {state.options.epochs} epochs"
             print(f"resuming after step {state.step}, with {epochs} finished")
-        if self.processes.is_first:
-            run, folder = self.settings.run, self.folder
+        run, folder = self.settings.run, self.folder
+        if self.processes.is_first and (run.log_json or run.tensorboard):
             file = folder.log_file if run.log_json else None
             self.log = StepLog(file, folder.events if run.tensorboard else None, state)
 

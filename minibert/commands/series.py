@@ -183,7 +183,7 @@ def finish(folder: Path, settings: Settings) -> None:
     summarize = curve_figures if settings.run.learning_curve else seed_figures
     kept, figures = summarize(runs, settings.training.select)
     for file in sorted(runs[kept].iterdir()):
-        if file.is_file() and file.name not in ("metrics.json", REPORT):
+        if file.is_file() and file.name not in ("metrics.json", "log.jsonl", REPORT):
             write_atomic(folder / file.name, partial(shutil.copyfile, file))
     metrics = read_json(runs[kept] / "metrics.json")
     write_json(folder / "metrics.json", {**metrics, **figures})

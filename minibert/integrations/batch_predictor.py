@@ -1,5 +1,6 @@
 """Batches of rows in, the same rows with predictions out: for Ray Data, Spark and process pools."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -19,7 +20,7 @@ from minibert.hub import find_model
 from minibert.inference.formats import as_json, kept_names, prediction_columns
 from minibert.inference.predictor import Predictor, load
 from minibert.inference.rows import Outcome, predict_rows
-from minibert.runs import RunFolder
+from minibert.runs import NO_MODEL, RunFolder
 from minibert.tasks.calibrated import with_temperature
 from minibert.tasks.choice import task_of
 from minibert.tasks.task import Task
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Batch = TypeVar("Batch", "pa.Table", "pa.RecordBatch", dict[str, Any])
+
+
+MOST = 1024  # threads, and texts per forward pass
 
 
 class BatchPredictor:
@@ -72,6 +76,10 @@ class BatchPredictor:
         **options: Any,
     ) -> None:
         signature(load).bind(model, **options)  # an unknown option raises here, not in a worker
+        counts = {"threads": threads, "batch_size": options.get("batch_size")}
+        for name, count in counts.items():
+            if count is not None and not (type(count) is int and 1 <= count <= MOST):
+                raise InputError(f"{name} is {count!r}; give a number from 1 to {MOST:,}")
         self.model = str(Path(model).resolve()) if Path(model).exists() else model
         self.requested = RequestedColumns(text_column, pair_column)
         self.threads, self.options = threads, options
@@ -86,6 +94,7 @@ class BatchPredictor:
             kind = type(batch).__name__
             raise InputError(f"a batch is a {kind}; give an Arrow table or a dict of columns")
         names = list(batch) if isinstance(batch, dict) else batch.schema.names
+        check_columns(names, batch)
         texts = self._text_columns(names)
         with _threads(self.threads):
             outcomes = predict_rows(_rows(batch, texts), texts, self._predictor)
@@ -134,7 +143,10 @@ class BatchPredictor:
 
     @cached_property
     def _folder(self) -> Path:
-        return find_model(self.model, revision=self.options.get("revision"))
+        folder = find_model(self.model, revision=self.options.get("revision"))
+        if RunFolder(folder).is_cross_validation:
+            raise InputError(f"{folder}: {NO_MODEL}")
+        return folder
 
     @cached_property
     def _task(self) -> Task:
@@ -145,6 +157,18 @@ class BatchPredictor:
     @cached_property
     def _predictor(self) -> Predictor:
         return load(self.model, **self.options)
+
+
+def check_columns(names: Sequence[Any], batch: Any) -> None:
+    """Raise InputError for columns without a name of their own, or of different lengths."""
+    for name, count in Counter(names).items():
+        if count > 1 or not isinstance(name, str):
+            raise InputError(f"the batch's column {name!r}: columns need names that differ")
+        if isinstance(batch[name], str) or not hasattr(batch[name], "__len__"):
+            raise InputError(f"the batch's column {name!r} is no list and no array; give one")
+    lengths = {name: len(batch[name]) for name in names}
+    if len(set(lengths.values())) > 1:
+        raise InputError(f"the batch's columns have different lengths ({lengths})")
 
 
 def _rows(batch: Any, columns: Columns) -> list[Row]:
@@ -166,8 +190,10 @@ def _values(column: Any) -> list[Any]:
 def _threads(count: int | None) -> Iterator[None]:
     """Give PyTorch a number of threads, and restore the number."""
     before = torch.get_num_threads()
-    torch.set_num_threads(before if count is None else count)
+    if count is not None:
+        torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        if count is not None:
+            torch.set_num_threads(before)

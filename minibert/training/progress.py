@@ -43,10 +43,11 @@ class ProgressBar(Callback):
         in_terminal = sys.stderr.isatty() or "ipykernel" in sys.modules  # a notebook
         if not self._is_due(state, in_terminal):
             return
+        value = state.wait_for(loss)
         rate = state.texts / max(state.epoch_seconds, 1e-9)
         left = (state.texts_per_epoch - state.texts) / rate
         parts = [f"{rate:,.0f} texts/s", f"{_clock(left)} left"]
-        parts += [f"loss {float(loss):.4f}", f"lr {lr:.2e}"]
+        parts += [f"loss {value:.4f}", f"lr {lr:.2e}"]
         title = f"epoch {state.epoch + 1}/{state.options.epochs}"
         if in_terminal:
             self._draw(state, title, parts)

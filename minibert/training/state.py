@@ -83,6 +83,12 @@ class TrainState:
         self.seconds += now - self._clock
         self._clock = now
 
+    def wait_for(self, loss: Tensor) -> float:
+        """Return a loss as a number. On a GPU its step ends only then, so the wait counts."""
+        value = float(loss)
+        self.count_time()
+        return value
+
     def end_epoch(self, scores: Scores) -> bool:
         """Record an epoch and its validation; return whether it is the best so far."""
         loss_sum, weight_sum = self.sums.tolist()

@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,29 +24,28 @@ class StepLog:
 
     def __init__(self, file: Path | None, events: Path | None, state: TrainState) -> None:
         self.file, self.writer = file, None
+        for path, is_usable in ((file, Path.is_file), (events, Path.is_dir)):
+            if path and path.exists() and not is_usable(path):
+                raise InputError(f"{path}: is something else than a log; remove it")
         if file and file.exists():
             write_text(file, "".join(kept_lines(file, state.step)))
         if events:
             check_tensorboard()
             from torch.utils.tensorboard import SummaryWriter
 
-            purged = state.step + 1 if state.step else None
-            self.writer = SummaryWriter(str(events), purge_step=purged)
+            self.writer = SummaryWriter(str(events), purge_step=state.step + 1)
 
     def on_step(self, state: TrainState, loss: Tensor) -> None:
         """Write a step's figures, if it is the tenth since the last."""
         if state.step % EVERY:
             return
-        in_epoch = state.step - state.epoch * state.steps_per_epoch
-        self._write(
-            state.step,
-            {
-                "train/loss": float(loss),
-                "train/gradient_norm": float(state.norms[in_epoch - 1]),
-                "train/texts_per_second": round(state.texts / max(state.epoch_seconds, 1e-9), 1),
-                **{f"rate/{x['name']}": x["lr"] for x in state.optimizer.param_groups},
-            },
-        )
+        figures = {"train/loss": state.wait_for(loss)}
+        if state.options.clip:
+            in_epoch = state.step - state.epoch * state.steps_per_epoch
+            figures["train/gradient_norm"] = float(state.norms[in_epoch - 1])
+        figures["train/texts_per_second"] = round(state.texts / max(state.epoch_seconds, 1e-9), 1)
+        figures |= {f"rate/{x['name']}": x["lr"] for x in state.optimizer.param_groups}
+        self._write(state.step, figures)
 
     def on_epoch(self, state: TrainState) -> None:
         """Write the figures of the validation."""
@@ -79,10 +79,7 @@ def kept_lines(file: Path, step: int) -> list[str]:
     """Return the lines of the steps up to `step`. A process that dies leaves half a line."""
     kept = []
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and entry.get("step", step) <= step:
-            kept.append(line)
+        with suppress(ValueError, TypeError, KeyError):
+            if line.endswith("\n") and json.loads(line)["step"] <= step:
+                kept.append(line)
     return kept
