@@ -144,7 +144,7 @@ def test_a_dry_run_writes_what_is_sent_and_sends_nothing(hub, push, tmp_path):
     found = {str(x.relative_to(folder)) for x in folder.rglob("*") if x.is_file()}
     assert found == SENT and hub.log == []
     again = push("me/reviews", "--dry-run", str(folder))
-    assert "is there already; give a new folder" in error_line(again)
+    assert "exists; give a new folder" in error_line(again)
 
 
 def test_the_runs_own_readme_is_the_card(hub, push, place):
@@ -158,20 +158,30 @@ def test_the_runs_own_readme_is_the_card(hub, push, place):
     finally:
         card.unlink()
     assert sent == b"---\nlicense: mit\n---\nMine.\n"
-    assert (
-        "is not published; the hub refuses it (Invalid metadata in README.md. - is not" in refused
-    )
+    assert "README.md: its header is not YAML" in refused
 
 
-def test_a_card_that_is_a_link_to_another_file_is_not_sent(hub, push, place):
-    card = place / "run" / "README.md"
-    card.symlink_to(place / "reviews.csv")
+@pytest.mark.parametrize(
+    ("target", "content", "says"),
+    [
+        ("reviews.csv", None, "README.md: is a link to a file outside its folder"),
+        ("nothing", None, "README.md: is not a file; remove it"),
+        (None, "Café".encode("latin-1"), "README.md: is not UTF-8; save it as UTF-8"),
+    ],
+)
+def test_a_card_that_cannot_be_sent_makes_no_model(hub, push, place, target, content, says):
+    """And leaves no half of a dry run."""
+    card, dry = place / "run" / "README.md", place / "dry"
+    if target:
+        card.symlink_to(place / target)
+    else:
+        card.write_bytes(content)
     try:
-        line = error_line(push("me/reviews"))
+        lines = [error_line(push("me/reviews", *words)) for words in ((), ("--dry-run", str(dry)))]
     finally:
         card.unlink()
-    assert "README.md: is a link to a file outside its folder" in line
-    assert hub.log == []
+    assert all(says in line for line in lines)
+    assert hub.log == [] and not dry.exists()
 
 
 @pytest.mark.parametrize(

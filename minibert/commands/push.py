@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from minibert.commands.push_arguments import PushArguments
 from minibert.errors import InputError
-from minibert.files import OPTIONAL_FILES, model_file, write_text
+from minibert.files import OPTIONAL_FILES, model_file, new_folder, write_text
 from minibert.inference.text_classifier import TextClassifier
 from minibert.processes import ONE_PROCESS, Processes, check_single
 from minibert.report.card import model_card
@@ -21,11 +21,11 @@ def main(arguments: PushArguments, processes: Processes = ONE_PROCESS) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when huggingface_hub is imported
     from huggingface_hub import get_token
 
-    card = model_card(arguments.run, arguments.repository)
+    card = model_card(arguments.run, arguments.repository)  # also checks the run
+    card = own_card(arguments.run) or card
     if arguments.dry_run:
-        if arguments.dry_run.exists():
-            raise InputError(f"--dry-run {arguments.dry_run}: is there already; give a new folder")
-        write_files(arguments.dry_run, arguments.run, card)
+        with new_folder(arguments.dry_run) as folder:
+            write_files(folder, arguments.run, card)
         print(f"sent nothing; {arguments.dry_run} has what push sends")
         return
     if get_token() is None:
@@ -33,18 +33,43 @@ def main(arguments: PushArguments, processes: Processes = ONE_PROCESS) -> None:
             f"{arguments.repository}: push needs a token that may write there; hf auth login, or "
             "set HF_TOKEN"
         )
-    with TemporaryDirectory() as folder:
-        write_files(Path(folder), arguments.run, card)
-        print(publish(Path(folder), arguments))
+    with TemporaryDirectory() as name:
+        write_files(Path(name), arguments.run, card)
+        print(publish(Path(name), arguments))
+
+
+def own_card(run: Path) -> str | None:
+    """Return the README.md that a user has put into the run's folder; None without one.
+
+    Raises InputError for one that the hub would refuse.
+    """
+    from huggingface_hub import ModelCard
+
+    file = run / "README.md"
+    if not os.path.lexists(file):
+        return None
+    if not file.is_file():
+        raise InputError(f"{file}: is not a file; remove it")
+    try:
+        text = model_file(run, "README.md").read_text(encoding="utf-8")  # type: ignore[union-attr]
+        ModelCard(text)
+    except UnicodeDecodeError:
+        raise InputError(f"{file}: is not UTF-8; save it as UTF-8") from None
+    except InputError:
+        raise
+    except Exception as error:  # its YAML parser has errors of its own
+        reason = " ".join(str(error).split())
+        raise InputError(f"{file}: its header is not YAML ({reason})") from None
+    return text
 
 
 def write_files(folder: Path, run: Path, card: str) -> None:
-    """Write the files that are published; a card in the run's folder wins."""
+    """Write the files that are published."""
     TextClassifier.from_folder(run).save(folder)
     write_text(folder / "README.md", card)
-    for name in ("metrics.json", "README.md"):
-        if file := model_file(run, name):
-            shutil.copyfile(file, folder / name)
+    metrics = model_file(run, "metrics.json")
+    assert metrics is not None  # model_card has read it
+    shutil.copyfile(metrics, folder / "metrics.json")
 
 
 def publish(folder: Path, arguments: PushArguments) -> str:

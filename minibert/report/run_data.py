@@ -87,7 +87,9 @@ def made_by_this_version(folder: Path) -> Iterator[None]:
     """Raise InputError if what is written from a run lacks entries that this version writes."""
     try:
         yield
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
+    except InputError:
+        raise
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{folder}: metrics.json or history.csv is not as this version of minibert writes it "
             f"({error!r}); train again"
