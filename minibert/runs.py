@@ -11,18 +11,16 @@ test_predictions.jsonl
 test_looks.jsonl    one line for each time that eval.py scored the test split again
 """
 
-import itertools
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from minibert.data.columns import Columns
 from minibert.errors import InputError, command_line
 from minibert.files import json_text, read_json, write_json, write_text
-from minibert.locks import LOCK, locked
+from minibert.locks import locked
+from minibert.run_folders import check_empty, make_folder
 from minibert.training.history import EpochRecord
 from minibert.training.state import (
     TrainState,
@@ -33,7 +31,6 @@ from minibert.training.state import (
     state_files,
 )
 
-RUNS = Path("runs")
 OUT_OF_FOLD = "out_of_fold.jsonl"  # of a cross-validation
 NO_MODEL = "a cross-validation has no model; train without --folds to get one"
 
@@ -101,7 +98,7 @@ class RunFolder:
                 options[name] = str(Path(options[name]).resolve())
         run = cls(path)
         with locked(path, "--out"):
-            _check_empty(path)
+            check_empty(path)
             write_json(run.settings_file, {**options, **asdict(metadata)})
         return run
 
@@ -218,62 +215,6 @@ class RunFolder:
         return InputError(
             f"--resume {self.path}: the saved state is damaged ({reason}); start a new run"
         )
-
-
-def make_folder(out: Path | None, settings: Mapping[str, Any]) -> Path:
-    """Make `out`, or a folder under runs/ named by time, model and data; return its path."""
-    if out is None:
-        return _new_folder(settings)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be made ({error.strerror})") from None
-    return out
-
-
-def check_new(path: Path) -> None:
-    """Raise InputError if `path` is not new or empty."""
-    if path.is_file():
-        raise InputError(f"--out {path}: is a file; give a new folder")
-    if (path / "settings.json").is_file():
-        with locked(path, "--out"):
-            pass  # if a process trains in it, the error names it
-    if path.is_dir():
-        _check_empty(path)
-
-
-def _check_empty(path: Path) -> None:
-    if any(name != LOCK and not name.endswith(".new") for name in os.listdir(path)):
-        resume = f", or resume it: --resume {path}" if (path / "settings.json").exists() else ""
-        raise InputError(f"--out {path}: is not empty; give a new folder{resume}")
-
-
-def newest_run() -> Path:
-    """Return the run under runs/ that finished last."""
-    files = RUNS.glob("*/metrics.json")  # a cross-validation has no model
-    models = [file for file in files if (file.parent / "model.safetensors").exists()]
-    finished = sorted(models, key=lambda file: file.stat().st_mtime)
-    if not finished:
-        where = RUNS.resolve()
-        raise InputError(
-            f"no finished run in {where}; train one ({command_line('train')}) or give --model"
-        )
-    return finished[-1].parent
-
-
-def _new_folder(settings: Mapping[str, Any]) -> Path:
-    names = (Path(settings["model"]).name, Path(settings["data"].removeprefix("hub:")).stem)
-    stem = "-".join([datetime.now().strftime("%Y%m%d-%H%M%S"), *names])
-    path = RUNS / stem
-    for number in itertools.count(2):
-        try:
-            path.mkdir(parents=True)
-            break
-        except FileExistsError:  # of two runs that start in one second, one takes the next name
-            path = RUNS / f"{stem}-{number}"
-        except OSError as error:
-            raise InputError(f"{path}: cannot be made ({error.strerror})") from None
-    return path
 
 
 def _columns(value: Any) -> Columns:

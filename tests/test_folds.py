@@ -31,7 +31,8 @@ from minibert.data.options import DataOptions
 from minibert.data.splits import read_splits
 from minibert.errors import InputError
 from minibert.report.card import model_card
-from minibert.runs import RunFolder, newest_run
+from minibert.run_folders import newest_run
+from minibert.runs import RunFolder
 
 # --- rows
 

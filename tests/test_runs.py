@@ -14,13 +14,14 @@ import torch
 from helpers import PRIOR, a_task, strict_json
 from torch import nn
 
-from minibert import runs
+from minibert import run_folders
 from minibert.commands.options import Settings
 from minibert.data.columns import Columns
 from minibert.device import Compute
 from minibert.errors import InputError
 from minibert.locks import LOCK, locked
-from minibert.runs import Metadata, RunFolder, check_new, newest_run
+from minibert.run_folders import check_new, newest_run
+from minibert.runs import Metadata, RunFolder
 from minibert.training.options import TrainingOptions
 from minibert.training.state import EpochRecord, TrainState, state_files
 
@@ -128,7 +129,7 @@ def test_a_file_cannot_be_the_folder_nor_contain_it(tmp_path):
 
 
 def test_new_runs_are_named_by_model_and_data_and_never_twice(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "RUNS", tmp_path)
+    monkeypatch.setattr(run_folders, "RUNS", tmp_path)
     paths = [new_run(None, model="owner/some-model", data="a/reviews.csv").path for _ in range(3)]
     assert len(set(paths)) == 3
     assert all("-some-model-reviews" in path.name for path in paths)
@@ -287,7 +288,7 @@ def test_columns_are_none_without_a_run_and_an_error_if_damaged(run, tmp_path):
 
 
 def test_the_newest_run_is_the_one_that_finished_last(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(run_folders, "RUNS", tmp_path / "runs")
     with pytest.raises(InputError, match=r"no finished run in .*train one"):
         newest_run()
     for name, seconds in (("b", 200), ("a", 300), ("c", 100)):

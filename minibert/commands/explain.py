@@ -10,7 +10,8 @@ from minibert.hub import find_model
 from minibert.inference.text_classifier import TextClassifier
 from minibert.inference.walk import Walk, walk
 from minibert.processes import ONE_PROCESS, Processes, check_single
-from minibert.runs import RunFolder, newest_run
+from minibert.run_folders import newest_run
+from minibert.runs import RunFolder
 
 SHOWN = 5  # values of a vector
 

@@ -19,7 +19,8 @@ from minibert.inference.predictor import Predictor, load
 from minibert.inference.rows import predict_window
 from minibert.inference.writers import PredictionWriter, open_writer
 from minibert.processes import ONE_PROCESS, Processes, check_gpus, check_single
-from minibert.runs import NO_MODEL, RunFolder, newest_run
+from minibert.run_folders import newest_run
+from minibert.runs import NO_MODEL, RunFolder
 from minibert.tasks.calibrated import with_min_probability
 from minibert.tasks.choice import task_of
 

@@ -31,7 +31,8 @@ from minibert.errors import InputError, Interrupted, command_line, printable
 from minibert.files import read_json, write_atomic, write_json
 from minibert.locks import locked
 from minibert.report.page import REPORT
-from minibert.runs import Metadata, RunFolder, check_new, make_folder
+from minibert.run_folders import check_new, make_folder
+from minibert.runs import Metadata, RunFolder
 
 TrainOne = Callable[[TrainArguments], None]
 

@@ -22,7 +22,8 @@ from minibert.errors import InputError, Interrupted, ProcessLost, command_line, 
 from minibert.inference.text_classifier import TextClassifier
 from minibert.locks import locked
 from minibert.processes import ONE_PROCESS, Processes
-from minibert.runs import Metadata, RunFolder, check_new
+from minibert.run_folders import check_new
+from minibert.runs import Metadata, RunFolder
 from minibert.training.step_log import check_tensorboard
 
 # What a resumed run may have otherwise in settings.json, beside more epochs. Of the last five,
