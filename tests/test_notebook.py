@@ -35,6 +35,7 @@ def test_it_runs_and_shows_its_pictures(monkeypatch: pytest.MonkeyPatch):
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 5
     printed = "".join(output.get("text", "") for output in outputs)
     assert "the best epoch is" in printed and "model.safetensors" in printed
+    assert "texts/s" not in printed  # the bar, of which each state covers the one before
 
 
 def test_the_notebook_is_made_from_the_script():

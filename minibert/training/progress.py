@@ -40,7 +40,8 @@ class ProgressBar(Callback):
 
     def on_step(self, state: TrainState, loss: Tensor, lr: float) -> None:
         """Show a step, but not every one: reading the loss makes a GPU wait."""
-        in_terminal = sys.stderr.isatty() or "ipykernel" in sys.modules  # a notebook
+        in_notebook = type(sys.stderr).__module__ == "ipykernel.iostream"
+        in_terminal = sys.stderr.isatty() or in_notebook
         if not self._is_due(state, in_terminal):
             return
         value = state.wait_for(loss)
