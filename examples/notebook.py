@@ -80,11 +80,12 @@ plt.show()
 # %% [markdown]
 # ## Training
 #
-# AdamW with a warm-up over the first tenth of the steps, then a linear decay. The weights of the
-# epoch that is best on the validation split are kept.
+# AdamW with a warm-up over the first tenth of the steps, then a linear decay. To be quick, the
+# lowest four of the encoder's six layers stay as they are; without `freeze_layers` all are trained.
+# The weights of the epoch that is best on the validation split are kept.
 
 # %%
-options = minibert.TrainingOptions(epochs=2, encoder_lr=1e-4, head_lr=1e-3)
+options = minibert.TrainingOptions(epochs=2, encoder_lr=1e-4, head_lr=1e-3, freeze_layers=4)
 result = minibert.fit(
     classifier.model,
     datasets["train"],
