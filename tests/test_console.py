@@ -46,9 +46,7 @@ def test_each_command_says_how_it_was_started(console: Run, name: str):
     assert console(name, "--help").stdout.startswith(f"usage: minibert {name} ")
 
 
-def test_train_and_predict_do_what_the_scripts_do(
-    console: Run, run_script: Run, tmp_path: Path
-):
+def test_train_and_predict_do_what_the_scripts_do(console: Run, run_script: Run, tmp_path: Path):
     write_checkpoint(tmp_path / "bert", "bert")
     data = tmp_path / "reviews.csv"
     rows = [f"{TEXTS[i % 2]} number {i},{i % 2}" for i in range(40)]
