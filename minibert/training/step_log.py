@@ -30,7 +30,6 @@ class StepLog:
         if file and file.exists():
             write_text(file, "".join(kept_lines(file, state.step)))
         if events:
-            check_tensorboard()
             from torch.utils.tensorboard import SummaryWriter
 
             self.writer = SummaryWriter(str(events), purge_step=state.step + 1)
