@@ -10,6 +10,7 @@ import torch
 
 from benchmarks import parts
 from benchmarks.growth import growth
+from benchmarks.long import long
 from benchmarks.task import BATCH
 from benchmarks.tricks import tricks
 from benchmarks.workload import SIZES, read_corpus
@@ -25,6 +26,7 @@ PARTS = {
     "answering": parts.answering,
     "latency": parts.latency,
     "start": parts.start,
+    "long": long,
     "growth": growth,
     "tricks": tricks,
 }

@@ -79,23 +79,9 @@ class Setup:
 
 def training(setup: Setup) -> Section:
     """Compare whole epochs of fine-tuning."""
-    peers = [
-        Peer("minibert", "ours", setup.best),
-        Peer("Trainer tuned", "trainer", setup.best, tuned=True),
-    ]
-    if not setup.small and setup.best != "fp32":
-        peers += [
-            Peer("minibert fp32", "ours", "fp32"),
-            Peer("Trainer fp32 tuned", "trainer", "fp32", tuned=True),
-        ]
-    if not setup.small:
-        peers += [
-            Peer("Trainer", "trainer", "fp32", share=0.25),
-            Peer("tutorial", "tutorial", "fp32", share=0.05),
-        ]
     count = TEXTS_ON_GPU if setup.on_gpu else 640 if setup.small else 3200
     texts = repeated(setup.corpus.train, count)
-    outcomes = compete(setup, "training", peers, texts)
+    outcomes = compete(setup, "training", training_peers(setup), texts)
     config, limits = config_and_limits(setup)
     header, rows = rate_table(outcomes, texts.lengths, config, limits, passes=TRAINING)
     work = f"Training on {describe(texts, setup.corpus.source)}, batch {setup.batch}"
@@ -164,6 +150,25 @@ def start(setup: Setup) -> Section:
     header, rows = seconds_table(outcomes, 1, "seconds")
     what = "A process from its start to its end, one text answered."
     return Section("start", setup.about(setup.size, what), header, rows, outcomes)
+
+
+def training_peers(setup: Setup) -> list[Peer]:
+    """Return who trains: in the best precision of the machine, then in fp32."""
+    peers = [
+        Peer("minibert", "ours", setup.best),
+        Peer("Trainer tuned", "trainer", setup.best, tuned=True),
+    ]
+    if not setup.small and setup.best != "fp32":
+        peers += [
+            Peer("minibert fp32", "ours", "fp32"),
+            Peer("Trainer fp32 tuned", "trainer", "fp32", tuned=True),
+        ]
+    if not setup.small:
+        peers += [
+            Peer("Trainer", "trainer", "fp32", share=0.25),
+            Peer("tutorial", "tutorial", "fp32", share=0.05),
+        ]
+    return peers
 
 
 def answering_peers(setup: Setup) -> list[Peer]:

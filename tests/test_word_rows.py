@@ -3,6 +3,8 @@
 Run: pytest tests/test_word_rows.py
 """
 
+import gc
+import weakref
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,23 @@ def test_fit_equals_training_the_whole_table(family, pairs):
     # 9 steps at a rate of 0.01 and a decay of 0.3.
     decayed = before[unused] * (1 - 0.01 * 0.3) ** 9
     torch.testing.assert_close(table.weight[unused].detach(), decayed, rtol=1e-5, atol=1e-6)
+
+
+def test_nothing_of_a_finished_training_stays_in_memory():
+    model = tiny_classifier()
+    parts = [weakref.ref(model)]
+
+    class Watch(Callback):
+        def on_start(self, state: TrainState) -> None:
+            parts.append(weakref.ref(state.optimizer))
+            for group in state.optimizer.param_groups:
+                parts.extend(map(weakref.ref, group["params"]))
+
+    fit(model, random_texts(5), random_texts(3), TrainingOptions(epochs=1), callback=Watch())
+    del model
+    gc.collect()
+    assert len(parts) > 5
+    assert [part() for part in parts] == [None] * len(parts)
 
 
 # --- the embedding alone

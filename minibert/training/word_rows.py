@@ -31,8 +31,13 @@ class CompactEmbedding(nn.Module):
         used = used.to(weight.device)
         self.rows = nn.Parameter(weight[used])  # (U, D)
         # AdamW decays this number exactly as it decays every unused row.
-        self.decay = nn.Parameter(torch.ones(1, 1, device=weight.device))
-        self.rows.register_post_accumulate_grad_hook(self._give_decay_a_gradient)
+        self.decay = decay = nn.Parameter(torch.ones(1, 1, device=weight.device))
+
+        # Not a method: Python does not free a parameter with a hook that refers to it.
+        def give_decay_a_gradient(_: Tensor) -> None:
+            decay.grad = torch.zeros_like(decay)
+
+        self.rows.register_post_accumulate_grad_hook(give_decay_a_gradient)
         self.register_buffer("table", weight)  # (V, D); its used rows are out of date
         self.used = used
         self.places = torch.full((len(weight),), len(used), device=weight.device)
@@ -51,9 +56,6 @@ class CompactEmbedding(nn.Module):
         self.table.mul_(self.decay)
         self.table[self.used] = self.rows
         self.decay.fill_(1.0)
-
-    def _give_decay_a_gradient(self, rows: Tensor) -> None:
-        self.decay.grad = torch.zeros_like(self.decay)
 
 
 @contextmanager
