@@ -350,7 +350,7 @@ def test_a_killed_process_ends_the_others_and_the_run_resumes(place, whole, rank
 @pytest.mark.faults
 @pytest.mark.timeout(600)
 def test_a_run_whose_processes_are_killed_again_and_again_ends_with_the_same_bytes(place, whole):
-    """At 20 random instants; another number of processes resumes. One line at most is printed."""
+    """At 12 random instants; another number of processes resumes. One line at most is printed."""
     chance, folder = random.Random(0), place / "killed-often"
 
     def start(size: int) -> list[subprocess.Popen[str]]:
@@ -358,7 +358,7 @@ def test_a_run_whose_processes_are_killed_again_and_again_ends_with_the_same_byt
         words = ("--resume", folder.name) if begun else (*TRAIN, *LARGER, "--out", folder.name)
         return start_processes(size, "train.py", *words, cwd=place)
 
-    for _ in range(20):
+    for _ in range(12):
         processes = start(chance.randint(2, 3))
         time.sleep(chance.uniform(0, 2))
         chance.choice(processes).kill()

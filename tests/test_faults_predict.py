@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc"),
 ]
 
-ROWS = 200_000
+ROWS = 100_000
 MODEL = ("--model", "classifier", "--device", "cpu", "--precision", "fp32")
 
 
@@ -35,7 +35,7 @@ def place(tmp_path_factory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("faults")
     head = HeadConfig("mlp", "mean", ("bad", "good", "so, so"), 40)
     write_checkpoint(folder / "classifier", "bert", head)
-    for rows in (10_000, 40_000, ROWS):
+    for rows in (10_000, 20_000, ROWS):
         with open(folder / f"{rows}.csv", "w", newline="") as file:
             table = csv.writer(file)
             table.writerow(["id", "text"])
@@ -111,7 +111,7 @@ def test_memory_does_not_grow_with_the_rows(place, suffix):
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl"])
 def test_killed_again_and_again_it_still_writes_the_same_bytes(place, suffix):
     output, growing = place / f"killed.{suffix}", place / f".killed.{suffix}.new"
-    argv = ("--input", "40000.csv", "--output", output.name)
+    argv = ("--input", "20000.csv", "--output", output.name)
     assert ends(start(place, *argv))[::2] == (0, "")
     whole = output.read_bytes()
     output.unlink()
@@ -134,7 +134,7 @@ def test_killed_again_and_again_it_still_writes_the_same_bytes(place, suffix):
 
 
 def test_two_runs_do_not_write_one_output(place):
-    argv = ("--input", "40000.csv", "--output", "two.csv")
+    argv = ("--input", "20000.csv", "--output", "two.csv")
     first = start(place, *argv)
     grown(place / ".two.csv.new", 1, first)
     first.send_signal(signal.SIGSTOP)
@@ -143,11 +143,11 @@ def test_two_runs_do_not_write_one_output(place):
     assert status == 2 and "another run is writing it" in errors
     assert ends(first)[::2] == (0, "")
     with open(place / "two.csv", newline="") as file:
-        assert [int(row["id"]) for row in csv.DictReader(file)] == list(range(40_000))
+        assert [int(row["id"]) for row in csv.DictReader(file)] == list(range(20_000))
 
 
 def test_a_full_disk_keeps_the_predictions(place):
-    argv = ("--input", "40000.csv", "--output", "full.jsonl")
+    argv = ("--input", "20000.csv", "--output", "full.jsonl")
     assert ends(start(place, *argv))[0] == 0
     whole = (place / "full.jsonl").read_bytes()
     (place / "full.jsonl").write_text("older")
@@ -197,7 +197,7 @@ def test_ctrl_c_while_it_imports_is_one_line(place, script, argv):
 
 def test_a_reader_that_leaves_ends_it_quietly(place):
     command = " ".join([python("predict.py"), *MODEL])
-    line = f"{command} --input 40000.csv | head -1; echo ${{PIPESTATUS[0]}}"
+    line = f"{command} --input 20000.csv | head -1; echo ${{PIPESTATUS[0]}}"
     result = subprocess.run(
         ["bash", "-c", line], cwd=place, capture_output=True, text=True, timeout=100
     )
