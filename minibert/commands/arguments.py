@@ -26,7 +26,7 @@ TABLES = (".csv", ".tsv")
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 RESUME_HELP = (
     "continue a stopped run with its settings; in its settings.json, epochs may grow, and device, "
-    "save_every, keep_states and the places of model and data may change"
+    "save_every, keep_states, tensorboard, log_json and the places of model and data may change"
 )
 
 
