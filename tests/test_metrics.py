@@ -103,12 +103,12 @@ def test_the_report_names_every_class_and_counts_the_confusions():
     assert len({len(line) for line in table if line}) == 1  # the columns are aligned
 
 
-def test_over_12_classes_the_commonest_mistakes_are_listed_instead():
+def test_over_12_classes_the_most_frequent_mistakes_are_listed_instead():
     names = tuple(f"class {i}" for i in range(13))
     right = [(number, number, 50) for number in range(13)]
     cells = [*right, (7, 2, 9), (2, 7, 3), (12, 0, 1)]
     assert confusion_table(cells, names).splitlines() == [
-        "commonest mistakes (true -> predicted):",
+        "most frequent mistakes (true -> predicted):",
         "     9  class 7 -> class 2",
         "     3  class 2 -> class 7",
         "     1  class 12 -> class 0",

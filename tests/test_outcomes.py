@@ -1,4 +1,4 @@
-"""Where a classifier is wrong: the surest errors, examples of common mistakes, groups of length.
+"""Where a classifier is wrong: its most confident errors, frequent mistakes, groups of length.
 
 Run: pytest tests/test_outcomes.py
 """
@@ -13,9 +13,9 @@ from minibert.errors import InputError
 from minibert.evaluation.outcomes import (
     Outcome,
     accuracy_by_length,
+    most_confident_errors,
     report_by_length,
     report_mistakes,
-    surest_errors,
 )
 from minibert.model.config import HeadConfig, LongTexts
 
@@ -39,8 +39,8 @@ def test_errors_come_by_probability_and_right_predictions_not_at_all():
         outcome("right", prediction="a", probability=0.99),
         outcome("sure", probability=0.95),
     ]
-    assert [error.text for error in surest_errors(outcomes)] == ["sure", "unsure"]
-    assert surest_errors(outcomes[::-1]) == surest_errors(outcomes)
+    assert [error.text for error in most_confident_errors(outcomes)] == ["sure", "unsure"]
+    assert most_confident_errors(outcomes[::-1]) == most_confident_errors(outcomes)
 
 
 def test_a_line_is_printable_and_has_both_texts():
@@ -57,10 +57,11 @@ def test_the_report_is_short_whatever_is_wrong():
     ]
     lines = report_mistakes(outcomes).splitlines()
     assert len(lines) <= 14
-    assert lines[0].startswith("surest errors") and lines[1].startswith(" 99.9%  38 -> 4: text 998")
+    assert lines[0].startswith("most confident errors")
+    assert lines[1].startswith(" 99.9%  38 -> 4: text 998")
 
 
-def test_the_example_of_a_common_mistake_is_the_surest_that_is_not_shown_before():
+def test_the_example_of_a_common_mistake_is_the_most_confident_that_is_not_shown_before():
     often = [outcome(f"often {i}", probability=0.9 - i / 100) for i in range(9)]
     once = outcome("once", "b", "a", 0.1)
     text = report_mistakes([*often, once])

@@ -129,7 +129,7 @@ def parse_evaluate(argv: Sequence[str]) -> EvaluateArguments:
         "--errors",
         type=Path,
         metavar="FILE",
-        help="write the wrong predictions of single labels as JSON lines, the surest first",
+        help="write the wrong predictions of single labels as JSON lines, the most confident first",
     )
     add(
         "--report",

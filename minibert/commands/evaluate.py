@@ -24,9 +24,9 @@ from minibert.errors import InputError, printable
 from minibert.evaluation import metrics
 from minibert.evaluation.outcomes import (
     Outcome,
+    most_confident_errors,
     report_by_length,
     report_mistakes,
-    surest_errors,
 )
 from minibert.files import json_text, write_json, write_text
 from minibert.processes import ONE_PROCESS, Processes, check_single
@@ -112,9 +112,9 @@ def outcomes_of(
 
 
 def write_errors(file: Path, outcomes: Sequence[Outcome]) -> None:
-    """Write all wrong predictions as JSON lines, the surest first."""
+    """Write all wrong predictions as JSON lines, the most confident first."""
     lines = []
-    for outcome in surest_errors(outcomes):
+    for outcome in most_confident_errors(outcomes):
         row = {name: value for name, value in asdict(outcome).items() if value is not None}
         lines.append(json_text({**row, "probability": round(outcome.probability, 6)}) + "\n")
     write_text(file, "".join(lines))

@@ -1,7 +1,7 @@
 """The end of a cross-validation: the folds' predictions become one file, and one set of figures.
 
 runs/NAME/out_of_fold.jsonl   each row's prediction by the run that held it out, in file order
-runs/NAME/label_issues.csv   the rows whose label is probably wrong, the surest first
+runs/NAME/label_issues.csv   the rows whose label is probably wrong, the most likely first
 """
 
 import csv
@@ -48,7 +48,7 @@ def join_folds(folder: Path, runs: Mapping[str, Path]) -> dict[str, Any]:
     write_text(folder / ISSUES, as_csv(issues))
     print(
         f"{len(issues):,} of {len(rows):,} labels are probably wrong: {folder / ISSUES}, "
-        "the surest first"
+        "the most likely first"
     )
     return {"folds": {**figures, "label_issues": len(issues)}}
 

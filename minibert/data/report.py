@@ -35,7 +35,7 @@ class SplitReport:
 
     source: str
     rows: int
-    classes: dict[str, int]  # the rows of each class, the commonest first; none in a regression
+    classes: dict[str, int]  # the rows of each class, the most frequent first; none in a regression
     without_class: int  # rows of several labels that have none
     numbers: tuple[tuple[float, float, float], ...]  # lowest, highest and mean, in a regression
     absent_classes: tuple[str, ...]  # that another split has
@@ -72,7 +72,7 @@ class SplitReport:
         yield from _duplicates(self.near_leaks, f"nearly in the training split {NEAR}")
 
     def _labels(self) -> str:
-        """Return the counts of the commonest classes, or the range of the numbers."""
+        """Return the counts of the most frequent classes, or the range of the numbers."""
         if self.numbers:
             return "; ".join(f"{low:g} to {high:g}, mean {m:.4g}" for low, high, m in self.numbers)
         rest = f"{self.without_class:,} without a class" if self.without_class else ""

@@ -52,7 +52,7 @@ class TokenReport:
     scripts: dict[str, Script]
     unknown: int
     unknown_scripts: dict[str, int]  # unknown words and characters by script
-    unknown_words: dict[str, int]  # the commonest ones
+    unknown_words: dict[str, int]  # the most frequent ones
 
     def lines(self, name: str) -> Iterator[str]:
         """Yield what a report prints, one fact per line."""
@@ -70,7 +70,7 @@ class TokenReport:
         if self.unknown:
             percent, scripts = _percent(self.unknown / self.tokens), _counted(self.unknown_scripts)
             yield f"  unknown to the model's vocabulary: {self.unknown:,}, {percent} ({scripts})"
-            yield f"    the commonest: {_counted(self.unknown_words)}"
+            yield f"    the most frequent: {_counted(self.unknown_words)}"
 
 
 def report_tokens(examples: Examples, tokenizer: Tokenizer) -> TokenReport:

@@ -15,7 +15,7 @@ import numpy as np
 # treats the Chinese ones. A punctuation mark is a word, too.
 CHARACTER = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 WORD = re.compile(rf"[{CHARACTER}]|[^\W{CHARACTER}]+|[^\w\s]")
-FEATURES = 50_000  # commonest words and pairs
+FEATURES = 50_000  # most frequent words and pairs
 C = 10.0  # inverse regularization; the best of 1, 3, 10, 30 or near it on six validation splits
 OUTPUTS = 300  # most classes or numbers; each has a model of its own
 CHARACTERS = 20_000_000  # of training text that are read

@@ -195,14 +195,14 @@ def confusion_matrix(cells: Iterable[Cell], numbers: Sequence[int]) -> np.ndarra
 
 
 def confusion_table(cells: Sequence[Cell], classes: Sequence[str]) -> str:
-    """Return a confusion matrix as text; over 12 classes only the commonest mistakes."""
+    """Return a confusion matrix as text; over 12 classes only the most frequent mistakes."""
     if len(classes) > 12:
         wrong = [cell for cell in cells if cell[0] != cell[1]][:15]
         lines = [
             f"{texts:6d}  {printable(classes[true], 60)} -> {printable(classes[predicted], 60)}"
             for true, predicted, texts in wrong
         ]
-        return "\n".join(["commonest mistakes (true -> predicted):", *lines]) + "\n"
+        return "\n".join(["most frequent mistakes (true -> predicted):", *lines]) + "\n"
     classes = [printable(name, 60) for name in classes]
     width = max(9, *(len(name) for name in classes)) + 2
     rows = [f"{'':{width}}" + "".join(f"{name:>{width}}" for name in classes)]

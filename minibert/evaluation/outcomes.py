@@ -1,4 +1,4 @@
-"""Where a classifier of single labels is wrong: surest errors, confused classes, text lengths."""
+"""Errors of single labels: the most confident ones, confused classes, text lengths."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -37,17 +37,17 @@ class Outcome:
         return f"{100 * self.probability:5.1f}%  {classes}: {printable(text, 100)}"
 
 
-def surest_errors(outcomes: Sequence[Outcome]) -> list[Outcome]:
+def most_confident_errors(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Return the wrong predictions, the most probable first."""
     wrong = [outcome for outcome in outcomes if not outcome.right]
     return sorted(wrong, key=lambda outcome: (-outcome.probability, outcome.text))
 
 
 def report_mistakes(outcomes: Sequence[Outcome]) -> str:
-    """Return at most 14 lines: the surest errors, and examples of common ones."""
+    """Return at most 14 lines: the most confident errors, and examples of common ones."""
     lines = []
-    if errors := surest_errors(outcomes):
-        lines += ["surest errors (probability, true -> predicted, text):"]
+    if errors := most_confident_errors(outcomes):
+        lines += ["most confident errors (probability, true -> predicted, text):"]
         lines += map(str, errors[:SUREST])
         pairs = Counter((error.label, error.prediction) for error in errors)
         examples = {(error.label, error.prediction): error for error in reversed(errors[SUREST:])}
@@ -55,7 +55,7 @@ def report_mistakes(outcomes: Sequence[Outcome]) -> str:
         if common:
             lines += [
                 "",
-                "examples of the commonest mistakes (texts, probability, true -> predicted, text):",
+                "examples of frequent mistakes (texts, probability, true -> predicted, text):",
             ]
             lines += [f"{count:6,d}  {example}" for example, count in common]
         lines += [""]

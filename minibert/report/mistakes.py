@@ -10,8 +10,8 @@ from minibert.report import pictures
 from minibert.report.parts import SHOWN, TEXT, Cell, Picture, Row, Section, Table
 from minibert.report.run_data import RunData
 
-MATRIX = 12  # classes; of more, the commonest mistakes are listed
-ERRORS, EXAMPLES = 20, 3  # worst errors; further ones of each of the commonest mistakes
+MATRIX = 12  # classes; of more, the most frequent mistakes are listed
+ERRORS, EXAMPLES = 20, 3  # worst errors; further ones of each of the most frequent mistakes
 POINTS = 500  # of a picture
 
 
@@ -32,7 +32,7 @@ def mistakes(run: RunData) -> Iterator[Section]:
 
 
 def _matrix(confusion: Mapping[str, Mapping[str, int]], labels: Sequence[str]) -> Table:
-    """Return the confusion matrix, or of many classes the commonest mistakes."""
+    """Return the confusion matrix, or of many classes the most frequent mistakes."""
     if len(labels) <= MATRIX:
         rows: list[Row] = []
         for true in labels:
@@ -57,7 +57,7 @@ def _matrix(confusion: Mapping[str, Mapping[str, int]], labels: Sequence[str]) -
 
 
 def _worst(run: RunData) -> list[Mapping[str, Any]]:
-    """Return the wrong predictions: the surest, the farthest, or those with most wrong classes."""
+    """Return wrong predictions: the most confident, the farthest, or with most wrong classes."""
     wrong = [row for row in run.predictions if row["label"] != row["prediction"]]
     return sorted(wrong, key=lambda row: (-_badness(row), row["text"]))
 
@@ -85,14 +85,14 @@ def _errors(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _examples(wrong: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
-    """Yield further examples of the commonest mistakes, of single labels."""
+    """Yield further examples of the most frequent mistakes, of single labels."""
     if not wrong or "probability" not in wrong[0]:
         return
     pairs = Counter((row["label"], row["prediction"]) for row in wrong)
     rows = []
     for pair, _ in pairs.most_common(SHOWN // EXAMPLES):
         rows += [row for row in wrong if (row["label"], row["prediction"]) == pair][:EXAMPLES]
-    yield _errors("Examples of the commonest other mistakes", rows)
+    yield _errors("Examples of the most frequent other mistakes", rows)
 
 
 def _numbers(run: RunData) -> Iterator[Picture]:

@@ -30,14 +30,14 @@ def probabilities(run: RunData) -> Iterator[Section]:
         xs, ys = zip(*curve[:: -(-len(curve) // POINTS)], strict=True)
         line = {"accuracy": (xs, ys)}
         y = "accuracy of these texts"
-        draw = pictures.lines(line, x="surest texts", y=y, marked=marked, percent="xy")
+        draw = pictures.lines(line, x="most confident texts", y=y, marked=marked, percent="xy")
         shown.append(Picture("Coverage against accuracy", draw))
         rows = []
         for percent in COVERAGES:
             texts = max(1, percent * len(curve) // 100)
             rows.append([f"{percent}%", f"{texts:,}", f"{curve[texts - 1][1]:.1%}"])
         heads = ["coverage", "texts", "accuracy"]
-        tables.append(Table("The surest texts", heads, rows, words=0, folded=True))
+        tables.append(Table("The most confident texts", heads, rows, words=0, folded=True))
         if accepted:
             notes.append(
                 f"Texts with a probability of at least {accepted['min_probability']:.4g} are "
@@ -67,7 +67,7 @@ def rare_class(run: RunData) -> Iterator[str]:
 
 
 def coverage(rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    """Return, for each number of texts that are accepted, the surest first, (ratio, accuracy)."""
+    """Return (ratio, accuracy) for each number of accepted texts, the most confident first."""
     ordered = sorted(rows, key=lambda row: -row["probability"])
     points, right = [], 0
     for number, row in enumerate(ordered, start=1):

@@ -203,7 +203,7 @@ def settings(run: RunData, command: str | None) -> Section:
 
 
 def _balance(splits: Mapping[str, Any]) -> Iterator[Table]:
-    """Yield the classes of each split, the commonest of the training split first."""
+    """Yield the classes of each split, the most frequent of the training split first."""
     train = splits["train"]["classes"]
     if not train:
         return
@@ -215,7 +215,7 @@ def _balance(splits: Mapping[str, Any]) -> Iterator[Table]:
     note = ""
     if len(train) > SHOWN:
         rarest, texts = list(train.items())[-1]
-        note = f"The {SHOWN} commonest of {len(train):,}. The rarest, {printable(rarest, 60)}, "
+        note = f"The {SHOWN} most frequent of {len(train):,}. The rarest, {printable(rarest, 60)}, "
         note += f"has {texts:,} texts."
     yield Table("Classes", ["class", *splits], rows, note=note)
 
