@@ -92,7 +92,9 @@ def choose_precision(name: str, device: torch.device) -> tuple[str, str]:
     if name != "auto":
         return name, "as requested"
     if device.type == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
+        with torch.cuda.device(-1 if device.index is None else device.index):  # -1: the current one
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        if native:
             return "bf16", "this GPU computes it natively"
         return "fp16", "this GPU has no bf16; the loss is scaled"
     if device.type == "cpu":

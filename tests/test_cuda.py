@@ -216,6 +216,30 @@ def test_a_run_resumes_on_another_device(tmp_path, devices):
         torch.testing.assert_close(resumed.cpu().state_dict()[name], tensor, atol=1e-4, rtol=1e-3)
 
 
+class NoWaiting(Callback):
+    """Makes PyTorch raise if a step after the first one waits for the GPU."""
+
+    def on_step(self, state: TrainState, loss: torch.Tensor, lr: float) -> None:
+        last = state.step % state.steps_per_epoch == 0
+        torch.cuda.set_sync_debug_mode("default" if last else "error")
+
+    def close(self) -> None:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_no_step_waits_for_the_gpu(precision):
+    train(tiny_classifier(**WIDE), Compute(CUDA, precision), callback=NoWaiting())
+
+
+def test_a_model_that_trained_on_the_gpu_predicts_on_the_cpu():
+    model, dataset = tiny_classifier(), random_texts(5)
+    train(model, Compute(CUDA))
+    expected = prepare_for_inference(model, Compute(CUDA), keep=True).logits(dataset, batch_size=4)
+    found = prepare_for_inference(model, Compute(CPU)).logits(dataset, batch_size=4)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
 def test_a_loss_that_is_not_finite_is_found_at_the_epochs_end():
     with pytest.raises(InputError, match=r"step \d+: the (loss|gradient's norm) is (nan|inf)"):
         train(tiny_classifier(), Compute(CUDA), head_lr=1e30, encoder_lr=1e30)

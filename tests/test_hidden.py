@@ -18,6 +18,7 @@ from minibert.data import hidden
 from minibert.data.batches import TextDataset, TokenIds
 from minibert.data.hidden import HiddenDataset, allocate
 from minibert.errors import InputError
+from minibert.processes import Processes
 
 
 def numbered(text: int, length: int) -> torch.Tensor:
@@ -92,6 +93,16 @@ def test_arrays_are_on_a_gpu_if_a_quarter_of_its_free_memory_holds_them(monkeypa
         monkeypatch.setattr(hidden, "free_gpu_memory", lambda _, free=free: free)
         places.append(allocate(texts, 12, torch.float32, device=meta).device.type)
     assert places == ["meta", "cpu"]
+
+
+def test_the_arrays_of_several_processes_are_all_on_gpus_or_none_is(monkeypatch):
+    class Others(Processes):
+        def largest(self, number: int) -> int:
+            return 1  # another process has no room on its GPU
+
+    monkeypatch.setattr(hidden, "free_gpu_memory", lambda _: 10**12)
+    options = {"device": torch.device("meta"), "processes": Others(0, 2)}
+    assert allocate(random_texts(7), 12, torch.float32, **options).device.type == "cpu"
 
 
 def test_an_array_on_a_gpu_is_not_in_a_file(monkeypatch):

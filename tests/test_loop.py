@@ -91,15 +91,32 @@ def without_times(history: tuple[EpochRecord, ...]) -> list[EpochRecord]:
 # --- one step
 
 
+def test_what_an_earlier_training_fitted_to_its_probabilities_is_dropped():
+    model = tiny_classifier()
+    fitted = {"temperature": 2.0, "min_probability": 0.9, "thresholds": (0.1, 0.2, 0.3)}
+    model.head.config = dataclasses.replace(model.head.config, **fitted)
+    fit(model, random_texts(5), random_texts(3), OPTIONS, compute=CPU)
+    kept = {name: getattr(model.head.config, name) for name in fitted}
+    assert kept == {"temperature": 1.0, "min_probability": 0.0, "thresholds": ()}
+
+
+def test_weights_that_are_rounded_for_inference_are_not_trained():
+    model = tiny_classifier()
+    model.encoder.blocks.to(torch.bfloat16)  # as a GPU's predictor has them
+    with pytest.raises(InputError, match="needs weights in float32"):
+        fit(model, random_texts(5), random_texts(3), OPTIONS, compute=CPU)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (0.3, 2.0, 0.9)])
 @pytest.mark.parametrize("sizes", [(5, 5), (4, 4, 1), (2,), (1, 7, 3)])
 def test_gradients_of_several_batches_equal_those_of_one_big_batch(sizes, weights, smoothing):
     dataset, model, weights = random_texts(sum(sizes)), tiny_classifier().eval(), Tensor(weights)
     big = dataset.batch(range(sum(sizes)))
-    loss = F.cross_entropy(
-        model(*big.inputs), big.labels, weight=weights, label_smoothing=smoothing
+    losses = F.cross_entropy(
+        model(*big.inputs), big.labels, label_smoothing=smoothing, reduction="none"
     )
+    loss = losses @ weights[big.labels] / weights[big.labels].sum()
     loss.backward()
     expected = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()

@@ -45,6 +45,12 @@ def drawn(texts: int, *, seed: int = 0, rare: int = 1) -> tuple[Tensor, Tensor]:
 # --- the choice
 
 
+def test_a_lowest_probability_of_the_most_probable_class_is_dropped():
+    logits, targets = drawn(40)
+    found = with_rare_class(with_min_probability(HEAD, 0.9), logits, targets, how="f1")
+    assert found is not None and found.min_probability == 0 and found.thresholds
+
+
 def test_a_bound_lies_halfway_and_equal_probabilities_have_none():
     found = bounds(np.array([0.9, 0.5, 0.5, 0.25]))
     assert found[[0, 1, 3, 4]].tolist() == pytest.approx([0.95, 0.7, 0.375, 0.125])

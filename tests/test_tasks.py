@@ -96,16 +96,37 @@ def test_the_loss_is_that_of_transformers_for_the_same_logits(task):
 
 def test_positive_weights_and_smoothing_of_several_labels_are_those_of_pytorch():
     logits, targets = logits_of(MULTI, 9), targets_of(MULTI, 9)
-    balanced = TrainingOptions(class_weights="balanced", label_smoothing=0.1)
+    balanced = TrainingOptions(class_weights="balanced")
     weights = MULTI.weights(targets, balanced)
     positive = targets.sum(dim=0)
     torch.testing.assert_close(weights, (9 - positive) / positive)
-    smooth = targets * 0.9 + 0.05  # 0.95 for a class of the text, 0.05 for another
-    expected = nn.BCEWithLogitsLoss(pos_weight=weights)(logits, smooth)
+    expected = nn.BCEWithLogitsLoss(pos_weight=weights)(logits, targets)
     assert mean_loss(MULTI, logits, targets, weights, balanced) == pytest.approx(float(expected))
+    smoothing = TrainingOptions(label_smoothing=0.1)
+    smooth = targets * 0.9 + 0.05  # 0.95 for a class of the text, 0.05 for another
+    expected = nn.BCEWithLogitsLoss()(logits, smooth)
+    assert mean_loss(MULTI, logits, targets, torch.ones(3), smoothing) == pytest.approx(
+        float(expected)
+    )
     assert MULTI.weights(targets, PLAIN).tolist() == [1, 1, 1]
     roots = MULTI.weights(targets, TrainingOptions(class_weights="sqrt"))
     torch.testing.assert_close(roots, weights.sqrt())
+
+
+@pytest.mark.parametrize("task", [SINGLE, MULTI])
+def test_a_large_weight_of_a_rare_class_does_not_draw_smoothed_texts_of_others(task):
+    """The lowest loss of a text of class 0 is where class 1 has what smoothing gives it.
+
+    With PyTorch's `weight` and `pos_weight`, class 1 would be the most probable one there.
+    """
+    options = TrainingOptions(label_smoothing=0.1)
+    targets = torch.tensor([0]) if task is SINGLE else torch.tensor([[1.0, 0.0, 0.0]])
+    weights, share = torch.tensor([0.5, 50.0, 1.0]), 0.1 / 3 if task is SINGLE else 0.05
+    best = torch.full((3,), share)
+    best[0] = 1 - 2 * share if task is SINGLE else 1 - share
+    logits = (best.log() if task is SINGLE else torch.logit(best)).requires_grad_()
+    task.losses(logits[None], targets, weights, options).sum().backward()
+    torch.testing.assert_close(logits.grad, torch.zeros(3), atol=1e-6, rtol=0)
 
 
 def test_the_weight_of_a_class_that_no_text_has_or_all_have_is_finite_and_positive():

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from minibert.data.batches import Batch, Dataset, real_tokens, to_device
 from minibert.errors import InputError
+from minibert.processes import ONE_PROCESS, Processes
 
 LARGE = 2**30  # bytes; larger arrays are kept in a file
 GPU_FRACTION = 0.25  # of a GPU's free memory; larger arrays are not kept on it
@@ -61,16 +62,19 @@ def allocate(
     *,
     device: torch.device | None = None,
     folder: Path | None = None,
+    processes: Processes = ONE_PROCESS,
 ) -> Tensor:
     """Return zeros (T + 1, D) for the T tokens of the texts; more than `LARGE` bytes in a file.
 
-    They are on a `device` that is a GPU, if at most `GPU_FRACTION` of its free memory holds them.
+    They are on a `device` that is a GPU, if at most `GPU_FRACTION` of its free memory holds them,
+    in each of several processes.
     The file is in `folder` (default: the system's temporary folder). It has no name and ends with
     the tensor or the process. Raises InputError if the folder has no room for it.
     """
     shape = (int(texts.lengths.sum()) + 1, width)
     size = shape[0] * shape[1] * dtype.itemsize
-    if device is not None and size <= GPU_FRACTION * free_gpu_memory(device):
+    fits = device is not None and size <= GPU_FRACTION * free_gpu_memory(device)
+    if not processes.largest(int(not fits)):  # they add up what each computes: on one kind
         return torch.zeros(shape, dtype=dtype, device=device)
     if size <= LARGE:
         return torch.zeros(shape, dtype=dtype)

@@ -146,7 +146,7 @@ def prepare_for_inference(
     For bf16 on a GPU, embeddings and blocks become bf16; pooler and head stay float32. The model is
     changed and cannot train any more. With `keep`, a copy is changed.
     """
-    model = copy.deepcopy(model) if keep else model
+    model = (copy.deepcopy(model) if keep else model).to(compute.device)
     ready = InferenceModel(model, compute.device, processes=compute.processes)
     ours = isinstance(model.encoder, Encoder)  # benchmarks also have transformers' encoder
     if ours and compute.device.type == "cpu" and prepack(model, compute.precision):
@@ -157,7 +157,7 @@ def prepare_for_inference(
             module.to(torch.bfloat16)
     else:
         ready = replace(ready, context=compute.autocast)
-    model.eval().to(compute.device)
+    model.eval()
     return ready
 
 

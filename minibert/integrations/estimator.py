@@ -92,7 +92,7 @@ class BertEstimator(BaseEstimator):
     def load(self, task: str, names: list[str], head: str, seed: int = 0) -> TextClassifier:
         """Return the pretrained encoder under a new head. It leaves torch's random state alone."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # the seeds of GPUs stay too
             return TextClassifier.pretrained(
                 self.model,
                 names,

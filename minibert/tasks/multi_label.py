@@ -11,6 +11,7 @@ from torch import Tensor
 
 from minibert.data.classes import class_set
 from minibert.data.examples import Examples
+from minibert.errors import InputError
 from minibert.evaluation.multi_label import (
     MultiLabelScores,
     predict_labels,
@@ -61,12 +62,10 @@ class MultiLabel(Task):
     ) -> Tensor:
         """Return the binary cross-entropy of each row, summed over the classes."""
         smoothing = options.label_smoothing
-        return F.binary_cross_entropy_with_logits(
-            logits,
-            targets * (1 - smoothing) + smoothing / 2,
-            pos_weight=weights,
-            reduction="none",
-        ).sum(dim=1)
+        smoothed = targets * (1 - smoothing) + smoothing / 2
+        losses = F.binary_cross_entropy_with_logits(logits, smoothed, reduction="none")
+        # Not pos_weight, which would weigh the smoothed part of the negative rows too.
+        return (losses * torch.where(targets > 0, weights, 1.0)).sum(dim=1)
 
     def row_weights(self, targets: Tensor, weights: Tensor) -> Tensor:
         """Return C for each row: PyTorch's mean divides by N x C."""
@@ -74,9 +73,9 @@ class MultiLabel(Task):
 
     def constant(self, targets: Tensor, weights: Tensor, options: LossOptions) -> Tensor:
         """Return the log-odds of the classes' frequencies, weighted and smoothed as the loss."""
-        smoothing = options.label_smoothing
-        positive = targets.mean(dim=0) * (1 - smoothing) + smoothing / 2
-        return torch.logit(positive, eps=1e-6) + weights.log()
+        ratio, smoothing = targets.mean(dim=0), options.label_smoothing
+        positive = ratio * weights / (ratio * weights + 1 - ratio)
+        return torch.logit(positive * (1 - smoothing) + smoothing / 2, eps=1e-6)
 
     def score(self, logits: Tensor, targets: Tensor) -> MultiLabelScores:
         """Return F1, average precision and more, at this head's thresholds."""
@@ -126,6 +125,8 @@ def with_thresholds(head: HeadConfig, logits: Tensor, targets: Tensor, *, how: s
     "tuned" has one threshold for each class, "shared" one for all, and a number is used as it is.
     """
     if how not in ("tuned", "shared"):
+        if not 0 < float(how) < 1:
+            raise InputError(f"the threshold is {how}; it must be over 0 and under 1")
         return replace(head, thresholds=(float(how),) * len(head.labels))
     probabilities = MultiLabel(head).probabilities(logits.double())
     tuned = tune_thresholds(probabilities, targets, per_class=how == "tuned")

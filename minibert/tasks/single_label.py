@@ -64,11 +64,14 @@ class SingleLabel(Task):
     def losses(
         self, logits: Tensor, targets: Tensor, weights: Tensor, options: LossOptions
     ) -> Tensor:
-        """Return the weighted cross-entropy of each row."""
+        """Return the cross-entropy of each row, times the weight of its class.
+
+        PyTorch's `weight` would weigh the smoothed part of a row by the classes that it is not of:
+        a rare class would get most of it.
+        """
         smoothing = options.label_smoothing
-        return F.cross_entropy(
-            logits, targets, weight=weights, label_smoothing=smoothing, reduction="none"
-        )
+        losses = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
+        return losses * weights[targets]
 
     def row_weights(self, targets: Tensor, weights: Tensor) -> Tensor:
         """Return the weight of each row's class, by whose sum PyTorch's mean divides."""
@@ -76,9 +79,10 @@ class SingleLabel(Task):
 
     def constant(self, targets: Tensor, weights: Tensor, options: LossOptions) -> Tensor:
         """Return the logarithms of the classes' frequencies, weighted and smoothed as the loss."""
-        counts, smoothing = torch.bincount(targets, minlength=len(weights)), options.label_smoothing
-        smoothed = counts * (1 - smoothing) + len(targets) * smoothing / len(weights)
-        return (smoothed * weights).clamp(min=1e-6).log()  # a class may have no text
+        weighted = torch.bincount(targets, minlength=len(weights)) * weights
+        smoothing = options.label_smoothing
+        smoothed = weighted * (1 - smoothing) + weighted.sum() * smoothing / len(weights)
+        return smoothed.clamp(min=1e-6).log()  # a class may have no text
 
     def score(self, logits: Tensor, targets: Tensor) -> Scores:
         """Return accuracy, F1 and loss."""
@@ -180,4 +184,4 @@ def with_rare_class(
         return None
     threshold = min(max(threshold, 1e-15), 1 - 1e-15)
     pair = (1 - threshold, threshold) if rare else (threshold, 1 - threshold)
-    return replace(head, thresholds=pair)
+    return replace(head, thresholds=pair, min_probability=0.0)  # for the most probable class

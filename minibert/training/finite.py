@@ -33,8 +33,9 @@ class FiniteCheck:
             if not math.isfinite(float(loss)) or not math.isfinite(float(checked_norm)):
                 raise self._error(step, float(loss), float(checked_norm))
             return
-        norm_on_device = torch.as_tensor(checked_norm, dtype=loss.dtype, device=loss.device)
-        here = torch.stack((torch.full_like(loss, step), loss, norm_on_device))
+        if not isinstance(checked_norm, Tensor):
+            checked_norm = torch.full_like(loss, checked_norm)  # a copy from the CPU would wait
+        here = torch.stack((torch.full_like(loss, step), loss, checked_norm.to(loss)))
         is_first = ~here.isfinite().all() & (self.found[0] < 0)
         self.found = torch.where(is_first, here, self.found)
 

@@ -138,7 +138,12 @@ def encode_tokens(
     frozen = prepare_for_inference(model, compute, keep=True)
     outputs = []
     for rows in map(encoded_rows, datasets):
-        values = allocate(rows, width, dtype, device=compute.device, folder=folder)
+        values = allocate(
+            *(rows, width, dtype),
+            device=compute.device,
+            folder=folder,
+            processes=compute.processes,
+        )
         output = HiddenDataset(rows, values)
         frozen.encode(rows, output, batch_size=options.batch_size)
         outputs.append(output)

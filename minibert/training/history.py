@@ -44,4 +44,5 @@ def clipping(norms: Tensor, clip: float) -> tuple[float, float] | tuple[None, No
     """Return the median of the steps' gradient norms, and the ratio of those over `clip`."""
     if not clip:
         return None, None
+    norms = norms.cpu()  # not every PyTorch has this median on MPS
     return float(norms.nanmedian()), float((norms > clip).float().mean())

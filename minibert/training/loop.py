@@ -54,6 +54,7 @@ def fit(
     The model ends in evaluation mode, on the device of `compute` (default: this machine's best),
     with the weights of the epoch that is best on `validation`, or of the last if keep_best=False.
     `sample_weight` (N,) says how much each training row counts in the loss (default: all the same).
+    The temperature and thresholds of an earlier training are dropped.
     Batches and dropout depend on `options.seed`; torch's random state stays as it was. Raises
     InputError for a loss or gradient that is not finite. `help(minibert)` shows an example.
     """
@@ -61,7 +62,7 @@ def fit(
     compute = compute or choose_compute()
     prepared = prepare(model, train, validation, options, compute, callback)
     module, task, train, validation, weights, encoding = prepared
-    row_weights = as_row_weights(sample_weight, len(train)).to(compute.device)
+    row_weights = as_row_weights(sample_weight, len(train))
     finite = FiniteCheck(train, options, compute)
     with (
         frozen_layers(model, options),
@@ -152,8 +153,9 @@ def forward_backward(
     processes has some of the batches, and so a part of the gradients and of the loss.
     """
     task = state.task
-    labels = to_device(train.labels[np.concatenate(rows)], compute.device)
-    total_weight = task.row_weights(labels, weights) @ row_weights[np.concatenate(rows)]
+    step = np.concatenate(rows)
+    labels = to_device(train.labels[step], compute.device)
+    total_weight = task.row_weights(labels, weights) @ to_device(row_weights[step], compute.device)
     total_loss = torch.zeros((), device=compute.device)
     state.scaler.scale(total_loss)  # it must know of the step, also without a batch
     for number in compute.processes.deal(range(len(rows))):
@@ -162,7 +164,7 @@ def forward_backward(
         with compute.autocast():
             logits = state.module(*batch.inputs)
         losses = task.losses(logits.float(), batch.labels, weights, state.options)
-        loss = losses @ row_weights[rows[number]] / total_weight
+        loss = losses @ to_device(row_weights[rows[number]], compute.device) / total_weight
         state.scaler.scale(loss).backward()
         total_loss += loss.detach()
     return total_loss, total_weight

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +43,11 @@ def prepare(
 
     Raises InputError for labels and options that do not fit the model's task.
     """
+    check_float32(model)
+    # What was fitted to the probabilities of an earlier training does not hold after this one.
+    model.head.config = replace(
+        model.head.config, temperature=1.0, thresholds=(), min_probability=0.0
+    )
     task = task_of(model.head.config)
     for dataset in (train, validation):
         if not (len(dataset) and dataset.has_labels):
@@ -64,6 +70,15 @@ def prepare(
     if encoding.texts:
         callback.on_encoded(encoding)
     return Prepared(module, task, train, validation, weights, encoding.seconds)
+
+
+def check_float32(model: Classifier) -> None:
+    """Raise InputError for weights in half precision, in which small steps round to nothing."""
+    if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
+        raise InputError(
+            "training needs weights in float32, and a predictor on a GPU has rounded these; load "
+            "the model again, or give Predictor keep=True"
+        )
 
 
 def as_row_weights(sample_weight: Sequence[float] | np.ndarray | None, rows: int) -> Tensor:

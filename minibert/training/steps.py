@@ -36,7 +36,8 @@ def seed_dropout(seed: int, step: int, batch: int, device: torch.device) -> None
     """
     number = int(np.random.SeedSequence([seed, step, batch]).generate_state(1, np.uint64)[0])
     if device.type == "cuda":
-        torch.cuda.manual_seed_all(number)
+        with torch.cuda.device(device):  # the other GPUs keep their random state
+            torch.cuda.manual_seed(number)
     elif device.type == "mps":
         torch.mps.manual_seed(number)
     else:  # torch.manual_seed would prepare the seeds of all other devices too, which is slow
@@ -46,5 +47,10 @@ def seed_dropout(seed: int, step: int, batch: int, device: torch.device) -> None
 @contextmanager
 def kept_random_state(device: torch.device) -> Iterator[None]:
     """Give torch's random state back as it was on entry."""
+    mps = torch.mps.get_rng_state() if device.type == "mps" else None  # fork_rng has no MPS
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield
+        try:
+            yield
+        finally:
+            if mps is not None:
+                torch.mps.set_rng_state(mps)
