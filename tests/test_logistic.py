@@ -307,8 +307,12 @@ def test_a_signal_leaves_no_weights_and_says_how_to_start_again(place, monkeypat
         signal.raise_signal(signal.SIGINT)  # in this thread, whichever others there are
 
     monkeypatch.setattr(logistic, "fit_regression", interrupted)
-    with pytest.raises(Interrupted, match=r"resume with: .* --resume run$"):
-        main(parse_train([*RUN, "--head", "logistic", "--out", "run"]))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it
+    try:
+        with pytest.raises(Interrupted, match=r"resume with: .* --resume run$"):
+            main(parse_train([*RUN, "--head", "logistic", "--out", "run"]))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not {"model.safetensors", "history.csv"} & {file.name for file in Path("run").iterdir()}
     monkeypatch.undo()
     monkeypatch.chdir(place)
