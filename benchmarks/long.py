@@ -33,13 +33,14 @@ def long(setup: Setup) -> Section:
 
 def compared(outcomes: list[Outcome]) -> list[list[str]]:
     """Return a row for each contestant, with the ratio to the first one, minibert's."""
-    there = [outcome for outcome in outcomes if outcome.runs]
+    ours = outcomes[0]
     return [
         [
             outcome.entry.name,
             spread(rates(outcome)),
             memory(outcome),
-            "" if outcome is there[0] else spread(ratios(rates(there[0]), rates(outcome))),
+            "" if outcome is ours or not ours.runs else spread(ratios(rates(ours), rates(outcome))),
         ]
-        for outcome in there
+        for outcome in outcomes
+        if outcome.runs
     ]

@@ -303,6 +303,9 @@ def test_long_texts_have_one_length_and_are_compared_at_it(
         ["answering", "10", "ours"],
     ]
     assert section.rows[1][3:] == ["1.50 (1.00 to 2.00)", "2", "2.00"]
+    failed = replace(outcome("ours", [], peer="ours"), failed="killed")
+    others = [outcome("one", [1.0]), outcome("two", [2.0])]
+    assert [row[-1] for row in long.compared([failed, *others])] == ["", ""]
 
 
 def test_every_trick_and_its_plain_twin_run(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:

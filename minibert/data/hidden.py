@@ -67,9 +67,9 @@ def allocate(
     """Return zeros (T + 1, D) for the T tokens of the texts; more than `LARGE` bytes in a file.
 
     They are on a `device` that is a GPU, if at most `GPU_FRACTION` of its free memory holds them,
-    in each of several processes.
-    The file is in `folder` (default: the system's temporary folder). It has no name and ends with
-    the tensor or the process. Raises InputError if the folder has no room for it.
+    in each of several processes. The file is in `folder` (default: the system's temporary folder).
+    It has no name and ends with the tensor or the process. Raises InputError if the folder has no
+    room for it.
     """
     shape = (int(texts.lengths.sum()) + 1, width)
     size = shape[0] * shape[1] * dtype.itemsize
