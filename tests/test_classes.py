@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minibert.data.classes import class_set, number_rows, output_names
+from minibert.data.classes import class_ids, class_set, number_rows, output_names
 from minibert.data.columns import Columns
 from minibert.data.examples import Examples
 from minibert.errors import InputError
@@ -84,6 +84,12 @@ def test_the_targets_of_several_labels_are_0_and_1():
     targets = class_set(examples([("b",), (), ("A", "c", "a")]), ("a", "b", "c"))
     assert targets.dtype == np.float32
     assert targets.tolist() == [[0, 1, 0], [0, 0, 0], [1, 0, 1]]
+
+
+def test_a_column_1_0_is_the_class_1_of_a_cell():
+    """A run's own predictions are read as cells."""
+    assert class_set(examples([("1",), ("2", "1")]), ("1.0", "2.0")).tolist() == [[1, 0], [1, 1]]
+    assert class_ids(examples(["1"]), ("1.0", "1", "")).tolist() == [1]
 
 
 def test_numbers_match_named_classes_only_if_requested():

@@ -323,6 +323,16 @@ def test_flags_that_change_no_compared_figure_are_refused(flags):
         evaluate("--compare", "classes-a", "classes-b", "--data", "classes.csv", *flags)
 
 
+def test_a_difference_of_macro_f1_has_no_interval_if_samples_often_lack_a_class():
+    true, a = np.arange(1000) < 3, np.zeros(1000, dtype=bool)
+    for found in (
+        compare_classes(1 * true, 1 * a, 1 * true),
+        compare_label_sets(*(np.stack((x, ~true), axis=1) for x in (true, a, true))),
+    ):
+        assert found.figures["macro_f1"].interval is None
+        assert next(iter(found.figures.values())).interval is not None
+
+
 # --- looks
 
 

@@ -83,7 +83,7 @@ def test_auto_uses_the_training_texts_and_at_most_the_model_s_positions(tokenize
 
 
 def test_a_length_over_the_model_s_positions_raises(tokenizer):
-    with pytest.raises(InputError, match="--max-length is 41; this model has 40 positions"):
+    with pytest.raises(InputError, match="is 41; this model has 40 positions: give 40 or less"):
         tokenize_splits(long_and_short(), tokenizer, DataOptions(max_length=41))
 
 

@@ -7,6 +7,7 @@ import csv
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,10 +162,33 @@ def test_a_bare_encoder_is_one_line_of_error(place, run_script):
     assert re.fullmatch(r"error: bert: .*no classification head.*train.py.*\n", result.stderr)
 
 
-def test_the_figures_are_not_written_into_the_models_folder(place):
-    with pytest.raises(InputError, match=r"--json runs.b.x\.json: is in the model's folder"):
-        evaluate("--model", "runs/b", "--json", "runs/b/x.json", *PLAIN)
-    assert not (place / "runs/b/x.json").exists()
+@pytest.mark.parametrize("flag", ["--json", "--errors", "--plot"])
+def test_nothing_is_written_into_the_models_folder(place, flag):
+    """It might replace a file: without test_predictions.jsonl, the run has no test split."""
+    with pytest.raises(InputError, match=rf"{flag} .*\.jsonl: is in the model's folder"):
+        evaluate("--model", "runs/b", flag, "runs/z-unfinished/../b/test_predictions.jsonl", *PLAIN)
+    assert len((place / "runs/b/test_predictions.jsonl").read_text().splitlines()) == 9
+
+
+def test_two_outputs_are_two_files(place):
+    with pytest.raises(InputError, match=r"--errors x\.json: is the file of --json too"):
+        evaluate("--model", "runs/b", "--json", "x.json", "--errors", "./x.json", *PLAIN)
+    assert not (place / "x.json").exists()
+
+
+@pytest.mark.parametrize("name", ["matrix", "matrix.safetensors"])
+@pytest.mark.usefixtures("pictures")
+def test_a_picture_of_no_kind_is_refused_before_the_texts_are_scored(place, capsys, name):
+    with pytest.raises(InputError, match=r"is no kind of picture; end it in \.png, \.svg or \.pdf"):
+        evaluate("--model", "runs/b", "--plot", name, *PLAIN)
+    assert capsys.readouterr().out == "" and not (place / name).exists()
+
+
+def test_a_picture_without_matplotlib_is_refused_before_scoring(place, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.backend_bases", None)
+    with pytest.raises(InputError, match="--plot needs the extra plots"):
+        evaluate("--model", "runs/b", "--plot", "matrix.png", *PLAIN)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_model_without_a_test_split_needs_data(place):

@@ -3,6 +3,7 @@
 Run: pytest tests/test_intervals.py
 """
 
+from dataclasses import replace
 from unittest.mock import ANY
 
 import numpy as np
@@ -26,6 +27,7 @@ from minibert.evaluation.intervals import (
 )
 from minibert.evaluation.multi_label import average_precision
 from minibert.files import json_text
+from minibert.tasks.multi_label import MultiLabel
 from minibert.tasks.task import Task
 
 # --- proportions
@@ -271,6 +273,39 @@ def test_macro_f1_has_no_interval_if_samples_of_the_texts_have_another():
     true, guesses = random.integers(500, size=(2, 500))
     predicted = np.where(random.random(500) < 0.2, true, guesses)
     assert bootstrap(weighted.macro_f1(true, predicted), ones(500)) == [None]
+
+
+@pytest.mark.parametrize("kind", ["single-label", "multi-label"])
+def test_a_mean_over_classes_has_no_interval_if_samples_often_lack_a_class(kind):
+    """A model never predicts b: a sample without b would have twice the macro-F1."""
+    task = a_task("a", "b", kind=kind)
+    logits = torch.tensor([2.0, -2.0]).repeat(1000, 1)
+
+    def found(rare: int) -> dict:
+        is_rare = torch.arange(1000) < rare
+        targets = torch.stack((~is_rare, is_rare), dim=1).float()
+        if kind == "single-label":
+            targets = targets.argmax(dim=1)
+        return task.score_with_intervals(logits, targets).to_json()
+
+    for name in ("macro_f1_95", *(["mean_average_precision_95"] if kind == "multi-label" else [])):
+        assert found(3)[name] is None
+        low, high = found(30)[name]
+        assert high - low < 0.02
+
+
+def test_a_rare_class_among_many_does_not_take_the_interval_of_macro_f1():
+    counts = np.array([2, *[20] * 76])
+    assert not weighted.often_absent(counts, counts.sum())
+    assert weighted.often_absent(np.array([2, 20, 20]), 42)
+    assert not weighted.often_absent(np.array([0, 20, 20]), 40)  # in no sample
+
+
+def test_intervals_are_of_the_predictions_also_just_below_a_threshold():
+    task = MultiLabel(replace(a_task(kind="multi-label").head, thresholds=(1 - 1e-8,) * 3))
+    logits = torch.tensor([25.0, 18.0]).repeat(20)[:, None].repeat(1, 3)  # 18: 1 in float32
+    found = task.score_with_intervals(logits, (logits > 20).float())
+    assert found.micro_f1 == 1 and found.per_class["a"]["f1_95"] == list(f1_interval(20, 20))
 
 
 def test_a_class_without_a_text_has_no_intervals():

@@ -186,6 +186,15 @@ def test_flags_in_a_list_are_refused():
         read([0, 1, 0], "multi-label")
 
 
+@pytest.mark.parametrize("form", [{}, {"task": "multi-label"}])
+def test_lists_of_0_and_1_for_two_classes_are_refused(form):
+    """As names of classes, each text has both, which every model predicts."""
+    with pytest.raises(InputError, match=r"the column label has lists of 0 and 1.*--label-columns"):
+        chosen([0, 1], [1, 0], **form)
+    assert chosen([0, 1], [0], **form)[0] == "multi-label"
+    assert chosen([0, 1], [1, 0], task="regression")[0] == "regression"
+
+
 # --- in a file
 
 

@@ -197,7 +197,7 @@ MISTAKES: list[tuple[str, list[str]]] = [
     (f"{TRAIN} --split 1:2:0", ["--split", "three whole numbers, none below 1"]),
     (f"{TRAIN} --freeze-layers 4", ["--freeze-layers is 4; this model has 3 layers"]),
     (f"{TRAIN} --max-length 2", ["--max-length is 2; it must be 3 or more"]),
-    (f"{TRAIN} --max-length 41", ["--max-length is 41; this model has 40 positions"]),
+    (f"{TRAIN} --max-length 41", ["--max-length is 41", "40 positions: give 40 or less, or auto"]),
     (f"{TRAIN} --device cuda:99", ["--device cuda:99: not on this machine"]),
     (f"{TRAIN} --device meta", ["--device meta: not on this machine"]),
     (f"{TRAIN} --device toaster", ["--device toaster: not on this machine"]),

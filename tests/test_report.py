@@ -124,6 +124,13 @@ def test_a_class_is_not_absent_if_its_name_or_another_case_is_there():
     train.names = {"0": "class 0", "1": "Class 1"}
     report = check_splits(Splits(train, validation, None))
     assert all(split.absent_classes == () for split in report.splits.values())
+    assert report.splits["validation"].classes == {"0": 1, "1": 1}  # as the training split's
+
+
+def test_classes_that_differ_in_case_alone_are_counted_apart():
+    train = examples(12, 11)
+    train.labels = ["a"] * 12 + ["A"] * 11
+    assert check_splits(Splits(train, train, None)).splits["validation"].classes["A"] == 11
 
 
 def test_labels_that_differ_in_case_or_spaces_are_named():

@@ -253,6 +253,12 @@ def test_coverage_by_hand():
     assert coverage(rows) == [(1 / 3, 1.0), (2 / 3, 0.5), (1.0, 2 / 3)]
 
 
+def test_texts_of_equal_probability_have_one_accuracy_in_any_order():
+    right, wrong = ({"probability": 1.0, "label": "a", "prediction": x} for x in "ab")
+    for rows in ([right, right, wrong, wrong], [wrong, right, wrong, right]):
+        assert coverage(rows) == [(0.25, 0.5), (0.5, 0.5), (0.75, 0.5), (1.0, 0.5)]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 @pytest.mark.parametrize("width", [390, 1280])

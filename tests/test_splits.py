@@ -3,6 +3,7 @@
 Run: pytest tests/test_splits.py
 """
 
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -111,6 +112,18 @@ def test_a_class_with_too_few_rows_raises_with_what_to_do(counts, ratios):
         split_examples(examples(*counts), ratios, seed=0)
     assert f"the class 'class 1' has {counts[1]} of {sum(counts)} rows, too few" in str(error.value)
     assert "add rows, merge classes, or give --validation and --test" in str(error.value)
+
+
+def test_a_long_label_takes_the_memory_of_one():
+    """An array of strings has the length of the longest one for each: 4 GB here."""
+    whole = examples(20_000, 20_000)
+    whole.labels[0] = "x" * 25_000
+    tracemalloc.start()
+    with pytest.raises(InputError, match="has 1 of 40000 rows, too few"):
+        split_examples(whole, RATIOS, seed=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6
 
 
 # --- files

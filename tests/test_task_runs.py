@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -270,6 +271,20 @@ def test_eval_repeats_the_figures_of_the_runs_test_split(runs, tmp_path, name):
     found, expected = strict_json(figures.read_text()), metrics(runs[name])["test"]
     assert {"model", "data", *expected} == found.keys()
     assert_same_figures(found, expected)
+
+
+@ALL
+def test_a_run_has_a_report_and_predictions_that_can_be_compared(runs, tmp_path, capsys, name):
+    assert "<h2>Figures</h2>" in (runs[name] / "report.html").read_text()
+    shutil.copytree(runs[name], tmp_path / "copy")
+    evaluate.main(parse_evaluate(["--compare", name, str(tmp_path / "copy")]))
+    assert "is not significant" in capsys.readouterr().out
+
+
+def test_a_cross_validation_has_the_figures_of_several_numbers(tmp_path):
+    words = ("--data", "numbers.jsonl", *QUICK, "--epochs", "1", "--folds", "2", "--no-baseline")
+    run_train(*words, "--out", str(tmp_path / "folds"))
+    assert len(metrics(tmp_path / "folds")["folds"]["all_rows"]["per_output"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 from minibert.commands import compare
 from minibert.commands.arguments import EvaluateArguments
 from minibert.commands.labelled import (
-    check_json_file,
+    check_outputs,
     count_look,
     print_labels,
     read_examples,
@@ -51,9 +51,11 @@ def main(arguments: EvaluateArguments, processes: Processes = ONE_PROCESS) -> No
         return
     folder, predictor = load_predictor(arguments.model, processes)
     task = predictor.task
-    check_json_file(arguments.json, [folder])
+    check_outputs(arguments, [folder])
     if (arguments.plot or arguments.errors) and not isinstance(task, SingleLabel):
         raise InputError("--plot and --errors are for one class per text; drop them")
+    if arguments.plot:
+        check_picture(arguments.plot)
     examples, name = read_examples(arguments, folder, predictor)
     labels = torch.from_numpy(task.targets(examples, numbers=True))
     print(f"model: {printable(str(folder), 1000)}", predictor.compute, sep="\n")
@@ -120,15 +122,22 @@ def write_errors(file: Path, outcomes: Sequence[Outcome]) -> None:
     write_text(file, "".join(lines))
 
 
+def check_picture(file: Path) -> None:
+    """Raise InputError without matplotlib, and for a file name that is of no kind of picture."""
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError:
+        raise InputError('--plot needs the extra plots: pip install -e ".[plots]"') from None
+    if file.suffix.lower()[1:] not in FigureCanvasBase.get_supported_filetypes():
+        raise InputError(f"--plot {file}: is no kind of picture; end it in .png, .svg or .pdf")
+
+
 def plot_confusion(file: Path, cells: Sequence[metrics.Cell], classes: Sequence[str]) -> None:
     """Draw the confusion matrix into a picture of the format that the file's name says.
 
     Of over PLOTTED classes it shows those of the largest mistakes.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError('--plot needs the extra plots: pip install -e ".[plots]"') from None
+    from matplotlib.figure import Figure
     from sklearn.metrics import ConfusionMatrixDisplay
 
     numbers: Sequence[int] = range(len(classes))

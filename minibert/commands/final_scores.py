@@ -60,9 +60,9 @@ def prediction_rows(
 ) -> list[dict[str, Any]]:
     """Return one row per text: the text, its label, the prediction and a class's probability."""
     rows = []
-    results = zip(task.labels(labels), task.records(logits), strict=True)
-    for i, (label, record) in enumerate(results):
-        row = {"text": test.texts[i], "label": label, "prediction": record[task.keys[0]]}
+    results = zip(task.labels(labels), task.predict(logits), task.records(logits), strict=True)
+    for i, (label, prediction, record) in enumerate(results):
+        row = {"text": test.texts[i], "label": label, "prediction": prediction}
         if test.pairs is not None:
             row["pair"] = test.pairs[i]
         if "probability" in record:

@@ -20,10 +20,18 @@ from minibert.inference.predictor import Predictor
 from minibert.runs import RunFolder
 
 
-def check_json_file(file: Path | None, folders: Sequence[Path]) -> None:
-    """Raise InputError for a --json that is in a model's folder, where it may replace a file."""
-    if file and file.absolute().parent in [folder.absolute() for folder in folders]:
-        raise InputError(f"--json {file}: is in the model's folder; give another")
+def check_outputs(arguments: EvaluateArguments, folders: Sequence[Path]) -> None:
+    """Raise InputError for an output in a model's folder, whose files it may replace, or twice."""
+    flags: dict[Path, str] = {}
+    for name in ("json", "errors", "plot"):
+        file, flag = getattr(arguments, name), f"--{name}"
+        if file is None:
+            continue
+        if file.resolve().parent in [folder.resolve() for folder in folders]:
+            raise InputError(f"{flag} {file}: is in the model's folder; give another")
+        other = flags.setdefault(file.resolve(), flag)
+        if other != flag:
+            raise InputError(f"{flag} {file}: is the file of {other} too; give another")
 
 
 def read_examples(

@@ -80,6 +80,16 @@ def absent_classes(splits: Mapping[str, Examples]) -> dict[str, list[str]]:
     }
 
 
+def class_counts(split: Examples, train: Examples) -> Counter[str]:
+    """Count a split's classes by the name that the training split has for them."""
+    names = {train.class_key(label): label for label in train.classes()}
+    counts: Counter[str] = Counter()
+    for label, count in Counter(split.classes()).items():
+        known = split is train or label in names.values()
+        counts[label if known else names.get(split.class_key(label), label)] += count
+    return counts
+
+
 def similar_classes(classes: Iterable[str]) -> list[str]:
     """Return the classes that equal another one without case and spaces."""
     found = sorted(set(classes), key=lambda name: (_plain(name), name))
@@ -92,7 +102,7 @@ def _split_report(index: TextIndex, train: TextIndex | None, absent: list[str]) 
     return SplitReport(
         source=split.source,
         rows=len(split),
-        classes=dict(Counter(split.classes()).most_common()),
+        classes=dict(class_counts(split, train.examples if train else split).most_common()),
         without_class=sum(label == () for label in split.labels),
         numbers=tuple(_numbers(split)),
         absent_classes=tuple(absent),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from minibert.data.examples import Examples
+from minibert.data.labels import whole_number
 from minibert.errors import InputError, printable
 
 HIDDEN_HINT = "; -1 is how GLUE hides the labels of its test files"
@@ -122,7 +123,8 @@ def class_finder(
     if numbers and not any(re.search(r"\d", name) for name in classes):
         ids |= {str(number): number for number in range(len(classes))}
     exact = {name: number for number, name in enumerate(classes)}
-    ids |= exact
+    # A name that did not come from a cell, such as the column 1.0, is read as 1 in one.
+    ids = {whole_number(name): number for name, number in exact.items()} | ids | exact
 
     def find(row: int, label: str) -> int:
         name = label if label in exact else examples.names.get(label, label)

@@ -42,7 +42,10 @@ def tokenize_splits(splits: Splits, tokenizer: Tokenizer, options: DataOptions) 
             "leave tokens out"
         )
     if max_length is not None and max_length > positions:
-        raise InputError(f"--max-length is {max_length}; this model has {positions} positions")
+        raise InputError(
+            f"--max-length is {max_length}; this model has {positions} positions: give {positions} "
+            "or less, or auto"
+        )
     rows = {
         name: tokenizer.encode(split.texts, split.pairs) for name, split in splits.named().items()
     }

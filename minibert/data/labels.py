@@ -7,7 +7,7 @@ from typing import Any
 
 from minibert.data.columns import Columns
 from minibert.data.readers import Row
-from minibert.errors import CONTROL_CHARACTERS, printable
+from minibert.errors import CONTROL_CHARACTERS, InputError, printable
 
 # A class; the classes of a row, which may be none; or its numbers.
 Label = str | tuple[str, ...] | tuple[float, ...]
@@ -35,6 +35,8 @@ def label_cells(row: Row, columns: Columns) -> Any:
 
 def choose_task(cells: Sequence[Any], columns: Columns, form: LabelFormat) -> tuple[str, str]:
     """Return the task that the labels of all rows suggest, and the reason if it needs one."""
+    if form.task != "regression":
+        check_not_flags(cells, columns)
     if form.task != "auto":
         return form.task, "as requested"
     if columns.labels:
@@ -70,6 +72,18 @@ def choose_task(cells: Sequence[Any], columns: Columns, form: LabelFormat) -> tu
     return "single-label", ""
 
 
+def check_not_flags(cells: Sequence[Any], columns: Columns) -> None:
+    """Raise InputError for lists that have 0 or 1 for each class: as names, each row has both."""
+    lengths = {len(cell) if isinstance(cell, list) else 0 for cell in cells}
+    if len(lengths) > 1 or min(lengths, default=0) < 2:
+        return
+    if all(_flag(x) is not None for cell in cells for x in cell):
+        raise InputError(
+            f"the column {columns.label} has lists of 0 and 1, one for each class; make a column "
+            "of each and give --label-columns"
+        )
+
+
 def read_label(cells: Any, task: str, columns: Columns, separator: str | None) -> Label:
     """Return a row's label. Raises ValueError with what is wrong with it."""
     column = columns.label or ", ".join(columns.labels)
@@ -101,8 +115,12 @@ def one_class(value: Any) -> str:
         raise ValueError("has no label")
     if not isinstance(value, str) or CONTROL_CHARACTERS.search(value.strip()):
         raise ValueError(f"holds {_shown(value)}, not a label")
-    # pandas writes 1.0 for 1 if a column of whole numbers has a gap.
-    return re.sub(r"^(-?\d+)\.0+$", r"\1", value.strip())
+    return whole_number(value.strip())
+
+
+def whole_number(name: str) -> str:
+    """Return 1 for 1.0, which pandas writes if a column of whole numbers has a gap."""
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", name)
 
 
 def _several_classes(value: Any, separator: str) -> tuple[str, ...]:

@@ -197,7 +197,9 @@ def _stratified_rows(examples: Examples, ratios: Sequence[int], *, seed: int) ->
         "--test" + (f" ({examples.task_reason})" if examples.task_reason else "")
     )
     rest = np.arange(len(examples))
-    labels = np.array(examples.labels)
+    # Numbers: an array of strings has the length of the longest one for each.
+    numbers = {label: number for number, label in enumerate(sorted(set(examples.labels)))}
+    labels = np.array([numbers[label] for label in examples.labels])
     splits = []
     for number in range(len(ratios) - 1):
         fraction = ratios[number] / sum(ratios[number:])
@@ -209,6 +211,6 @@ def _stratified_rows(examples: Examples, ratios: Sequence[int], *, seed: int) ->
             raise too_few from None
         splits.append(chosen)
     splits.append(rest)
-    if any(len(set(labels[rows])) < len(set(labels)) for rows in splits):
+    if any(len(set(labels[rows])) < len(numbers) for rows in splits):
         raise too_few
     return splits

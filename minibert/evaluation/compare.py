@@ -1,13 +1,13 @@
 """Two classifiers' predictions for the same texts: the paired difference, and chance."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from minibert.evaluation.figures import LOWER_IS_BETTER, is_fraction, title
 from minibert.evaluation.intervals import Interval, Statistic, bootstrap, show_interval, sorted_rows
-from minibert.evaluation.weighted import errors, label_figures, macro_f1
+from minibert.evaluation.weighted import errors, label_figures, macro_f1, often_absent
 
 LEVEL = 0.05
 
@@ -104,6 +104,8 @@ def compare_classes(true: np.ndarray, a: np.ndarray, b: np.ndarray) -> Compariso
         )
 
     found = _differences(("accuracy", "macro_f1"), figures(in_a), figures(in_b), counts)
+    indicators = [x[:, None] == np.arange(cells.max() + 1) for x in cells]
+    found = _without_absent(found, *indicators, counts=counts)
     only_a, only_b = int(((a == true) & (b != true)).sum()), int(((a != true) & (b == true)).sum())
     return Comparison(len(true), found, McNemar(only_a, only_b, mcnemar(only_a, only_b)))
 
@@ -113,7 +115,8 @@ def compare_label_sets(truth: np.ndarray, a: np.ndarray, b: np.ndarray) -> Compa
     order = sorted_rows(truth, a, b)
     first, second = (label_figures(truth[order], labels[order]) for labels in (a, b))
     names, once = ("micro_f1", "macro_f1", "samples_f1"), np.ones(len(truth), dtype=int)
-    return Comparison(len(truth), _differences(names, first, second, once))
+    found = _differences(names, first, second, once)
+    return Comparison(len(truth), _without_absent(found, truth, a, b, counts=once))
 
 
 def compare_numbers(targets: np.ndarray, a: np.ndarray, b: np.ndarray) -> Comparison:
@@ -138,6 +141,18 @@ def _differences(
     intervals = bootstrap(lambda weights: b(weights) - a(weights), counts)
     pairs = zip(a(every)[0].tolist(), b(every)[0].tolist(), intervals, strict=True)
     return {name: Difference(*pair) for name, pair in zip(names, pairs, strict=False)}
+
+
+def _without_absent(
+    found: dict[str, Difference],
+    true: np.ndarray,
+    *predicted: np.ndarray,
+    counts: np.ndarray,
+) -> dict[str, Difference]:
+    """Drop the interval of macro-F1 if samples often lack a class of these booleans (R, C)."""
+    if any(often_absent(counts @ (true | x), int(counts.sum())) for x in predicted):
+        found["macro_f1"] = replace(found["macro_f1"], interval=None)
+    return found
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

@@ -21,7 +21,7 @@ from minibert.evaluation.intervals import (
     show_figures,
     wilson_interval,
 )
-from minibert.evaluation.weighted import macro_f1
+from minibert.evaluation.weighted import macro_f1, often_absent
 
 Cell = tuple[int, int, int]  # of a confusion matrix: true class, predicted class, texts
 
@@ -138,7 +138,9 @@ def with_intervals(scores: Scores) -> Scores:
         name: named(figures, class_intervals(hits[k], support[k], found[k]))
         for k, (name, figures) in enumerate(scores.per_class.items())
     }
-    (f1,) = bootstrap(macro_f1(true, predicted), texts)
+    f1 = None
+    if not often_absent(np.array(support) + found - hits, scores.texts):
+        (f1,) = bootstrap(macro_f1(true, predicted), texts)
     return replace(scores, per_class=per_class, intervals={**scores.intervals, "macro_f1": f1})
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minibert.errors import printable
+from minibert.evaluation import weighted
 from minibert.evaluation.intervals import (
     Interval,
     bootstrap,
@@ -21,8 +22,6 @@ from minibert.evaluation.intervals import (
     sorted_rows,
     wilson_interval,
 )
-from minibert.evaluation.weighted import label_figures
-from minibert.evaluation.weighted import mean_average_precision as weighted_average_precision
 
 TABLE_ROWS = 50  # classes that a report lists
 RANKED = 1_000_000  # texts x classes up to which mAP has an interval, which takes seconds
@@ -159,11 +158,14 @@ def with_intervals(
     }
     once = np.ones(len(truth), dtype=int)
     names = ("micro_f1", "macro_f1", "samples_f1", "hamming_loss")
-    intervals = dict(zip(names, bootstrap(label_figures(truth, predicted), once), strict=True))
-    intervals["mean_average_precision"] = None
-    if truth.size <= RANKED:
-        ranked = weighted_average_precision(ranking, truth)
-        (intervals["mean_average_precision"],) = bootstrap(ranked, once)
+    drawn = bootstrap(weighted.label_figures(truth, predicted), once)
+    intervals = dict(zip(names, drawn, strict=True))
+    if weighted.often_absent((truth | predicted).sum(axis=0), len(truth)):
+        intervals["macro_f1"] = None
+    ranked: list[Interval | None] = [None]
+    if truth.size <= RANKED and not weighted.often_absent(truth.sum(axis=0), len(truth)):
+        ranked = bootstrap(weighted.mean_average_precision(ranking, truth), once)
+    (intervals["mean_average_precision"],) = ranked
     return replace(scores, per_class=per_class, intervals={**intervals, **scores.intervals})
 
 

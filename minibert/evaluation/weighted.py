@@ -12,6 +12,8 @@ import numpy as np
 
 from minibert.evaluation.intervals import Statistic
 
+ABSENT = 0.005  # 5 texts of each class
+
 
 def macro_f1(true: np.ndarray, predicted: np.ndarray) -> Statistic:
     """Return the macro-F1 (B, 1) of rows with a true and a predicted class number (R,).
@@ -34,6 +36,17 @@ def macro_f1(true: np.ndarray, predicted: np.ndarray) -> Statistic:
         return (f1.sum(axis=1) / (total > 0).sum(axis=1))[:, None]
 
     return figures
+
+
+def often_absent(counts: np.ndarray, texts: int) -> bool:
+    """Return whether samples often lack a class: on average more than ABSENT of the classes.
+
+    `counts` (C,) of the `texts` have each class. A mean over the other classes is another figure:
+    of 100 texts, 3 of them of a class that is never right, 5% of the samples would have twice the
+    macro-F1. Then the bootstrap says nothing about a mean over classes.
+    """
+    counts = counts[counts > 0]
+    return bool(len(counts)) and float(np.mean((1 - counts / texts) ** texts)) > ABSENT
 
 
 def label_figures(truth: np.ndarray, predicted: np.ndarray) -> Statistic:

@@ -1,5 +1,6 @@
 """How far a run's probabilities can be believed: reliability, and accuracy at each coverage."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -67,12 +68,20 @@ def rare_class(run: RunData) -> Iterator[str]:
 
 
 def coverage(rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    """Return (ratio, accuracy) for each number of accepted texts, the most confident first."""
+    """Return (ratio, accuracy) for each number of accepted texts, the most confident first.
+
+    A lowest probability accepts all texts of equal probability or none of them: their order, which
+    is the file's, does not matter, and each of them counts as their mean.
+    """
     ordered = sorted(rows, key=lambda row: -row["probability"])
-    points, right = [], 0
-    for number, row in enumerate(ordered, start=1):
-        right += row["label"] == row["prediction"]
-        points.append((number / len(ordered), right / number))
+    points, before, right = [], 0, 0.0
+    for _, group in itertools.groupby(ordered, key=lambda row: row["probability"]):
+        correct = [row["label"] == row["prediction"] for row in group]
+        mean = sum(correct) / len(correct)
+        for number in range(1, len(correct) + 1):
+            accepted = before + number
+            points.append((accepted / len(ordered), (right + number * mean) / accepted))
+        before, right = before + len(correct), right + sum(correct)
     return points
 
 

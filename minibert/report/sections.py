@@ -167,9 +167,10 @@ def classes(run: RunData) -> Iterator[Section]:
         ]
         note = ""
         if len(found) > SHOWN:
-            note = (
-                f"The {SHOWN} of {len(found):,} classes with the lowest F1; metrics.json has all."
-            )
+            which = f"The {SHOWN} of {len(found):,} classes with the lowest F1"
+            if kind == "per_output":
+                which = f"The first {SHOWN} of {len(found):,} numbers"
+            note = f"{which}; metrics.json has all."
         heads = ["class" if kind == "per_class" else "number", *map(title, names)]
         what = "Classes" if kind == "per_class" else "Numbers"
         yield Section(what, tables=[Table("", heads, rows, note=note)])

@@ -88,7 +88,7 @@ class MultiLabel(Task):
 
     def score_with_intervals(self, logits: Tensor, targets: Tensor) -> MultiLabelScores:
         """Return the figures and their intervals."""
-        labels = predict_labels(self.probabilities(logits), self.thresholds)
+        labels = predict_labels(self.probabilities(logits.double()), self.thresholds)
         return with_intervals(self.score(logits, targets), logits, targets, labels)
 
     def report(self, logits: Tensor, targets: Tensor) -> str:
