@@ -34,6 +34,7 @@ from minibert.training.optimizer import (
     set_learning_rates,
 )
 from minibert.training.options import TrainingOptions
+from minibert.training.prepare import as_row_weights
 from minibert.training.state import (
     EpochRecord,
     TrainResult,
@@ -116,7 +117,7 @@ def test_gradients_of_several_batches_equal_those_of_one_big_batch(sizes, weight
     losses = F.cross_entropy(
         model(*big.inputs), big.labels, label_smoothing=smoothing, reduction="none"
     )
-    loss = losses @ weights[big.labels] / weights[big.labels].sum()
+    loss = losses @ weights[big.labels] / weights[big.labels].sum()  # PyTorch's weighted mean
     loss.backward()
     expected = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
@@ -135,8 +136,8 @@ def test_gradients_of_several_batches_equal_those_of_one_big_batch(sizes, weight
         1,
         PRIOR,
     )
-    mean, weight = forward_backward(state, dataset, rows, weights, CPU, torch.ones(sum(sizes)))
-    assert weight == pytest.approx(weights[dataset.labels].sum())
+    row_weights = as_row_weights(None, weights[dataset.labels])
+    mean = forward_backward(state, dataset, rows, weights, CPU, row_weights)
     assert mean.item() == pytest.approx(loss.item(), rel=1e-5)
     for name, p in model.named_parameters():
         if p.grad is not None:

@@ -3,7 +3,6 @@
 What a task does in a run is in test_task_runs.py. Run: pytest tests/test_tasks.py
 """
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -35,9 +34,11 @@ from minibert.tasks.task import Task, check_finite, check_shape, figures_of
 from minibert.training.loop import fit, forward_backward
 from minibert.training.optimizer import make_optimizer
 from minibert.training.options import TrainingOptions
+from minibert.training.prepare import as_row_weights
 from minibert.training.state import TrainState
 
 CPU = Compute(torch.device("cpu"))
+WEIGHTS = [1.0, 2.0, 1.0, 1.0, 1.0, 1.0, 2.0]  # of 7 rows
 PLAIN = TrainingOptions()
 NAMES = ("a", "b", "c")
 SINGLE, MULTI, NUMBERS = (
@@ -170,36 +171,59 @@ def a_dataset(task: Task, rows: int, seed: int = 0) -> TextDataset:
     return TextDataset(texts.rows, targets, pad_token_id=0, token_types=False)
 
 
+Step = tuple[float, list[Tensor]]  # its loss and gradients
+
+
+def a_step(
+    task: Task, dataset: TextDataset, *rows: list[int], sample_weight: list[float] | None = None
+) -> Step:
+    """One step on batches of these rows, with the class weights of the first 7 rows."""
+    options = TrainingOptions(class_weights="none" if task is NUMBERS else "balanced")
+    weights = task.weights(dataset.labels[:7], options)
+    row_weights = as_row_weights(sample_weight, task.row_weights(dataset.labels, weights))
+    model, batches = a_model(task), [np.array(x) for x in rows]
+    prior = prior_of(task, dataset.labels, dataset.labels, options)
+    optimizer = make_optimizer(model, options)
+    state = TrainState(*(model, optimizer, CPU.scaler(), CPU.device, task, options, 7, 1, prior))
+    loss = forward_backward(state, dataset, batches, weights, CPU, row_weights)
+    return float(loss), [p.grad for p in model.parameters() if p.grad is not None]
+
+
+def assert_same(one: Step, other: Step) -> None:
+    assert one[0] == pytest.approx(other[0], rel=1e-5)
+    for found, expected in zip(one[1], other[1], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 @TASKS
-def test_several_batches_equal_one_and_a_row_of_weight_2_equals_two_rows(task):
-    dataset, model = a_dataset(task, 7), a_model(task)
-    balanced = TrainingOptions(class_weights="none" if task is NUMBERS else "balanced")
-    weights = task.weights(dataset.labels, balanced)
+def test_several_batches_of_a_step_equal_one(task):
+    dataset = a_dataset(task, 7)
+    several = a_step(task, dataset, [0, 1, 2], [3], [4, 5, 6], sample_weight=WEIGHTS)
+    assert_same(several, a_step(task, dataset, [*range(7)], sample_weight=WEIGHTS))
 
-    def step(*rows: list[int], row_weights: Tensor) -> tuple[float, list[Tensor]]:
-        one = copy.deepcopy(model)
-        optimizer = make_optimizer(one, balanced)
-        prior = prior_of(task, dataset.labels, dataset.labels, balanced)
-        state = TrainState(*(one, optimizer, CPU.scaler(), CPU.device, task, balanced, 7, 1, prior))
-        loss, _ = forward_backward(
-            state, dataset, [np.array(x) for x in rows], weights, CPU, row_weights
-        )
-        return float(loss), [p.grad for p in one.parameters() if p.grad is not None]
 
-    def assert_same(one: tuple[float, list[Tensor]], other: tuple[float, list[Tensor]]) -> None:
-        assert one[0] == pytest.approx(other[0], rel=1e-5)
-        for found, expected in zip(one[1], other[1], strict=True):
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+@TASKS
+def test_a_row_counts_the_same_in_whichever_step_it_is(task):
+    dataset = a_dataset(task, 7)
+    steps = [[2], [0, 5, 6], [1, 3, 4]]
+    parts = [a_step(task, dataset, rows, sample_weight=WEIGHTS) for rows in steps]
+    shares = [len(rows) / 7 for rows in steps]
+    loss = sum(share * loss for share, (loss, _) in zip(shares, parts, strict=True))
+    gradients = [
+        sum(share * x for share, x in zip(shares, each, strict=True))
+        for each in zip(*(gradients for _, gradients in parts), strict=True)
+    ]
+    assert_same((loss, gradients), a_step(task, dataset, [*range(7)], sample_weight=WEIGHTS))
 
-    equal, unequal = torch.ones(7), Tensor([1, 2, 1, 1, 1, 1, 2])
-    assert_same(
-        step([0, 1, 2], [3], [4, 5, 6], row_weights=equal),
-        step(list(range(7)), row_weights=equal),
-    )
-    assert_same(
-        step([0, 1, 2], [3], [4, 5, 6], row_weights=unequal),
-        step([0, 1, 2, 1, 6, 3, 4, 5, 6], row_weights=equal),
-    )
+
+@TASKS
+def test_a_row_of_weight_2_equals_two_rows(task):
+    seven = a_dataset(task, 7)
+    rows = [*range(7), 1, 6]
+    labels = seven.labels[rows].numpy()
+    nine = TextDataset([seven.rows[x] for x in rows], labels, pad_token_id=0, token_types=False)
+    weighted = a_step(task, seven, [*range(7)], sample_weight=WEIGHTS)
+    assert_same(weighted, a_step(task, nine, [*range(9)]))
 
 
 # --- the figures

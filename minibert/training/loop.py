@@ -62,7 +62,7 @@ def fit(
     compute = compute or choose_compute()
     prepared = prepare(model, train, validation, options, compute, callback)
     module, task, train, validation, weights, encoding = prepared
-    row_weights = as_row_weights(sample_weight, len(train))
+    row_weights = as_row_weights(sample_weight, task.row_weights(train.labels, weights.cpu()))
     finite = FiniteCheck(train, options, compute)
     with (
         frozen_layers(model, options),
@@ -80,12 +80,11 @@ def fit(
             for rows in remaining_steps(train, state):
                 state.start_clock()
                 lr = set_step_rates(state)
-                loss, weight = forward_backward(state, train, rows, weights, compute, row_weights)
-                loss = add_up(loss)
+                loss = add_up(forward_backward(state, train, rows, weights, compute, row_weights))
                 norm = clip(state)
                 finite.check(state.step, loss, norm)
                 update_weights(state)
-                state.count_step(loss, weight, norm, texts=sum(map(len, rows)), lr=lr)
+                state.count_step(loss, norm, texts=sum(map(len, rows)), lr=lr)
                 callback.on_step(state, loss, lr)
             finite.raise_if_found()
             state.count_time()
@@ -145,17 +144,14 @@ def forward_backward(
     weights: Tensor,
     compute: Compute,
     row_weights: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Compute the gradients of one step; return its mean loss and the weight of its labels.
+) -> Tensor:
+    """Compute the gradients of one step; return its loss.
 
     `rows` are the row numbers of each batch of the step. A batch's summed loss is divided by the
-    weight of all labels of the step, so several batches equal one large batch. Each of several
-    processes has some of the batches, and so a part of the gradients and of the loss.
+    rows of the whole step, so several batches equal one large batch. Each of several processes has
+    some of the batches, and so a part of the gradients and of the loss.
     """
-    task = state.task
-    step = np.concatenate(rows)
-    labels = to_device(train.labels[step], compute.device)
-    total_weight = task.row_weights(labels, weights) @ to_device(row_weights[step], compute.device)
+    texts = sum(map(len, rows))
     total_loss = torch.zeros((), device=compute.device)
     state.scaler.scale(total_loss)  # it must know of the step, also without a batch
     for number in compute.processes.deal(range(len(rows))):
@@ -163,11 +159,11 @@ def forward_backward(
         seed_dropout(state.options.seed, state.step, number, compute.device)
         with compute.autocast():
             logits = state.module(*batch.inputs)
-        losses = task.losses(logits.float(), batch.labels, weights, state.options)
-        loss = losses @ to_device(row_weights[rows[number]], compute.device) / total_weight
+        losses = state.task.losses(logits.float(), batch.labels, weights, state.options)
+        loss = losses @ to_device(row_weights[rows[number]], compute.device) / texts
         state.scaler.scale(loss).backward()
         total_loss += loss.detach()
-    return total_loss, total_weight
+    return total_loss
 
 
 def clip(state: TrainState) -> float | Tensor:

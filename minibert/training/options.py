@@ -43,8 +43,8 @@ class TrainingOptions:
     )
     class_weights: str = option(
         "none",
-        "balanced: a text weighs rows / (classes x rows of its class), and a step's loss is the "
-        "weighted mean of its texts; sqrt: the square roots of these weights",
+        "balanced: a text weighs rows / (classes x rows of its class), as in scikit-learn; sqrt: "
+        "the square roots of these weights",
         choices=("none", "sqrt", "balanced"),
     )
     freeze: bool = option(False, "train the head alone, on features computed once")

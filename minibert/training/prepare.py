@@ -81,16 +81,24 @@ def check_float32(model: Classifier) -> None:
         )
 
 
-def as_row_weights(sample_weight: Sequence[float] | np.ndarray | None, rows: int) -> Tensor:
-    """Return the weight of each row in the loss (N,). Raises InputError unless all are positive."""
+def as_row_weights(
+    sample_weight: Sequence[float] | np.ndarray | None, label_weights: Tensor
+) -> Tensor:
+    """Return what each row's loss is multiplied by (N,). Raises InputError unless it is positive.
+
+    `label_weights` (N,) are in the losses already. The mean of the products is 1, so that a row
+    counts the same in whichever batch it is: a batch's own mean would give a batch without rows of
+    a rare class as much weight as one with them.
+    """
+    rows = len(label_weights)
     if sample_weight is None:
-        return torch.ones(rows)
+        return torch.full((rows,), 1 / float(label_weights.mean()))
     weights = torch.as_tensor(np.asarray(sample_weight), dtype=torch.float32)
     if weights.shape != (rows,) or not (weights.isfinite() & (weights > 0)).all():
         raise InputError(
             f"sample_weight must be {rows} positive numbers, one for each training row"
         )
-    return weights
+    return weights / float((weights * label_weights).mean())
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from minibert.tasks.task import Scores, Task, figures_of
 from minibert.training.history import EpochRecord, TrainResult, clipping
 from minibert.training.options import TrainingOptions
 
-FORMAT = "5"  # of the state file
+FORMAT = "6"  # of the state file
 COUNTERS = (
     *("epoch", "step", "texts", "epoch_seconds", "seconds", "lr", "best_epoch", "best_figure"),
 )
@@ -55,9 +55,9 @@ class TrainState:
     history: list[EpochRecord] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        # Of the current epoch: the sum of weighted losses, and of the labels' weights.
-        self.sums = torch.zeros(2, device=self.device)
-        # Of its steps: the norms of the gradients. On the device, so that no step waits for them.
+        # Of the current epoch: the sum of the losses of its texts, and the norms of its steps'
+        # gradients. On the device, so that no step waits for them.
+        self.loss_sum = torch.zeros((), device=self.device)
         self.norms = torch.zeros(self.steps_per_epoch, device=self.device)
         self._clock = time.perf_counter()
 
@@ -65,13 +65,11 @@ class TrainState:
         """Start measuring the time of the next step."""
         self._clock = time.perf_counter()
 
-    def count_step(
-        self, loss: Tensor, weight: Tensor, norm: float | Tensor, *, texts: int, lr: float
-    ) -> None:
-        """Count a step with this mean loss, weight of its labels, gradient norm, and texts."""
+    def count_step(self, loss: Tensor, norm: float | Tensor, *, texts: int, lr: float) -> None:
+        """Count a step with this mean loss, gradient norm, and texts."""
         self.lr = lr
         self.norms[self.step - self.epoch * self.steps_per_epoch] = norm
-        self.sums += torch.stack((loss * weight, weight))
+        self.loss_sum += loss * texts
         self.step += 1
         self.texts += texts
         self.count_time()
@@ -91,13 +89,12 @@ class TrainState:
 
     def end_epoch(self, scores: Scores) -> bool:
         """Record an epoch and its validation; return whether it is the best so far."""
-        loss_sum, weight_sum = self.sums.tolist()
         gradient_norm, clipped_steps = clipping(self.norms, self.options.clip)
         self.epoch += 1
         self.history.append(
             EpochRecord(
                 epoch=self.epoch,
-                train_loss=loss_sum / weight_sum,
+                train_loss=float(self.loss_sum) / self.texts,
                 learning_rate=self.lr,
                 validation=figures_of(scores, self.task.figures),
                 seconds=round(self.epoch_seconds, 3),
@@ -107,7 +104,7 @@ class TrainState:
                 clipped_steps=clipped_steps,
             )
         )
-        self.sums.zero_()
+        self.loss_sum.zero_()
         self.texts, self.epoch_seconds = 0, 0.0
         figure = scores.figure(self.task.selects(self.options.select))
         best = figure > self.best_figure or not self.best_epoch
@@ -141,7 +138,7 @@ def save_state(folder: Path, state: TrainState, settings: Mapping[str, Any] | No
     for number, values in state.optimizer.state_dict()["state"].items():
         for name, value in values.items():
             tensors[f"optimizer.{number}.{name}"] = torch.as_tensor(value)
-    tensors["sums"], tensors["norms"] = state.sums, state.norms
+    tensors["loss_sum"], tensors["norms"] = state.loss_sum, state.norms
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {
         "format": FORMAT,
@@ -180,7 +177,7 @@ def load_state(file: Path, state: TrainState) -> None:
         _load_module(state.module, _with_prefix(tensors, "model."))
         _load_optimizer(state.optimizer, _with_prefix(tensors, "optimizer."))
         state.scaler.load_state_dict(json.loads(metadata["scaler"]))
-        state.sums.copy_(tensors["sums"])
+        state.loss_sum.copy_(tensors["loss_sum"])
         state.norms[:in_epoch] = tensors["norms"][:in_epoch]
 
 
