@@ -31,7 +31,7 @@ WEIGHT_FILES = (
 )
 SMALL_FILES = (
     *("config.json", "tokenizer.json", "tokenizer_config.json"),
-    *("vocab.txt", "vocab.json", "merges.txt"),
+    *("vocab.txt", "vocab.json", "merges.txt", "added_tokens.json"),
 )
 
 # Files that only some saved classifiers have. They are removed when another one takes the folder.

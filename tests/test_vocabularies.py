@@ -13,6 +13,7 @@ import pytest
 from helpers import tiny_config
 from hypothesis import given, settings
 from tokens import (
+    SPECIAL,
     TEXTS,
     TRICKY,
     byte_level_bpe,
@@ -209,3 +210,72 @@ def test_a_warning_tells_that_the_files_disagree_on_the_space_before_each_text(
         tokenizer = read(folder, "roberta")
     tokenizer.save(folder)
     assert json.loads((folder / "tokenizer_config.json").read_text())["add_prefix_space"] is False
+
+
+# --- tokens that were added to a vocabulary
+
+ADDED = ["covid", "<user>", "#tag", "Hello"]  # <user> is special; Hello is in case as it is written
+ADDED_TEXTS = [
+    *("the covid film", "<user> said covid-19", "x<user>y", "covids", "#tag#tag", "COVID <USER>"),
+    *("hello Hello", " covid ", "a #tag, b"),
+]
+
+
+def extended(folder: Path, kind: str, form: str) -> Path:
+    """Write a tokenizer whose last tokens were added, as transformers 4 and older ones do."""
+    if kind == "bert":
+        folder.mkdir()
+        tokens = [*SPECIAL, *"acdefhilmosuvxy19-<>#,", *(f"##{x}" for x in "acdefhilmosuvxy19")]
+        (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens))
+        size = len(tokens)
+    else:
+        byte_level_bpe(folder)
+        size = len(json.loads((folder / "vocab.json").read_text()))
+    numbers = {token: size + n for n, token in enumerate(ADDED)}
+    settings: dict[str, Any] = {"additional_special_tokens": ["<user>"]}
+    if form == "added_tokens.json":
+        (folder / form).write_text(json.dumps(numbers))
+    else:
+        flags = {"lstrip": False, "rstrip": False, "single_word": False}
+        settings[form] = {
+            n: {"content": x, **flags, "normalized": x != "<user>", "special": x == "<user>"}
+            for x, n in numbers.items()
+        }
+    return configured(folder, kind, settings)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+@pytest.mark.parametrize("form", ["added_tokens.json", "added_tokens_decoder"])
+def test_added_tokens_are_those_of_transformers(tmp_path, transformers, kind, form):
+    folder = extended(tmp_path / "source", kind, form)
+    tokenizer = read(folder, kind)
+    expected = reference_ids_and_types(
+        transformers.AutoTokenizer.from_pretrained(folder), ADDED_TEXTS
+    )
+    assert ids_and_types(tokenizer, ADDED_TEXTS) == expected
+    used = {number for ids, _ in expected for number in ids}
+    assert {tokenizer.backend.token_to_id(token) for token in ADDED} <= used
+
+    tokenizer.save(tmp_path)
+    configured(tmp_path, kind, None)
+    assert ids_and_types(read(tmp_path, kind), ADDED_TEXTS) == expected
+    saved = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert reference_ids_and_types(saved, ADDED_TEXTS) == expected
+
+
+@pytest.mark.parametrize(
+    ("added", "problem"),
+    [
+        ({"covid": 399}, "the added token 'covid' has the id 399, and the vocabulary gives it"),
+        ({"covid": "many"}, "its added tokens cannot be read; fetch it again"),
+        (["covid"], ""),
+    ],
+)
+def test_added_tokens_that_do_not_fit_are_refused(tmp_path, added, problem):
+    folder = byte_level_bpe(tmp_path / "source")
+    (folder / "added_tokens.json").write_text(json.dumps(added))
+    with pytest.raises(InputError, match=rf"added_tokens\.json: {problem}"):
+        read(folder, "roberta")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": added}))
+    with pytest.raises(InputError, match=r"tokenizer_config\.json: its added tokens cannot be"):
+        read(folder, "roberta")

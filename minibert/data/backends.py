@@ -10,7 +10,7 @@ from tokenizers import normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
 
 from minibert.data.limits import TOKENIZER_LIMIT
-from minibert.data.vocabularies import byte_level_bpe, wordpiece
+from minibert.data.vocabularies import add_tokens, byte_level_bpe, wordpiece
 from minibert.errors import InputError
 from minibert.files import model_file
 
@@ -28,15 +28,18 @@ def read_backend(folder: Path, settings: Mapping[str, Any]) -> tuple[Path, Backe
     for file in filter(None, (source, merges)):
         if file.stat().st_size > TOKENIZER_LIMIT:
             raise InputError(f"{file}: is over {TOKENIZER_LIMIT >> 20} MB, which no tokenizer is")
-    if source.name == "vocab.txt":
-        return source, wordpiece(source, settings)
+    if source.name == "tokenizer.json":
+        try:
+            return source, Backend.from_file(str(source))
+        except Exception as error:  # the library raises nothing narrower
+            raise InputError(f"{source}: is not a tokenizer ({error})") from None
     if source.name == "vocab.json":
         assert merges is not None
-        return source, byte_level_bpe(source, merges, settings)
-    try:
-        return source, Backend.from_file(str(source))
-    except Exception as error:  # the library raises nothing narrower
-        raise InputError(f"{source}: is not a tokenizer ({error})") from None
+        backend = byte_level_bpe(source, merges, settings)
+    else:
+        backend = wordpiece(source, settings)
+    add_tokens(backend, folder, settings)
+    return source, backend
 
 
 def normalizer(backend: Backend) -> dict[str, Any]:

@@ -12,8 +12,10 @@ from tokenizers import Tokenizer as Backend
 from tokenizers.models import BPE, WordPiece
 
 from minibert.data.tokenizer_config import SPECIAL_TOKENS, normalizer_switches, special_token
-from minibert.errors import InputError
+from minibert.errors import InputError, printable
+from minibert.files import model_file, read_json
 
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")  # of an added token
 ROBERTA_TOKENS = ("<unk>", "</s>", "<pad>", "<s>", "<mask>")  # in the order of SPECIAL_TOKENS
 
 
@@ -74,6 +76,39 @@ def byte_level_bpe(file: Path, merges: Path, settings: Mapping[str, Any]) -> Bac
     )
     backend.decoder = decoders.ByteLevel()
     return backend
+
+
+def add_tokens(backend: Backend, folder: Path, settings: Mapping[str, Any]) -> None:
+    """Add the tokens by which a vocabulary was extended, which are never split.
+
+    transformers writes them into `added_tokens_decoder` of tokenizer_config.json, and before
+    version 4.34 into added_tokens.json. Raises InputError if one would get another id than there.
+    """
+    stated, older = settings.get("added_tokens_decoder"), model_file(folder, "added_tokens.json")
+    file = folder / "tokenizer_config.json" if stated or not older else older
+    special = settings.get("additional_special_tokens") or []
+    try:
+        if stated:
+            tokens = {
+                int(number): AddedToken(**{x: entry[x] for x in ("content", *FLAGS) if x in entry})
+                for number, entry in stated.items()
+            }
+        else:
+            ids = read_json(older) if older else {}
+            tokens = {int(n): AddedToken(x, special=x in special) for x, n in ids.items()}
+            known = backend.get_vocab()
+            tokens |= {known[x]: AddedToken(x, special=True) for x in special if x in known}
+    except (AttributeError, TypeError, ValueError):
+        raise InputError(f"{file}: its added tokens cannot be read; fetch it again") from None
+    there = {token.content for token in backend.get_added_tokens_decoder().values()}
+    for number, token in sorted(tokens.items(), key=lambda item: item[0]):
+        if token.content not in there:
+            backend.add_tokens([token])
+        if (found := backend.token_to_id(token.content)) != number:
+            raise InputError(
+                f"{file}: the added token {printable(token.content, 40)!r} has the id {number}, "
+                f"and the vocabulary gives it {found}; the two are not of one model"
+            )
 
 
 def _special_tokens(
