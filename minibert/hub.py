@@ -49,7 +49,7 @@ def find_model(name: str, *, revision: str | None = None) -> Path:
 
     Fetches what the cache does not hold. Raises InputError for a name that is not found.
     """
-    folder = Path(name)
+    folder, name = Path(name), str(name)
     if name and folder.is_dir():
         if revision:
             raise InputError(f"--revision goes with a hub id, and {name} is a local folder")

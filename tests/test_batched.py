@@ -18,7 +18,8 @@ from minibert.device import Compute
 from minibert.errors import InputError
 from minibert.inference import batched
 from minibert.inference.batched import InferenceModel, has_bf16_weights, prepare_for_inference
-from minibert.inference.cpu import int8_levels
+from minibert.inference.cpu import int8_levels, prepacking_works
+from minibert.training.loop import fit
 
 pytestmark = pytest.mark.machine  # results depend on the processor's instructions
 
@@ -133,6 +134,17 @@ def test_a_kept_model_is_not_changed_and_can_still_train():
     assert model.training
     assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
     model(*numbered_texts(3).batch([0, 1, 2]).inputs).sum().backward()
+
+
+@pytest.mark.skipif(not prepacking_works("fp32"), reason="needs x86 and oneDNN")
+def test_a_prepared_model_is_not_prepared_again_or_trained():
+    model, texts = tiny_classifier("bert"), numbered_texts(5)
+    prepare_for_inference(model, Compute(CPU))
+    for keep in (True, False):
+        with pytest.raises(InputError, match=r"load it with TextClassifier\.from_folder"):
+            prepare_for_inference(model, Compute(CPU), keep=keep)
+    with pytest.raises(InputError, match=r"load it with TextClassifier\.from_folder"):
+        fit(model, texts, texts, compute=Compute(CPU))
 
 
 def test_features_are_what_the_head_reads():

@@ -357,7 +357,7 @@ def test_several_labels_are_calibrated_before_their_thresholds_are_tuned(tmp_pat
     several = TextClassifier.from_folder(folder)
     data = several.dataset(TEXTS, [[label] for label in LABELS])
     several.tune_thresholds(data)
-    for threshold in ("0", "1.0"):
+    for threshold in ("0", "1.0", "abc", "nan"):
         with pytest.raises(InputError, match="over 0 and under 1"):
             several.tune_thresholds(data, how=threshold)
     predicted = Predictor(several, **PLAIN).predict(TEXTS)

@@ -77,6 +77,20 @@ def test_a_number_has_the_name_of_its_column_and_several_of_a_list_are_numbered(
     assert output_names(examples([(1.0, 2.0)], "regression", columns=columns)) == ("fun", "sad")
 
 
+@pytest.mark.parametrize(
+    ("labels", "task", "columns"),
+    [
+        ([(1.0,)], "regression", Columns("text", label="score\n(1-5)")),
+        ([(1.0, 2.0)], "regression", Columns("text", label="score\n(1-5)")),
+        ([("fun",), ("a\tb",)], "multi-label", Columns("text", labels=("fun", "a\tb"))),
+    ],
+)
+def test_a_column_with_control_characters_names_no_output(labels, task, columns):
+    """A model with such a name could not be loaded."""
+    with pytest.raises(InputError, match=r"the column '.*\\[nt].*' has control characters"):
+        output_names(examples(labels, task, columns=columns))
+
+
 # --- the targets
 
 

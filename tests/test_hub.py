@@ -371,6 +371,11 @@ def test_a_local_folder_is_found_and_has_no_revision(tmp_path: Path) -> None:
         find_model(str(tmp_path), revision="main")
 
 
+def test_a_path_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder, and not a hub id"):
+        find_model(tmp_path / "missing")
+
+
 @pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"])
 def test_minilm_is_found_in_the_installed_package(name: str) -> None:
     package = importlib.util.find_spec(MINILM_PACKAGE)

@@ -145,11 +145,30 @@ def test_gradients_of_several_batches_equal_those_of_one_big_batch(sizes, weight
     assert not expected
 
 
-@pytest.mark.parametrize("weights", [[1.0] * 5, [1.0] * 6 + [0.0], [1.0] * 6 + [math.nan]])
+@pytest.mark.parametrize(
+    "weights", [[1.0] * 5, [1.0] * 6 + [0.0], [1.0] * 6 + [math.nan], ["1", "x"], [None] * 7]
+)
 def test_sample_weights_that_are_not_positive_or_of_other_rows_are_one_line(weights):
     texts = random_texts(7)
     with pytest.raises(InputError, match="sample_weight must be 7 positive numbers"):
         fit(tiny_classifier(), texts, texts, OPTIONS, compute=CPU, sample_weight=weights)
+
+
+def test_sample_weights_of_any_size_count_by_their_ratios():
+    ratios = as_row_weights([1e300, 3e300], torch.ones(2))
+    assert ratios.tolist() == [0.5, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("options", "weights"),
+    [({"select": "r2"}, None), ({"regression_loss": "huber"}, None), ({}, [0.0] * 7)],
+)
+def test_a_fit_that_is_refused_changes_nothing(options, weights):
+    model, texts = tiny_classifier(), random_texts(7)
+    model.head.config = dataclasses.replace(model.head.config, temperature=2.5)
+    with pytest.raises(InputError):
+        fit(model, texts, texts, TrainingOptions(**options), compute=CPU, sample_weight=weights)
+    assert model.head.config.temperature == 2.5
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.05])

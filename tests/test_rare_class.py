@@ -204,8 +204,9 @@ def test_a_threshold_is_chosen_in_python(place):
     few = classifier.dataset(["the fun film", "the cold film", "fun"], ["ham", "spam", "ham"])
     with pytest.raises(InputError, match="precision=1: no threshold reaches it"):
         classifier.tune_thresholds(few, how="precision=1")
-    with pytest.raises(InputError, match="'shared' is not like f1, precision=0"):
-        classifier.tune_thresholds(few, how="shared")
+    for how in ("shared", "precision=abc", "recall", 0.3):
+        with pytest.raises(InputError, match=f"{how!r} is not like f1, precision=0"):
+            classifier.tune_thresholds(few, how=how)
 
 
 def test_a_config_whose_thresholds_do_not_add_up_is_refused(place, tmp_path):

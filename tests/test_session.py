@@ -20,6 +20,7 @@ from helpers import random_texts, start_script, write_checkpoint
 from hub_server import Hub, files_of
 
 import minibert.training.step_log as step_log
+from minibert.checkpoint.config_file import read_head_config
 from minibert.commands import train as train_command
 from minibert.commands.arguments import parse_train
 from minibert.commands.interrupts import SignalHandler
@@ -341,10 +342,15 @@ def test_a_run_without_a_state_starts_again_with_edited_settings(stopped, capsys
     """It was stopped before its first state, so that nothing is mixed."""
     for file in [*state_files(stopped), *stopped.glob("history.csv")]:
         file.unlink()
-    edit_settings(stopped, batch_size=8, epochs=1)
+    edit_settings(stopped, batch_size=8, epochs=1, head="linear", pooling="mean")
     resume(stopped)
     output = capsys.readouterr().out
     assert "resuming" not in output and "epoch 1/1" in output
+    head = read_head_config(stopped)
+    assert head is not None and (head.kind, head.pooling) == ("linear", "mean")
+    loss = re.search(r"validation loss (\d\.\d+)", output)
+    final = json.loads((stopped / "metrics.json").read_text())["validation"]["loss"]
+    assert loss and float(loss[1]) == pytest.approx(final, abs=1e-3)  # of the same head
 
 
 def test_a_resumed_run_uses_the_hub_commit_that_it_started_with(reviews, checkpoint, tmp_path):

@@ -131,6 +131,24 @@ def test_texts_that_are_not_strings_are_refused(classifier):
         classifier.dataset(["good"], ["good"], [None])
 
 
+def test_names_with_control_characters_are_refused(folder):
+    """Such a model could be trained and saved, and then not be loaded."""
+    with pytest.raises(InputError, match=r"classes\[1\] is 'neg\\n'; remove its control char"):
+        TextClassifier.pretrained(str(folder), ["pos", "neg\n"])
+
+
+@pytest.mark.parametrize("max_windows", [0, -1, 1.5, True])
+def test_a_text_has_at_least_one_window(classifier, max_windows):
+    """With none, the text would be missing, and its label would be the next text's."""
+    with pytest.raises(InputError, match=f"max_windows is {max_windows}; give None or 1 or more"):
+        classifier.dataset(TEXTS, [0, 1, 0], max_windows=max_windows)
+
+
+def test_a_folder_may_be_a_string(classifier, tmp_path):
+    classifier.save(str(tmp_path / "saved"))
+    assert TextClassifier.from_folder(str(tmp_path / "saved")).classes == ("bad", "good")
+
+
 def test_a_classifier_can_be_copied(classifier):
     for other in (copy.deepcopy(classifier), pickle.loads(pickle.dumps(classifier))):
         assert other.dataset(TEXTS).lengths.tolist() == classifier.dataset(TEXTS).lengths.tolist()

@@ -7,7 +7,7 @@ import numpy as np
 
 from minibert.data.examples import Examples
 from minibert.data.labels import whole_number
-from minibert.errors import InputError, printable
+from minibert.errors import CONTROL_CHARACTERS, InputError, printable
 
 HIDDEN_HINT = "; -1 is how GLUE hides the labels of its test files"
 
@@ -16,17 +16,17 @@ def output_names(examples: Examples) -> tuple[str, ...]:
     """Return the names of the outputs: the classes, or the columns of the numbers.
 
     Classes are sorted, numbers by value before names, or in the order of their columns. The column
-    `label_text` names the numbers. Raises InputError if there is only one class, or if no row has
-    the class of a column.
+    `label_text` names the numbers. Raises InputError if there is only one class, if no row has the
+    class of a column, and for a column whose name has control characters.
     """
     columns = examples.columns
     if examples.task == "regression":
         count = max(len(label) for label in examples.labels)
-        names = columns.labels or (columns.label or "label",)
+        names = _column_names(columns.labels or (columns.label or "label",), examples.source)
         return names if count == len(names) else tuple(f"{names[0]}_{n}" for n in range(count))
     if examples.task == "multi-label":
         found = {name for label in examples.labels for name in label}
-        names = columns.labels or tuple(sorted(found, key=_natural))
+        names = _column_names(columns.labels, examples.source) or tuple(sorted(found, key=_natural))
         if not found:
             raise InputError(f"{examples.source}: no row has a class")
         if absent := [name for name in names if name not in found]:
@@ -139,6 +139,17 @@ def class_finder(
         )
 
     return find
+
+
+def _column_names(columns: tuple[str, ...], source: str) -> tuple[str, ...]:
+    """Return names of columns as names of outputs, with which a model can be loaded."""
+    for name in columns:
+        if CONTROL_CHARACTERS.search(name):
+            raise InputError(
+                f"{source}: the column {printable(repr(name), 40)} has control characters in its "
+                "name, which becomes that of an output; rename it"
+            )
+    return columns
 
 
 def _natural(label: str) -> tuple[int, float, str]:

@@ -66,8 +66,10 @@ def shorten(
     Of a pair, the longer text loses tokens first. Windows are windows of the longer text; each has
     the first tokens of the shorter one too, at most half as many as there is room for. Of a text in
     more than `max_windows` windows, that many are kept, evenly spread. Raises InputError for a
-    length without room for a text.
+    length without room for a text, and unless `max_windows` is 1 or more.
     """
+    if max_windows is not None and (type(max_windows) is not int or max_windows < 1):
+        raise InputError(f"max_windows is {max_windows!r}; give None or 1 or more")
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     long = np.flatnonzero(lengths > max_length).tolist()
     owners = tokenizer.owners([texts[i] for i in long], pairs and [pairs[i] for i in long])

@@ -157,15 +157,14 @@ def with_intervals(
         for k, (name, figures) in enumerate(scores.per_class.items())
     }
     once = np.ones(len(truth), dtype=int)
-    names = ("micro_f1", "macro_f1", "samples_f1", "hamming_loss")
+    names = ("micro_f1", "macro_f1", "samples_f1", "hamming_loss", "mean_average_precision")
     drawn = bootstrap(weighted.label_figures(truth, predicted), once)
-    intervals = dict(zip(names, drawn, strict=True))
-    if weighted.often_absent((truth | predicted).sum(axis=0), len(truth)):
-        intervals["macro_f1"] = None
-    ranked: list[Interval | None] = [None]
-    if truth.size <= RANKED and not weighted.often_absent(truth.sum(axis=0), len(truth)):
-        ranked = bootstrap(weighted.mean_average_precision(ranking, truth), once)
-    (intervals["mean_average_precision"],) = ranked
+    if truth.size <= RANKED:
+        drawn += bootstrap(weighted.mean_average_precision(ranking, truth), once)
+    intervals = dict(zip(names, [*drawn, None], strict=False))  # None: mAP that was not drawn
+    for name, has_class in (("macro_f1", truth | predicted), ("mean_average_precision", truth)):
+        if weighted.often_absent(has_class.sum(axis=0), len(truth)):
+            intervals[name] = None
     return replace(scores, per_class=per_class, intervals={**intervals, **scores.intervals})
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from minibert.data.columns import Columns
 from minibert.data.labels import Label, read_label
 from minibert.data.limits import SURROGATE
-from minibert.errors import InputError, printable
+from minibert.errors import CONTROL_CHARACTERS, InputError, printable
 from minibert.model.config import HeadConfig
 
 
@@ -30,6 +30,8 @@ def as_names(values: str | Iterable[Any], name: str) -> list[str]:
             label = int(label)
         if not isinstance(label, str | int):
             raise InputError(f"{name}[{number}] is {shown(value)}, not a class name or number")
+        if CONTROL_CHARACTERS.search(str(label)):  # no model can be loaded with such a name
+            raise InputError(f"{name}[{number}] is {shown(value)}; remove its control characters")
         names.append(str(label))
     return names
 

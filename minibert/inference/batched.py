@@ -16,7 +16,7 @@ from minibert.data.hidden import HiddenDataset
 from minibert.data.windows import WindowDataset, encoded_rows
 from minibert.device import Compute, memory_advice
 from minibert.inference.cpu import prepacking_works
-from minibert.inference.prepack import prepack
+from minibert.inference.prepack import check_not_prepacked, prepack
 from minibert.model.classifier import Classifier, Head
 from minibert.model.encoder import Encoder
 from minibert.processes import ONE_PROCESS, Processes
@@ -146,6 +146,7 @@ def prepare_for_inference(
     For bf16 on a GPU, embeddings and blocks become bf16; pooler and head stay float32. The model is
     changed and cannot train any more. With `keep`, a copy is changed.
     """
+    check_not_prepacked(model)
     model = (copy.deepcopy(model) if keep else model).to(compute.device)
     ready = InferenceModel(model, compute.device, processes=compute.processes)
     ours = isinstance(model.encoder, Encoder)  # benchmarks also have transformers' encoder

@@ -56,6 +56,15 @@ def prepack(model: Classifier, precision: str) -> bool:
     return True
 
 
+def check_not_prepacked(model: Classifier) -> None:
+    """Raise InputError for a model that `prepack` has changed: it cannot be copied or trained."""
+    if any(isinstance(module, InferenceLinear) for module in model.modules()):
+        raise InputError(
+            "this model is prepared for inference, as minibert.load does; to train or calibrate it "
+            "or for another predictor, load it with TextClassifier.from_folder"
+        )
+
+
 def lowest_output(activation: nn.Module) -> float:
     """Return the smallest value of an activation, rounded down."""
     return 0.0 if isinstance(activation, nn.ReLU) else -0.1701  # GELU(-0.75), exact or tanh

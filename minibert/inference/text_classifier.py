@@ -93,9 +93,8 @@ class TextClassifier:
         `task` is single-label, multi-label, or regression, whose numbers `classes` names. `head` is
         mlp, relu, linear or native; `pooling` is cls, pooler or mean (default: cls, or the pooling
         of the native head). Texts over `max_length` tokens are shortened as `long_texts` says
-        (default: they are cut). The head's weights are drawn from
-        torch's random state. Raises InputError for a checkpoint that cannot be used, and for
-        arguments out of range.
+        (default: they are cut). The head's weights are drawn from torch's random state. Raises
+        InputError for a checkpoint that cannot be used, and for arguments out of range.
         """
         names = as_names(classes, "classes")
         least = 2 if task == "single-label" else 1
@@ -123,8 +122,9 @@ class TextClassifier:
         return cls(load_classifier(folder, requested), Tokenizer.from_folder(folder, config))
 
     @classmethod
-    def from_folder(cls, folder: Path) -> "TextClassifier":
+    def from_folder(cls, folder: Path | str) -> "TextClassifier":
         """Load a classifier and its head as they are stored in a folder."""
+        folder = Path(folder)
         checkpoint = load_classifier(folder)
         return cls(checkpoint, Tokenizer.from_folder(folder, checkpoint.encoder))
 

@@ -125,8 +125,12 @@ def with_thresholds(head: HeadConfig, logits: Tensor, targets: Tensor, *, how: s
     "tuned" has one threshold for each class, "shared" one for all, and a number is used as it is.
     """
     if how not in ("tuned", "shared"):
-        if not 0 < float(how) < 1:
-            raise InputError(f"the threshold is {how}; it must be over 0 and under 1")
+        try:
+            valid = 0 < float(how) < 1
+        except (TypeError, ValueError):
+            valid = False
+        if not valid:
+            raise InputError(f"the threshold is {how}; it must be over 0 and under 1, or tuned")
         return replace(head, thresholds=(float(how),) * len(head.labels))
     probabilities = MultiLabel(head).probabilities(logits.double())
     tuned = tune_thresholds(probabilities, targets, per_class=how == "tuned")

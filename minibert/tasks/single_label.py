@@ -171,15 +171,16 @@ def with_rare_class(
     rare = rarer_class(targets)
     scores = SingleLabel(head).probabilities(logits.double())[:, rare].numpy()
     truth = (targets == rare).numpy()
-    figure, _, wanted = how.partition("=")
+    figure, _, wanted = str(how).partition("=")
     threshold: float | None
-    if how == "f1":
-        threshold = f1_threshold(scores, truth)
-    elif figure in ("precision", "recall"):
-        find = precision_threshold if figure == "precision" else recall_threshold
-        threshold = find(scores, truth, float(wanted))
-    else:
-        raise InputError(f"{how!r} is not like f1, precision=0.9 or recall=0.9")
+    try:
+        if how == "f1":
+            threshold = f1_threshold(scores, truth)
+        else:
+            find = {"precision": precision_threshold, "recall": recall_threshold}[figure]
+            threshold = find(scores, truth, float(wanted))
+    except (KeyError, ValueError):
+        raise InputError(f"{how!r} is not like f1, precision=0.9 or recall=0.9") from None
     if threshold is None:
         return None
     threshold = min(max(threshold, 1e-15), 1 - 1e-15)

@@ -192,7 +192,7 @@ def score_head(
     seconds: float,
 ) -> EpochRecord:
     """Return the figures of the fitted head, as those of an epoch."""
-    _, task, train, validation, weights, _ = prepared
+    _, task, train, validation, weights, *_ = prepared
     head = head_for_inference(model.head, compute)
     logits = head.logits(train, batch_size=options.batch_size)
     weights = weights.cpu()

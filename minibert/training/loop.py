@@ -27,7 +27,7 @@ from minibert.training.optimizer import (
     set_learning_rates,
 )
 from minibert.training.options import TrainingOptions
-from minibert.training.prepare import as_row_weights, best_weights, prepare
+from minibert.training.prepare import best_weights, prepare
 from minibert.training.state import TrainResult, TrainState
 from minibert.training.steps import (
     kept_random_state,
@@ -60,9 +60,8 @@ def fit(
     """
     options, callback = options or TrainingOptions(), callback or Callback()
     compute = compute or choose_compute()
-    prepared = prepare(model, train, validation, options, compute, callback)
-    module, task, train, validation, weights, encoding = prepared
-    row_weights = as_row_weights(sample_weight, task.row_weights(train.labels, weights.cpu()))
+    prepared = prepare(model, train, validation, options, compute, callback, sample_weight)
+    module, task, train, validation, weights, row_weights, encoding = prepared
     finite = FiniteCheck(train, options, compute)
     with (
         frozen_layers(model, options),

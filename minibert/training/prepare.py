@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from minibert.data.batches import Dataset
 from minibert.device import Compute
 from minibert.errors import InputError
+from minibert.inference.prepack import check_not_prepacked
 from minibert.model.classifier import Classifier
 from minibert.tasks.choice import task_of
 from minibert.tasks.task import Task
@@ -28,6 +29,7 @@ class Prepared(NamedTuple):
     train: Dataset  # of texts, or of the frozen layers' output
     validation: Dataset
     weights: Tensor  # of the loss
+    row_weights: Tensor  # (N,), what each row's loss is multiplied by
     encoding_seconds: float
 
 
@@ -38,17 +40,18 @@ def prepare(
     options: TrainingOptions,
     compute: Compute,
     callback: Callback,
+    sample_weight: Sequence[float] | np.ndarray | None = None,
 ) -> Prepared:
     """Check the datasets and options, and compute the output of frozen layers.
 
-    Raises InputError for labels and options that do not fit the model's task.
+    Raises InputError for labels, options and weights that do not fit the model's task; the model
+    is then unchanged.
     """
+    check_not_prepacked(model)
     check_float32(model)
     # What was fitted to the probabilities of an earlier training does not hold after this one.
-    model.head.config = replace(
-        model.head.config, temperature=1.0, thresholds=(), min_probability=0.0
-    )
-    task = task_of(model.head.config)
+    config = replace(model.head.config, temperature=1.0, thresholds=(), min_probability=0.0)
+    task = task_of(config)
     for dataset in (train, validation):
         if not (len(dataset) and dataset.has_labels):
             raise InputError("training needs texts with labels; give both to dataset()")
@@ -59,17 +62,20 @@ def prepare(
         raise InputError("int8 is for inference; train in bf16 or fp32")
     if options.freeze_layers:
         check_layers(options, len(model.encoder.blocks))
+    weights = task.weights(train.labels, options)
+    row_weights = as_row_weights(sample_weight, task.row_weights(train.labels, weights))
+    weights = weights.to(compute.device)
+    model.head.config = config
     model.to(compute.device)
     task.prepare_head(model.head, train.labels)
-    weights = task.weights(train.labels, options).to(compute.device)
     if not (options.freeze or options.freeze_layers):
-        return Prepared(model, task, train, validation, weights, encoding_seconds=0.0)
+        return Prepared(model, task, train, validation, weights, row_weights, encoding_seconds=0.0)
     folder = callback.scratch_folder()
     datasets = (train, validation)
     module, (train, validation), encoding = encode(model, datasets, options, compute, folder=folder)
     if encoding.texts:
         callback.on_encoded(encoding)
-    return Prepared(module, task, train, validation, weights, encoding.seconds)
+    return Prepared(module, task, train, validation, weights, row_weights, encoding.seconds)
 
 
 def check_float32(model: Classifier) -> None:
@@ -93,12 +99,17 @@ def as_row_weights(
     rows = len(label_weights)
     if sample_weight is None:
         return torch.full((rows,), 1 / float(label_weights.mean()))
-    weights = torch.as_tensor(np.asarray(sample_weight), dtype=torch.float32)
+    problem = InputError(
+        f"sample_weight must be {rows} positive numbers, one for each training row"
+    )
+    try:
+        weights = torch.from_numpy(np.asarray(sample_weight, dtype=np.float64))
+    except (TypeError, ValueError):
+        raise problem from None
     if weights.shape != (rows,) or not (weights.isfinite() & (weights > 0)).all():
-        raise InputError(
-            f"sample_weight must be {rows} positive numbers, one for each training row"
-        )
-    return weights / float((weights * label_weights).mean())
+        raise problem
+    weights = weights / weights.mean()
+    return (weights / (weights * label_weights).mean()).float()
 
 
 @contextmanager
