@@ -104,7 +104,7 @@ def test_what_an_earlier_training_fitted_to_its_probabilities_is_dropped():
 def test_weights_that_are_rounded_for_inference_are_not_trained():
     model = tiny_classifier()
     model.encoder.blocks.to(torch.bfloat16)  # as a GPU's predictor has them
-    with pytest.raises(InputError, match="needs weights in float32"):
+    with pytest.raises(InputError, match="this model is prepared for inference"):
         fit(model, random_texts(5), random_texts(3), OPTIONS, compute=CPU)
 
 

@@ -13,6 +13,7 @@ import torch
 from helpers import write_checkpoint
 
 from minibert.errors import InputError
+from minibert.inference.cpu import prepacking_works
 from minibert.inference.predictor import Predictor
 from minibert.inference.text_classifier import TextClassifier, load_encoder
 
@@ -142,6 +143,21 @@ def test_a_text_has_at_least_one_window(classifier, max_windows):
     """With none, the text would be missing, and its label would be the next text's."""
     with pytest.raises(InputError, match=f"max_windows is {max_windows}; give None or 1 or more"):
         classifier.dataset(TEXTS, [0, 1, 0], max_windows=max_windows)
+
+
+@pytest.mark.parametrize("how", ["packed", "rounded"])
+def test_a_model_prepared_for_inference_is_not_saved(folder, tmp_path, how):
+    classifier = TextClassifier.pretrained(str(folder), ["bad", "good"], max_length=20)
+    classifier.save(tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    if how == "packed":
+        Predictor(classifier, device="cpu", precision="fp32", keep=False)
+    else:
+        classifier.model.encoder.to(torch.bfloat16)  # as a predictor does on a GPU
+    if how == "rounded" or prepacking_works("fp32"):
+        with pytest.raises(InputError, match=r"load it again with TextClassifier\.from_folder"):
+            classifier.save(tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
 
 
 def test_a_folder_may_be_a_string(classifier, tmp_path):

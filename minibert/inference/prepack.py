@@ -15,6 +15,11 @@ from minibert.inference.cpu import (
 from minibert.model.classifier import Classifier
 from minibert.model.encoder import Block
 
+PREPARED = (
+    "this model is prepared for inference; load it again with TextClassifier.from_folder, or give "
+    "Predictor keep=True"
+)
+
 
 def prepack(model: Classifier, precision: str) -> bool:
     """Replace the encoder's linear layers, in place; inference only. Return whether it was done.
@@ -57,12 +62,20 @@ def prepack(model: Classifier, precision: str) -> bool:
 
 
 def check_not_prepacked(model: Classifier) -> None:
-    """Raise InputError for a model that `prepack` has changed: it cannot be copied or trained."""
+    """Raise InputError for a model whose layers `prepack` replaced: they cannot be copied."""
     if any(isinstance(module, InferenceLinear) for module in model.modules()):
-        raise InputError(
-            "this model is prepared for inference, as minibert.load does; to train or calibrate it "
-            "or for another predictor, load it with TextClassifier.from_folder"
-        )
+        raise InputError(PREPARED)
+
+
+def check_whole(model: Classifier) -> None:
+    """Raise InputError for a model to train or save that is prepared for inference.
+
+    Layers are packed on a CPU, and weights rounded to bf16 on a GPU, in which small steps of a
+    training round to nothing.
+    """
+    check_not_prepacked(model)
+    if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
+        raise InputError(PREPARED)
 
 
 def lowest_output(activation: nn.Module) -> float:

@@ -24,6 +24,7 @@ from minibert.files import replace_model
 from minibert.hub import find_model
 from minibert.inference.as_lists import as_labels, as_names, as_texts, check_lengths, shown
 from minibert.inference.batched import prepare_for_inference
+from minibert.inference.prepack import check_whole
 from minibert.model.classifier import Classifier
 from minibert.model.config import (
     HEADS,
@@ -124,9 +125,8 @@ class TextClassifier:
     @classmethod
     def from_folder(cls, folder: Path | str) -> "TextClassifier":
         """Load a classifier and its head as they are stored in a folder."""
-        folder = Path(folder)
-        checkpoint = load_classifier(folder)
-        return cls(checkpoint, Tokenizer.from_folder(folder, checkpoint.encoder))
+        checkpoint = load_classifier(Path(folder))
+        return cls(checkpoint, Tokenizer.from_folder(Path(folder), checkpoint.encoder))
 
     @property
     def model(self) -> Classifier:
@@ -241,8 +241,10 @@ class TextClassifier:
 
         transformers opens a native head. It knows no temperature, so the head's output weights are
         divided by it; probabilities stay the same. sentence-transformers opens the encoder and the
-        pooling. Raises InputError if a file cannot be written; the folder's old model is then kept.
+        pooling. Raises InputError if a file cannot be written, and for a model that a predictor has
+        prepared for inference; the folder's old model is then kept.
         """
+        check_whole(self.model)
         encoder, head = self.checkpoint.encoder, self.checkpoint.head
         temperature = 1.0
         if head.kind == "native":

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from minibert.data.batches import Dataset
 from minibert.device import Compute
 from minibert.errors import InputError
-from minibert.inference.prepack import check_not_prepacked
+from minibert.inference.prepack import check_whole
 from minibert.model.classifier import Classifier
 from minibert.tasks.choice import task_of
 from minibert.tasks.task import Task
@@ -47,8 +47,7 @@ def prepare(
     Raises InputError for labels, options and weights that do not fit the model's task; the model
     is then unchanged.
     """
-    check_not_prepacked(model)
-    check_float32(model)
+    check_whole(model)
     # What was fitted to the probabilities of an earlier training does not hold after this one.
     config = replace(model.head.config, temperature=1.0, thresholds=(), min_probability=0.0)
     task = task_of(config)
@@ -76,15 +75,6 @@ def prepare(
     if encoding.texts:
         callback.on_encoded(encoding)
     return Prepared(module, task, train, validation, weights, row_weights, encoding.seconds)
-
-
-def check_float32(model: Classifier) -> None:
-    """Raise InputError for weights in half precision, in which small steps round to nothing."""
-    if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
-        raise InputError(
-            "training needs weights in float32, and a predictor on a GPU has rounded these; load "
-            "the model again, or give Predictor keep=True"
-        )
 
 
 def as_row_weights(
