@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shlex
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -38,8 +39,15 @@ def check_new(path: Path) -> None:
 def check_empty(path: Path) -> None:
     """Raise InputError if a folder has other files than a lock and half-written ones."""
     if any(name != LOCK and not name.endswith(".new") for name in os.listdir(path)):
-        resume = f", or resume it: --resume {path}" if (path / "settings.json").exists() else ""
+        is_run = (path / "settings.json").exists()
+        resume = f", or resume it: --resume {shlex.quote(str(path))}" if is_run else ""
         raise InputError(f"--out {path}: is not empty; give a new folder{resume}")
+
+
+def check_outside(flag: str, file: Path, folder: Path) -> None:
+    """Raise InputError for an output in a model's folder, whose files it may replace."""
+    if file.resolve().parent == folder.resolve():
+        raise InputError(f"{flag} {file}: is in the model's folder; give another")
 
 
 def newest_run() -> Path:

@@ -11,6 +11,7 @@ test_predictions.jsonl
 test_looks.jsonl    one line for each time that eval.py scored the test split again
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -149,7 +150,7 @@ class RunFolder:
         """Raise InputError if the run is finished."""
         if self.metrics_file.exists():
             drop_states(self.path, keep=0)  # the process may have died before
-            use = f"{command_line('eval')} scores it"
+            use = f"{command_line('eval')} --model {shlex.quote(str(self.path))} scores it"
             if self.is_cross_validation:
                 use = NO_MODEL
             raise InputError(f"--resume {self.path}: the run is finished; {use}")

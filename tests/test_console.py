@@ -56,9 +56,11 @@ def test_train_and_predict_do_what_the_scripts_do(console: Run, run_script: Run,
     words += ("--no-baseline", "--precision", "fp32", "--device", "cpu")
     trained = console("train", *words, "--out", run)
     assert trained.returncode == 0, trained.stderr
-    assert f"finished: {run} (minibert eval; minibert predict TEXT)" in trained.stdout
+    use = f"minibert eval --model {run}; minibert predict --model {run} TEXT"
+    assert f"finished: {run} ({use})" in trained.stdout
     again = console("train", "--resume", run)
-    assert again.stderr == f"error: --resume {run}: the run is finished; minibert eval scores it\n"
+    scores = f"the run is finished; minibert eval --model {run} scores it"
+    assert again.stderr == f"error: --resume {run}: {scores}\n"
 
     assert run_script("train.py", *words, "--out", tmp_path / "by-script").returncode == 0
     weights = [(x / "model.safetensors").read_bytes() for x in (run, tmp_path / "by-script")]

@@ -16,8 +16,9 @@ import torch
 from helpers import WORDS, assert_same_figures, strict_json, write_checkpoint
 
 from minibert.commands import evaluate as evaluate_command
+from minibert.commands import predict as predict_command
 from minibert.commands import train as train_command
-from minibert.commands.arguments import parse_evaluate, parse_train
+from minibert.commands.arguments import parse_evaluate, parse_predict, parse_train
 from minibert.errors import InputError
 from minibert.inference.cpu import int8_levels
 
@@ -125,6 +126,11 @@ def test_a_run_on_pairs_is_scored_on_both_texts(place):
     evaluate("--model", "runs/pairs", "--json", "pairs.json", *PLAIN)
     figures = strict_json((place / "pairs.json").read_text())
     assert_same_figures(figures, of_training(place / "runs/pairs"))
+
+
+def test_a_text_of_the_command_line_is_no_pair(place):
+    with pytest.raises(InputError, match="give --input FILE with a column for each"):
+        predict_command.main(parse_predict(["--model", "runs/pairs", "good film", *PLAIN]))
 
 
 @pytest.mark.skipif(not int8_levels(torch.float32), reason="needs x86 and oneDNN")

@@ -174,6 +174,19 @@ def test_a_label_that_is_a_class_matches_whatever_label_text_says():
     assert class_ids(found, ("0", "1")).tolist() == [1, 0]
 
 
+@pytest.mark.parametrize(
+    ("names", "classes", "expected"),
+    [
+        ({"0": "1", "1": "2", "2": "3"}, ("1", "2", "3"), [0, 1, 2]),  # stars
+        ({"0": "1", "1": "0", "2": "x"}, ("1", "0", "x"), [0, 1, 2]),
+    ],
+)
+def test_a_name_wins_over_a_class_that_looks_like_the_label(names, classes, expected):
+    found = examples(["0", "1", "2"], names)
+    assert class_ids(found, classes).tolist() == expected
+    assert class_ids(found, classes, numbers=True).tolist() == expected
+
+
 def test_a_label_whose_name_is_not_a_class_does_not_match_by_number():
     """Its 0 may mean another class than the model's first."""
     with pytest.raises(InputError, match="the label '0' is none of the model's 2 classes"):

@@ -4,6 +4,7 @@ Run: pytest tests/test_labels.py
 """
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -184,6 +185,12 @@ def test_combined_classes_in_one_cell_get_a_hint():
 def test_flags_in_a_list_are_refused():
     with pytest.raises(ValueError, match=r"holds .* which repeats a class; for a column of 0"):
         read([0, 1, 0], "multi-label")
+
+
+def test_decimals_of_a_database_are_numbers():
+    row = Row(2, {"label": Decimal("0.91"), "fun": Decimal(1), "sad": [Decimal("2.5")]})
+    assert label_cells(row, ONE) == 0.91
+    assert label_cells(row, TWO) == {"fun": 1, "sad": [2.5]}
 
 
 @pytest.mark.parametrize("form", [{}, {"task": "multi-label"}])

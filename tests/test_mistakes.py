@@ -52,6 +52,7 @@ DATA = {
     "one_class.csv": "text,label\n" + "good film,yes\n" * 9,
     "rare.csv": GOOD + "so so,maybe\n",
     "strange.csv": "text,label\ngood,yes\nso so,maybe\n",
+    "semicolons.csv": GOOD.replace(",", ";"),
     "hidden.csv": "text,label\ngood,-1\nbad,-1\n",
     "pairs.csv": "premise,hypothesis,label\n" + "good,bad,yes\ngood,good,no\n" * 3,
     "parquet.parquet": "PAR1 is not all of it",
@@ -148,6 +149,10 @@ MISTAKES: list[tuple[str, list[str]]] = [
     (f"train {ENCODER} --data twice.csv", ["twice.csv, line 1", "'text' twice", "rename"]),
     (f"{TRAIN} --text-column words", ["good.csv: no column 'words'", "text, label"]),
     (f"{TRAIN} --label-column text --text-column text", ["one column is named for two roles"]),
+    (
+        f"train {ENCODER} --data semicolons.csv",
+        ["no text column found", "text;label", "separated by commas in .csv files"],
+    ),
     (f"{TRAIN} --validation pairs.csv", ["pairs.csv: no text column found", "--text-column"]),
     # Rows
     (f"train {ENCODER} --data short.csv", ["short.csv, line 26: has 1 field", "--bad-rows drop"]),
@@ -260,6 +265,14 @@ MISTAKES: list[tuple[str, list[str]]] = [
     (f"{PREDICT} --input no_text.csv", ["no text column", "--text-column"]),
     (f"{PREDICT} --input good.csv --text-column words", ["no column 'words'", "text, label"]),
     (f"{PREDICT} --input good.csv --output good.csv", ["--output good.csv: is the input file"]),
+    (
+        f"{PREDICT} --input good.csv --output classifier/test_predictions.jsonl",
+        ["--output classifier/test_predictions.jsonl: is in the model's folder"],
+    ),
+    (
+        f"{PREDICT} good --explain classifier/report.html",
+        ["--explain classifier/report.html: is in the model's folder"],
+    ),
     (f"{PREDICT} good --output answers.txt", ["--output answers.txt", ".jsonl, .csv, .tsv"]),
     (f"{PREDICT} good --output gone/answers.csv", ["--output gone/answers.csv", "folder"]),
     (f"{PREDICT} good --resume-output", ["--resume-output goes with --output FILE"]),

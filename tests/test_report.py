@@ -130,7 +130,10 @@ def test_a_class_is_not_absent_if_its_name_or_another_case_is_there():
 def test_classes_that_differ_in_case_alone_are_counted_apart():
     train = examples(12, 11)
     train.labels = ["a"] * 12 + ["A"] * 11
-    assert check_splits(Splits(train, train, None)).splits["validation"].classes["A"] == 11
+    validation = others("new", "newer", "newest")
+    validation.labels = ["a", "A", "A"]
+    found = check_splits(Splits(train, validation, None)).splits["validation"]
+    assert found.classes == {"A": 2, "a": 1}
 
 
 def test_labels_that_differ_in_case_or_spaces_are_named():

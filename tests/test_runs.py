@@ -6,6 +6,7 @@ Run: pytest tests/test_runs.py
 import csv
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,13 @@ def test_a_folder_that_is_not_empty_is_left_alone(run):
     with pytest.raises(InputError, match=r"not empty; give a new folder, or resume it: --resume"):
         new_run(run.path)
     assert run.settings_file.read_bytes() == before
+
+
+def test_the_command_that_resumes_a_run_can_be_pasted(run, tmp_path):
+    copy = tmp_path / "my run"
+    shutil.copytree(run.path, copy)
+    with pytest.raises(InputError, match=r"resume it: --resume '.*/my run'$"):
+        check_new(copy)
 
 
 def test_a_file_cannot_be_the_folder_nor_contain_it(tmp_path):

@@ -317,6 +317,15 @@ def test_a_damaged_metrics_file_is_one_line(tmp_path, summarize, damage):
         summarize(runs, None)
 
 
+def test_the_first_seed_of_a_series_is_not_to_be_deleted(tmp_path):
+    """It says with which seed the series begins: --resume would train others."""
+    runs = fake_runs(tmp_path, {f"seed-{number}": (0.7, 0.9) for number in (9, 10, 11)})
+    for name, remedy in {"seed-9": "restore it, or train a new", "seed-10": "delete the"}.items():
+        (runs[name] / "metrics.json").write_text("{}")
+        with pytest.raises(InputError, match=rf"{name}.metrics.json: lacks figures .*; {remedy}"):
+            seed_figures({name: runs[name], "seed-11": runs["seed-11"]}, None)
+
+
 def test_two_kinds_of_series_at_once_are_refused():
     with pytest.raises(InputError, match="--learning-curve and --seeds are different series of"):
         parse_train(["--seeds", "3", "--learning-curve"])

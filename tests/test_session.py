@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import time
@@ -26,12 +27,12 @@ from minibert.commands.arguments import parse_train
 from minibert.commands.interrupts import SignalHandler
 from minibert.commands.options import RunOptions, Settings
 from minibert.commands.run_callback import RunCallback
-from minibert.commands.session import Session
+from minibert.commands.session import Session, use_of_model
 from minibert.data.batches import Batch, TextDataset
 from minibert.data.columns import Columns
 from minibert.data.options import DataOptions
 from minibert.device import Compute
-from minibert.errors import InputError, Interrupted
+from minibert.errors import InputError, Interrupted, command_line
 from minibert.inference.text_classifier import TextClassifier
 from minibert.model.config import HeadConfig
 from minibert.runs import Metadata, RunFolder
@@ -351,6 +352,15 @@ def test_a_run_without_a_state_starts_again_with_edited_settings(stopped, capsys
     loss = re.search(r"validation loss (\d\.\d+)", output)
     final = json.loads((stopped / "metrics.json").read_text())["validation"]["loss"]
     assert loss and float(loss[1]) == pytest.approx(final, abs=1e-3)  # of the same head
+
+
+def test_the_commands_for_a_run_name_it_unless_it_is_the_newest_under_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    score, predict = command_line("eval"), command_line("predict")
+    assert use_of_model(Path("runs/1")) == f"{score}; {predict} TEXT"
+    for folder in ("my run", "runs/1/seed-0"):
+        model = f"--model {shlex.quote(folder)}"
+        assert use_of_model(Path(folder)) == f"{score} {model}; {predict} {model} TEXT"
 
 
 def test_a_resumed_run_uses_the_hub_commit_that_it_started_with(reviews, checkpoint, tmp_path):

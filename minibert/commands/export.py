@@ -1,5 +1,6 @@
 """The story of an export: a classifier to a folder that others run; checked, scored and timed."""
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import fields
@@ -55,7 +56,8 @@ def main(arguments: ExportArguments, processes: Processes = ONE_PROCESS) -> None
         check(graphs, classifier, exported, examples)
     for line in differences(classifier.checkpoint.head):
         print(line)
-    print(f"exported: {printable(str(out), 1000)} (python {out / 'example.py'} TEXT)")
+    example = printable(shlex.quote(str(out / "example.py")), 1000)
+    print(f"exported: {printable(str(out), 1000)} (python {example} TEXT)")
 
 
 def validation_split(folder: Path, task: Task) -> Examples | None:

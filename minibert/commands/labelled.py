@@ -17,6 +17,7 @@ from minibert.errors import InputError, printable
 from minibert.files import open_without_links
 from minibert.hub import find_data
 from minibert.inference.predictor import Predictor
+from minibert.run_folders import check_outside
 from minibert.runs import RunFolder
 
 
@@ -27,8 +28,8 @@ def check_outputs(arguments: EvaluateArguments, folders: Sequence[Path]) -> None
         file, flag = getattr(arguments, name), f"--{name}"
         if file is None:
             continue
-        if file.resolve().parent in [folder.resolve() for folder in folders]:
-            raise InputError(f"{flag} {file}: is in the model's folder; give another")
+        for folder in folders:
+            check_outside(flag, file, folder)
         other = flags.setdefault(file.resolve(), flag)
         if other != flag:
             raise InputError(f"{flag} {file}: is the file of {other} too; give another")

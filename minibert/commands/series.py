@@ -108,7 +108,7 @@ def train_series(arguments: TrainArguments, settings: Settings, train_one: Train
         if is_new:
             with suppress(OSError):
                 folder.rmdir()  # if the first run did not come to make its own folder in it
-    use = "train without --folds to get a model" if settings.run.folds else use_of_model()
+    use = "train without --folds to get a model" if settings.run.folds else use_of_model(folder)
     print(f"finished: {where} ({use})")
     if not settings.run.folds:
         try_report(folder)

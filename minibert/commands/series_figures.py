@@ -120,10 +120,11 @@ def figures_of_training(run: Path) -> dict[str, int]:
 
 def damaged(run: Path, file: str = "metrics.json") -> InputError:
     """Return the error for a finished run's file that lacks what the series needs."""
-    return InputError(
-        f"{run / file}: lacks figures of the run; delete the folder {run}, then --resume "
-        "trains it again"
-    )
+    remedy = f"delete the folder {run}, then --resume trains it again"
+    seeds = [int(x.name[5:]) for x in run.parent.glob("seed-*") if x.name[5:].isdigit()]
+    if seeds and run.name == f"seed-{min(seeds)}":  # which says with which seed the series begins
+        remedy = "restore it, or train a new series"
+    return InputError(f"{run / file}: lacks figures of the run; {remedy}")
 
 
 def _summary(task: Task, runs: Sequence[Figures]) -> dict[str, dict[str, float | None]]:

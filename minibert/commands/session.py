@@ -22,7 +22,7 @@ from minibert.errors import InputError, Interrupted, ProcessLost, command_line, 
 from minibert.inference.text_classifier import TextClassifier
 from minibert.locks import locked
 from minibert.processes import ONE_PROCESS, Processes
-from minibert.run_folders import check_new
+from minibert.run_folders import RUNS, check_new
 from minibert.runs import Metadata, RunFolder
 from minibert.training.step_log import check_tensorboard
 
@@ -98,7 +98,7 @@ class Session:
                     raise
         except Interrupted as interrupted:
             raise Interrupted(interrupted.number, resume) from None
-        print(f"finished: {where} ({use_of_model()})")
+        print(f"finished: {where} ({use_of_model(run.path)})")
 
     def _prepare(self, metadata: Metadata, model_folder: Path) -> Path:
         """Make the run's folder, or check the resumed one; return its path."""
@@ -116,9 +116,11 @@ class Session:
         return RunFolder.create(self.out, values, metadata).path
 
 
-def use_of_model() -> str:
-    """Return what to do with the model of a finished run."""
-    return f"{command_line('eval')}; {command_line('predict')} TEXT"
+def use_of_model(folder: Path) -> str:
+    """Return what to do with the model of a finished run. The newest under runs/ needs no name."""
+    newest = folder.resolve().parent == RUNS.resolve()
+    model = "" if newest else f" --model {printable(shlex.quote(str(folder)), 1000)}"
+    return f"{command_line('eval')}{model}; {command_line('predict')}{model} TEXT"
 
 
 def check_settings(run: RunFolder, settings: Settings) -> None:

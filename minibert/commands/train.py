@@ -40,7 +40,6 @@ from minibert.training.history import TrainResult
 from minibert.training.logistic import fit_logistic, suggest_logistic
 from minibert.training.loop import fit
 from minibert.training.options import TrainingOptions
-from minibert.training.state import state_files
 
 # Standard deviations over 10 seeds of BERT-large on SST-2 and MRPC, from NVIDIA's README of BERT.
 SEED_NOISE = (
@@ -94,7 +93,7 @@ def train_one(
             print(line)
 
     with session.open(classifier, splits, folder) as run:
-        if processes.is_first and not state_files(run.folder.path):
+        if processes.is_first and not run.folder.history_file.exists():
             classifier.save_settings(run.folder.path, head)
         options, logistic = settings.training, settings.run.head == "logistic"
         if options.freeze or logistic:

@@ -82,11 +82,11 @@ def absent_classes(splits: Mapping[str, Examples]) -> dict[str, list[str]]:
 
 def class_counts(split: Examples, train: Examples) -> Counter[str]:
     """Count a split's classes by the name that the training split has for them."""
-    names = {train.class_key(label): label for label in train.classes()}
+    known = set(train.classes())
+    names = {train.class_key(label): label for label in known}
     counts: Counter[str] = Counter()
     for label, count in Counter(split.classes()).items():
-        known = split is train or label in names.values()
-        counts[label if known else names.get(split.class_key(label), label)] += count
+        counts[label if label in known else names.get(split.class_key(label), label)] += count
     return counts
 
 

@@ -127,8 +127,9 @@ def class_finder(
     ids = {whole_number(name): number for name, number in exact.items()} | ids | exact
 
     def find(row: int, label: str) -> int:
-        name = label if label in exact else examples.names.get(label, label)
-        found = ids.get(name, ids.get(name.lower()))
+        # The name first: of the stars 1, 2, 3, labelled 0, 1, 2, the label 1 is not the class 1.
+        name = examples.names.get(label, label)
+        found = ids.get(name, ids.get(name.lower(), exact.get(label)))
         if found is not None:
             return found
         known = ", ".join(printable(name, 40) for name in classes[:10])

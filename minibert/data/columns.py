@@ -1,5 +1,6 @@
 """Which columns of a file hold the text, the second text and the label."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 
@@ -96,7 +97,10 @@ def choose_columns(
         found = _text_by_name(names, taken=(pair, label))
         if len(found) != 1:
             problem = "more than one column may be the text" if found else "no text column found"
-            raise InputError(f"{where}: {problem}; {listing}; choose with --text-column")
+            remedy = "choose with --text-column"
+            if len(names) == 1 and re.search("[;\t,]", names[0]):
+                remedy = "fields are separated by commas in .csv files and by tabs in .tsv files"
+            raise InputError(f"{where}: {problem}; {listing}; {remedy}")
         text = found[0]
     if default and default.pair and pair is None:
         raise InputError(f"{where}: the model reads two texts; {listing}; give --pair-column")

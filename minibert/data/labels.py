@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from minibert.data.columns import Columns
@@ -28,9 +29,9 @@ class LabelFormat:
 def label_cells(row: Row, columns: Columns) -> Any:
     """Return a row's label as it is written: one value, or one for each label column."""
     if columns.labels:
-        return {name: row.fields.get(name) for name in columns.labels}
+        return {name: _plain(row.fields.get(name)) for name in columns.labels}
     assert columns.label is not None
-    return row.fields.get(columns.label)
+    return _plain(row.fields.get(columns.label))
 
 
 def choose_task(cells: Sequence[Any], columns: Columns, form: LabelFormat) -> tuple[str, str]:
@@ -158,6 +159,13 @@ def _numbers(value: Any) -> tuple[float, ...]:
         wrong = value if not values else values[numbers.index(None)]
         raise ValueError(f"holds {_shown(wrong)}, not a number")
     return tuple(x for x in numbers if x is not None)
+
+
+def _plain(value: Any) -> Any:
+    """Return a database's decimal, which Parquet has, as the number that it is."""
+    if isinstance(value, list):
+        return [_plain(x) for x in value]
+    return float(value) if isinstance(value, Decimal) else value
 
 
 def _number(value: Any) -> float | None:
