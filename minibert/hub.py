@@ -44,7 +44,7 @@ class DataFiles:
     test: tuple[Path, ...] = ()
 
 
-def find_model(name: str, *, revision: str | None = None) -> Path:
+def find_model(name: str | Path, *, revision: str | None = None) -> Path:
     """Return a model's folder: a local one, an installed package's, or one in the hub's cache.
 
     Fetches what the cache does not hold. Raises InputError for a name that is not found.

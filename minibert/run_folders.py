@@ -44,10 +44,15 @@ def check_empty(path: Path) -> None:
         raise InputError(f"--out {path}: is not empty; give a new folder{resume}")
 
 
-def check_outside(flag: str, file: Path, folder: Path) -> None:
-    """Raise InputError for an output in a model's folder, whose files it may replace."""
-    if file.resolve().parent == folder.resolve():
-        raise InputError(f"{flag} {file}: is in the model's folder; give another")
+def check_output(flag: str, file: Path) -> None:
+    """Raise InputError for an output that could replace a file of a model or run."""
+    folder = file.resolve().parent
+    is_model = any((folder / name).exists() for name in ("config.json", "settings.json"))
+    if is_model and (file.exists() or file.suffix == ".json"):
+        raise InputError(
+            f"{flag} {file}: could replace a file of the model or run in this folder; choose "
+            "another folder"
+        )
 
 
 def newest_run() -> Path:

@@ -141,9 +141,9 @@ def test_a_prepared_model_is_not_prepared_again_or_trained():
     model, texts = tiny_classifier("bert"), numbered_texts(5)
     prepare_for_inference(model, Compute(CPU))
     for keep in (True, False):
-        with pytest.raises(InputError, match="this model is prepared for inference"):
+        with pytest.raises(InputError, match="this model was prepared for inference"):
             prepare_for_inference(model, Compute(CPU), keep=keep)
-    with pytest.raises(InputError, match="this model is prepared for inference"):
+    with pytest.raises(InputError, match="this model was prepared for inference"):
         fit(model, texts, texts, compute=Compute(CPU))
 
 

@@ -168,7 +168,7 @@ def test_numbers_match_named_classes_only_if_requested():
         class_ids(examples(["1", "0"]), ("bad", "good"))
 
 
-def test_a_label_that_is_a_class_matches_whatever_label_text_says():
+def test_labels_match_if_all_are_classes_and_a_name_is_none():
     """A model trained on GLUE's 0 and 1 scores SetFit's copy of the same data."""
     found = examples(["1", "0"], {"0": "negative", "1": "positive"})
     assert class_ids(found, ("0", "1")).tolist() == [1, 0]
@@ -179,6 +179,7 @@ def test_a_label_that_is_a_class_matches_whatever_label_text_says():
     [
         ({"0": "1", "1": "2", "2": "3"}, ("1", "2", "3"), [0, 1, 2]),  # stars
         ({"0": "1", "1": "0", "2": "x"}, ("1", "0", "x"), [0, 1, 2]),
+        ({"0": "1", "1": "2", "2": "3"}, ("0", "1", "2"), [0, 1, 2]),  # no class is named 3
     ],
 )
 def test_a_name_wins_over_a_class_that_looks_like_the_label(names, classes, expected):

@@ -191,14 +191,18 @@ def test_decimals_of_a_database_are_numbers():
     row = Row(2, {"label": Decimal("0.91"), "fun": Decimal(1), "sad": [Decimal("2.5")]})
     assert label_cells(row, ONE) == 0.91
     assert label_cells(row, TWO) == {"fun": 1, "sad": [2.5]}
+    ids = [Decimal(f"123456789012345678{last}") for last in (1, 2)]  # float has 16 digits
+    assert label_cells(Row(2, {"label": ids}), ONE) == [1234567890123456781, 1234567890123456782]
 
 
 @pytest.mark.parametrize("form", [{}, {"task": "multi-label"}])
 def test_lists_of_0_and_1_for_two_classes_are_refused(form):
     """As names of classes, each text has both, which every model predicts."""
     with pytest.raises(InputError, match=r"the column label has lists of 0 and 1.*--label-columns"):
-        chosen([0, 1], [1, 0], **form)
+        chosen([0, 1], None, [1, 0], **form)
     assert chosen([0, 1], [0], **form)[0] == "multi-label"
+    assert chosen([0, 1], [0, 1], **form)[0] == "multi-label"
+    assert chosen([0], [1], **form)[0] == "multi-label"
     assert chosen([0, 1], [1, 0], task="regression")[0] == "regression"
 
 

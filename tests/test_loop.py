@@ -104,8 +104,10 @@ def test_what_an_earlier_training_fitted_to_its_probabilities_is_dropped():
 def test_weights_that_are_rounded_for_inference_are_not_trained():
     model = tiny_classifier()
     model.encoder.blocks.to(torch.bfloat16)  # as a GPU's predictor has them
-    with pytest.raises(InputError, match="this model is prepared for inference"):
+    with pytest.raises(InputError, match="this model was prepared for inference"):
         fit(model, random_texts(5), random_texts(3), OPTIONS, compute=CPU)
+    with pytest.raises(InputError, match=r"weights in torch\.float64; training needs float32"):
+        fit(tiny_classifier().double(), random_texts(5), random_texts(3), OPTIONS, compute=CPU)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -155,7 +157,7 @@ def test_sample_weights_that_are_not_positive_or_of_other_rows_are_one_line(weig
 
 
 def test_sample_weights_of_any_size_count_by_their_ratios():
-    ratios = as_row_weights([1e300, 3e300], torch.ones(2))
+    ratios = as_row_weights([0.5e308, 1.5e308], torch.ones(2))
     assert ratios.tolist() == [0.5, 1.5]
 
 

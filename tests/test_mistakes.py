@@ -266,12 +266,12 @@ MISTAKES: list[tuple[str, list[str]]] = [
     (f"{PREDICT} --input good.csv --text-column words", ["no column 'words'", "text, label"]),
     (f"{PREDICT} --input good.csv --output good.csv", ["--output good.csv: is the input file"]),
     (
-        f"{PREDICT} --input good.csv --output classifier/test_predictions.jsonl",
-        ["--output classifier/test_predictions.jsonl: is in the model's folder"],
+        f"{PREDICT} --input good.csv --output finished/test_predictions.jsonl",
+        ["--output finished/test_predictions.jsonl: could replace a file of the model or run"],
     ),
     (
-        f"{PREDICT} good --explain classifier/report.html",
-        ["--explain classifier/report.html: is in the model's folder"],
+        f"{PREDICT} good --explain finished/report.html",
+        ["--explain finished/report.html: could replace a file of the model or run"],
     ),
     (f"{PREDICT} good --output answers.txt", ["--output answers.txt", ".jsonl, .csv, .tsv"]),
     (f"{PREDICT} good --output gone/answers.csv", ["--output gone/answers.csv", "folder"]),

@@ -354,13 +354,14 @@ def test_a_run_without_a_state_starts_again_with_edited_settings(stopped, capsys
     assert loss and float(loss[1]) == pytest.approx(final, abs=1e-3)  # of the same head
 
 
-def test_the_commands_for_a_run_name_it_unless_it_is_the_newest_under_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    score, predict = command_line("eval"), command_line("predict")
-    assert use_of_model(Path("runs/1")) == f"{score}; {predict} TEXT"
-    for folder in ("my run", "runs/1/seed-0"):
-        model = f"--model {shlex.quote(folder)}"
-        assert use_of_model(Path(folder)) == f"{score} {model}; {predict} {model} TEXT"
+def test_the_commands_for_a_run_name_it(tmp_path):
+    model = f"--model {shlex.quote(str(tmp_path / 'my run'))}"
+    score, predict = f"{command_line('eval')} {model}", f"{command_line('predict')} {model}"
+    (tmp_path / "my run").mkdir()
+    assert use_of_model(tmp_path / "my run") == f"{score}; {predict} TEXT"
+    columns = {"text": "a", "pair": "b", "label": "label"}
+    (tmp_path / "my run" / "settings.json").write_text(json.dumps({"columns": columns}))
+    assert use_of_model(tmp_path / "my run") == f"{score}; {predict} --input FILE"
 
 
 def test_a_resumed_run_uses_the_hub_commit_that_it_started_with(reviews, checkpoint, tmp_path):

@@ -232,11 +232,13 @@ def extended(folder: Path, kind: str, form: str) -> Path:
         byte_level_bpe(folder)
         size = len(json.loads((folder / "vocab.json").read_text()))
     numbers = {token: size + n for n, token in enumerate(ADDED)}
+    flags = {"lstrip": False, "rstrip": False, "single_word": False}
     settings: dict[str, Any] = {"additional_special_tokens": ["<user>"]}
     if form == "added_tokens.json":
         (folder / form).write_text(json.dumps(numbers))
+        user = {"__type": "AddedToken", "content": "<user>", "normalized": False, **flags}
+        settings["additional_special_tokens"] = [user]
     else:
-        flags = {"lstrip": False, "rstrip": False, "single_word": False}
         settings[form] = {
             n: {"content": x, **flags, "normalized": x != "<user>", "special": x == "<user>"}
             for x, n in numbers.items()

@@ -67,7 +67,7 @@ def main(arguments: EvaluateArguments) -> None:
     folders = [find_model(name) for name in names]
     if folders[0].resolve() == folders[1].resolve():
         raise InputError(f"--compare {' '.join(names)}: is one run; give two")
-    check_outputs(arguments, folders)
+    check_outputs(arguments)
     if arguments.data:
         a, b = (predict(arguments, name) for name in names)
     else:

@@ -51,7 +51,7 @@ def main(arguments: EvaluateArguments, processes: Processes = ONE_PROCESS) -> No
         return
     folder, predictor = load_predictor(arguments.model, processes)
     task = predictor.task
-    check_outputs(arguments, [folder])
+    check_outputs(arguments)
     if (arguments.plot or arguments.errors) and not isinstance(task, SingleLabel):
         raise InputError("--plot and --errors are for one class per text; drop them")
     if arguments.plot:
@@ -123,13 +123,15 @@ def write_errors(file: Path, outcomes: Sequence[Outcome]) -> None:
 
 
 def check_picture(file: Path) -> None:
-    """Raise InputError without matplotlib, and for a file name that is of no kind of picture."""
+    """Raise InputError without matplotlib, and for a file name of no picture format."""
     try:
         from matplotlib.backend_bases import FigureCanvasBase
     except ImportError:
         raise InputError('--plot needs the extra plots: pip install -e ".[plots]"') from None
     if file.suffix.lower()[1:] not in FigureCanvasBase.get_supported_filetypes():
-        raise InputError(f"--plot {file}: is no kind of picture; end it in .png, .svg or .pdf")
+        raise InputError(
+            f"--plot {file}: is not a picture format of matplotlib; use .png, .svg or .pdf"
+        )
 
 
 def plot_confusion(file: Path, cells: Sequence[metrics.Cell], classes: Sequence[str]) -> None:

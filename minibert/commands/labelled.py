@@ -1,7 +1,6 @@
 """The labelled texts that eval.py scores, and the count of looks at a run's test split."""
 
 import json
-from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -17,22 +16,21 @@ from minibert.errors import InputError, printable
 from minibert.files import open_without_links
 from minibert.hub import find_data
 from minibert.inference.predictor import Predictor
-from minibert.run_folders import check_outside
+from minibert.run_folders import check_output
 from minibert.runs import RunFolder
 
 
-def check_outputs(arguments: EvaluateArguments, folders: Sequence[Path]) -> None:
-    """Raise InputError for an output in a model's folder, whose files it may replace, or twice."""
+def check_outputs(arguments: EvaluateArguments) -> None:
+    """Raise InputError for one file as two outputs, and for one that could replace a model's."""
     flags: dict[Path, str] = {}
     for name in ("json", "errors", "plot"):
         file, flag = getattr(arguments, name), f"--{name}"
         if file is None:
             continue
-        for folder in folders:
-            check_outside(flag, file, folder)
+        check_output(flag, file)
         other = flags.setdefault(file.resolve(), flag)
         if other != flag:
-            raise InputError(f"{flag} {file}: is the file of {other} too; give another")
+            raise InputError(f"{flag} {file}: is the file of {other} too; choose another")
 
 
 def read_examples(

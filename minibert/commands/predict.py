@@ -19,7 +19,7 @@ from minibert.inference.predictor import Predictor, load
 from minibert.inference.rows import predict_window
 from minibert.inference.writers import PredictionWriter, open_writer
 from minibert.processes import ONE_PROCESS, Processes, check_gpus, check_single
-from minibert.run_folders import check_outside, newest_run
+from minibert.run_folders import check_output, newest_run
 from minibert.runs import NO_MODEL, RunFolder
 from minibert.tasks.calibrated import with_min_probability
 from minibert.tasks.choice import task_of
@@ -38,7 +38,7 @@ def main(arguments: PredictArguments, processes: Processes = ONE_PROCESS) -> Non
     check_gpus(predictor.compute.device, processes)
     for flag, file in (("--output", arguments.output), ("--explain", arguments.explain)):
         if file and str(file) != "-":
-            check_outside(flag, Path(file), folder)
+            check_output(flag, Path(file))
     default = RunFolder(folder).columns()
     if arguments.texts and default and default.pair:
         raise InputError("the model reads two texts; give --input FILE with a column for each")

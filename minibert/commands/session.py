@@ -22,7 +22,7 @@ from minibert.errors import InputError, Interrupted, ProcessLost, command_line, 
 from minibert.inference.text_classifier import TextClassifier
 from minibert.locks import locked
 from minibert.processes import ONE_PROCESS, Processes
-from minibert.run_folders import RUNS, check_new
+from minibert.run_folders import check_new
 from minibert.runs import Metadata, RunFolder
 from minibert.training.step_log import check_tensorboard
 
@@ -117,10 +117,11 @@ class Session:
 
 
 def use_of_model(folder: Path) -> str:
-    """Return what to do with the model of a finished run. The newest under runs/ needs no name."""
-    newest = folder.resolve().parent == RUNS.resolve()
-    model = "" if newest else f" --model {printable(shlex.quote(str(folder)), 1000)}"
-    return f"{command_line('eval')}{model}; {command_line('predict')}{model} TEXT"
+    """Return the commands that score and use a finished run."""
+    model = f"--model {printable(shlex.quote(str(folder)), 1000)}"
+    columns = RunFolder(folder).columns()
+    source = "--input FILE" if columns and columns.pair else "TEXT"
+    return f"{command_line('eval')} {model}; {command_line('predict')} {model} {source}"
 
 
 def check_settings(run: RunFolder, settings: Settings) -> None:

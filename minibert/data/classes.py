@@ -58,9 +58,10 @@ def class_names(examples: Examples) -> tuple[str, ...]:
 def class_ids(examples: Examples, classes: Sequence[str], *, numbers: bool = False) -> np.ndarray:
     """Return each example's class number, int64.
 
-    A label matches a class's name, in any case if no two classes differ only in case. With
-    `numbers`, it may also be a class's number, unless a class name has a digit. Raises InputError
-    for a label that matches no class.
+    A label's name, from `label_text`, matches a class's name, in any case if no two classes differ
+    only in case. If a name is no class but all labels are, the labels match. With `numbers`, a
+    label may also be a class's number, unless a class name has a digit. Raises InputError for a
+    label that matches no class.
     """
     find = class_finder(examples, classes, numbers=numbers)
     return np.array([find(row, label) for row, label in enumerate(examples.labels)], dtype=np.int64)
@@ -126,10 +127,14 @@ def class_finder(
     # A name that did not come from a cell, such as the column 1.0, is read as 1 in one.
     ids = {whole_number(name): number for name, number in exact.items()} | ids | exact
 
+    names = examples.names
+    known = all(name in ids or name.lower() in ids for name in names.values())
+    if not known and exact.keys() >= set(examples.classes()):
+        names = {}  # the model was trained on the labels, not on their names
+
     def find(row: int, label: str) -> int:
-        # The name first: of the stars 1, 2, 3, labelled 0, 1, 2, the label 1 is not the class 1.
-        name = examples.names.get(label, label)
-        found = ids.get(name, ids.get(name.lower(), exact.get(label)))
+        name = names.get(label, label)
+        found = ids.get(name, ids.get(name.lower()))
         if found is not None:
             return found
         known = ", ".join(printable(name, 40) for name in classes[:10])

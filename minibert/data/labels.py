@@ -74,14 +74,21 @@ def choose_task(cells: Sequence[Any], columns: Columns, form: LabelFormat) -> tu
 
 
 def check_not_flags(cells: Sequence[Any], columns: Columns) -> None:
-    """Raise InputError for lists that have 0 or 1 for each class: as names, each row has both."""
-    lengths = {len(cell) if isinstance(cell, list) else 0 for cell in cells}
-    if len(lengths) > 1 or min(lengths, default=0) < 2:
-        return
-    if all(_flag(x) is not None for cell in cells for x in cell):
+    """Raise InputError for lists that have 0 or 1 for each class.
+
+    As names of classes, [0, 1] and [1, 0] are the same two.
+    """
+    lists = {tuple(map(_flag, cell)) for cell in cells if isinstance(cell, list)}
+    lengths = {len(flags) for flags in lists}
+    if (
+        len(lists) > 1
+        and len(lengths) == 1
+        and min(lengths) > 1
+        and None not in set().union(*lists)
+    ):
         raise InputError(
-            f"the column {columns.label} has lists of 0 and 1, one for each class; make a column "
-            "of each and give --label-columns"
+            f"the column {columns.label} has lists of 0 and 1; make a column of each class and "
+            "give --label-columns, or --task regression if they are numbers"
         )
 
 
@@ -162,10 +169,12 @@ def _numbers(value: Any) -> tuple[float, ...]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a database's decimal, which Parquet has, as the number that it is."""
+    """Return a Decimal, which Parquet files of databases have, as int or float."""
     if isinstance(value, list):
         return [_plain(x) for x in value]
-    return float(value) if isinstance(value, Decimal) else value
+    if isinstance(value, Decimal) and value.is_finite():
+        return int(value) if value == value.to_integral_value() else float(value)
+    return value
 
 
 def _number(value: Any) -> float | None:

@@ -82,12 +82,13 @@ def add_tokens(backend: Backend, folder: Path, settings: Mapping[str, Any]) -> N
     """Add the tokens by which a vocabulary was extended, which are never split.
 
     transformers writes them into `added_tokens_decoder` of tokenizer_config.json, and before
-    version 4.34 into added_tokens.json. Raises InputError if one would get another id than there.
+    version 4.34 into added_tokens.json. Raises InputError if one gets another id here.
     """
     stated, older = settings.get("added_tokens_decoder"), model_file(folder, "added_tokens.json")
     file = folder / "tokenizer_config.json" if stated or not older else older
-    special = settings.get("additional_special_tokens") or []
     try:
+        named = settings.get("additional_special_tokens") or []
+        special = [x for x in named if isinstance(x, str)]  # transformers too finds no others here
         if stated:
             tokens = {
                 int(number): AddedToken(**{x: entry[x] for x in ("content", *FLAGS) if x in entry})

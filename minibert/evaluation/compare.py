@@ -104,8 +104,14 @@ def compare_classes(true: np.ndarray, a: np.ndarray, b: np.ndarray) -> Compariso
         )
 
     found = _differences(("accuracy", "macro_f1"), figures(in_a), figures(in_b), counts)
-    indicators = [x[:, None] == np.arange(cells.max() + 1) for x in cells]
-    found = _without_absent(found, *indicators, counts=counts)
+    for predicted in (in_a, in_b):
+        right = label == predicted
+        of_true, of_predicted, of_both = (
+            np.bincount(x, n, cells.max() + 1)
+            for x, n in ((label, counts), (predicted, counts), (label[right], counts[right]))
+        )
+        if often_absent(of_true + of_predicted - of_both, len(true)):
+            found["macro_f1"] = replace(found["macro_f1"], interval=None)
     only_a, only_b = int(((a == true) & (b != true)).sum()), int(((a != true) & (b == true)).sum())
     return Comparison(len(true), found, McNemar(only_a, only_b, mcnemar(only_a, only_b)))
 
@@ -116,7 +122,9 @@ def compare_label_sets(truth: np.ndarray, a: np.ndarray, b: np.ndarray) -> Compa
     first, second = (label_figures(truth[order], labels[order]) for labels in (a, b))
     names, once = ("micro_f1", "macro_f1", "samples_f1"), np.ones(len(truth), dtype=int)
     found = _differences(names, first, second, once)
-    return Comparison(len(truth), _without_absent(found, truth, a, b, counts=once))
+    if any(often_absent((truth | labels).sum(axis=0), len(truth)) for labels in (a, b)):
+        found["macro_f1"] = replace(found["macro_f1"], interval=None)
+    return Comparison(len(truth), found)
 
 
 def compare_numbers(targets: np.ndarray, a: np.ndarray, b: np.ndarray) -> Comparison:
@@ -141,18 +149,6 @@ def _differences(
     intervals = bootstrap(lambda weights: b(weights) - a(weights), counts)
     pairs = zip(a(every)[0].tolist(), b(every)[0].tolist(), intervals, strict=True)
     return {name: Difference(*pair) for name, pair in zip(names, pairs, strict=False)}
-
-
-def _without_absent(
-    found: dict[str, Difference],
-    true: np.ndarray,
-    *predicted: np.ndarray,
-    counts: np.ndarray,
-) -> dict[str, Difference]:
-    """Drop the interval of macro-F1 if samples often lack a class of these booleans (R, C)."""
-    if any(often_absent(counts @ (true | x), int(counts.sum())) for x in predicted):
-        found["macro_f1"] = replace(found["macro_f1"], interval=None)
-    return found
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

@@ -16,8 +16,8 @@ from minibert.model.classifier import Classifier
 from minibert.model.encoder import Block
 
 PREPARED = (
-    "this model is prepared for inference; load it again with TextClassifier.from_folder, or give "
-    "Predictor keep=True"
+    "this model was prepared for inference in place; load it again with TextClassifier.from_folder "
+    "(a Predictor without keep=False leaves it unchanged)"
 )
 
 
@@ -62,19 +62,15 @@ def prepack(model: Classifier, precision: str) -> bool:
 
 
 def check_not_prepacked(model: Classifier) -> None:
-    """Raise InputError for a model whose layers `prepack` replaced: they cannot be copied."""
+    """Raise InputError for packed layers, which can be neither copied nor packed again."""
     if any(isinstance(module, InferenceLinear) for module in model.modules()):
         raise InputError(PREPARED)
 
 
-def check_whole(model: Classifier) -> None:
-    """Raise InputError for a model to train or save that is prepared for inference.
-
-    Layers are packed on a CPU, and weights rounded to bf16 on a GPU, in which small steps of a
-    training round to nothing.
-    """
+def check_not_prepared(model: Classifier) -> None:
+    """Raise InputError for a model prepared for inference: packed, or on a GPU rounded to bf16."""
     check_not_prepacked(model)
-    if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
+    if any(parameter.dtype == torch.bfloat16 for parameter in model.parameters()):
         raise InputError(PREPARED)
 
 

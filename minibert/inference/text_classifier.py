@@ -24,7 +24,7 @@ from minibert.files import replace_model
 from minibert.hub import find_model
 from minibert.inference.as_lists import as_labels, as_names, as_texts, check_lengths, shown
 from minibert.inference.batched import prepare_for_inference
-from minibert.inference.prepack import check_whole
+from minibert.inference.prepack import check_not_prepared
 from minibert.model.classifier import Classifier
 from minibert.model.config import (
     HEADS,
@@ -244,7 +244,7 @@ class TextClassifier:
         pooling. Raises InputError if a file cannot be written, and for a model that a predictor has
         prepared for inference; the folder's old model is then kept.
         """
-        check_whole(self.model)
+        check_not_prepared(self.model)
         encoder, head = self.checkpoint.encoder, self.checkpoint.head
         temperature = 1.0
         if head.kind == "native":

@@ -70,8 +70,8 @@ def rare_class(run: RunData) -> Iterator[str]:
 def coverage(rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
     """Return (ratio, accuracy) for each number of accepted texts, the most confident first.
 
-    A lowest probability accepts all texts of equal probability or none of them: their order, which
-    is the file's, does not matter, and each of them counts as their mean.
+    A threshold accepts all texts of equal probability or none of them, so each counts as their
+    mean, whatever their order in the file.
     """
     ordered = sorted(rows, key=lambda row: -row["probability"])
     points, before, right = [], 0, 0.0

@@ -130,7 +130,9 @@ def with_thresholds(head: HeadConfig, logits: Tensor, targets: Tensor, *, how: s
         except (TypeError, ValueError):
             valid = False
         if not valid:
-            raise InputError(f"the threshold is {how}; it must be over 0 and under 1, or tuned")
+            raise InputError(
+                f"the threshold is {how}; give tuned, shared, or a number over 0 and under 1"
+            )
         return replace(head, thresholds=(float(how),) * len(head.labels))
     probabilities = MultiLabel(head).probabilities(logits.double())
     tuned = tune_thresholds(probabilities, targets, per_class=how == "tuned")

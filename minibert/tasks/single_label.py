@@ -1,5 +1,6 @@
 """One class per text: softmax and cross-entropy."""
 
+import math
 import re
 from dataclasses import replace
 from typing import Any
@@ -171,16 +172,19 @@ def with_rare_class(
     rare = rarer_class(targets)
     scores = SingleLabel(head).probabilities(logits.double())[:, rare].numpy()
     truth = (targets == rare).numpy()
-    figure, _, wanted = str(how).partition("=")
-    threshold: float | None
+    figure, _, number = str(how).partition("=")
     try:
-        if how == "f1":
-            threshold = f1_threshold(scores, truth)
-        else:
-            find = {"precision": precision_threshold, "recall": recall_threshold}[figure]
-            threshold = find(scores, truth, float(wanted))
-    except (KeyError, ValueError):
-        raise InputError(f"{how!r} is not like f1, precision=0.9 or recall=0.9") from None
+        wanted = 1.0 if how == "f1" else float(number)
+    except ValueError:
+        wanted = math.nan
+    threshold: float | None
+    if how == "f1":
+        threshold = f1_threshold(scores, truth)
+    elif figure in ("precision", "recall") and 0 < wanted <= 1:
+        find = precision_threshold if figure == "precision" else recall_threshold
+        threshold = find(scores, truth, wanted)
+    else:
+        raise InputError(f"{how!r} is not like f1, precision=0.9 or recall=0.9")
     if threshold is None:
         return None
     threshold = min(max(threshold, 1e-15), 1 - 1e-15)

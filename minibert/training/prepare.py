@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from minibert.data.batches import Dataset
 from minibert.device import Compute
 from minibert.errors import InputError
-from minibert.inference.prepack import check_whole
+from minibert.inference.prepack import check_not_prepared
 from minibert.model.classifier import Classifier
 from minibert.tasks.choice import task_of
 from minibert.tasks.task import Task
@@ -47,7 +47,7 @@ def prepare(
     Raises InputError for labels, options and weights that do not fit the model's task; the model
     is then unchanged.
     """
-    check_whole(model)
+    check_trainable(model)
     # What was fitted to the probabilities of an earlier training does not hold after this one.
     config = replace(model.head.config, temperature=1.0, thresholds=(), min_probability=0.0)
     task = task_of(config)
@@ -77,14 +77,23 @@ def prepare(
     return Prepared(module, task, train, validation, weights, row_weights, encoding.seconds)
 
 
+def check_trainable(model: Classifier) -> None:
+    """Raise InputError for weights that are packed, or in half precision: small steps are lost."""
+    check_not_prepared(model)
+    for parameter in model.parameters():
+        if parameter.dtype != torch.float32:
+            raise InputError(f"the model has weights in {parameter.dtype}; training needs float32")
+
+
 def as_row_weights(
     sample_weight: Sequence[float] | np.ndarray | None, label_weights: Tensor
 ) -> Tensor:
-    """Return what each row's loss is multiplied by (N,). Raises InputError unless it is positive.
+    """Return what each row's loss is multiplied by (N,).
 
     `label_weights` (N,) are in the losses already. The mean of the products is 1, so that a row
     counts the same in whichever batch it is: a batch's own mean would give a batch without rows of
-    a rare class as much weight as one with them.
+    a rare class as much weight as one with them. Raises InputError unless `sample_weight` has one
+    positive, finite number for each row.
     """
     rows = len(label_weights)
     if sample_weight is None:
@@ -98,7 +107,7 @@ def as_row_weights(
         raise problem from None
     if weights.shape != (rows,) or not (weights.isfinite() & (weights > 0)).all():
         raise problem
-    weights = weights / weights.mean()
+    weights = weights / weights.max()  # whose sum may overflow
     return (weights / (weights * label_weights).mean()).float()
 
 
