@@ -204,6 +204,17 @@ def test_a_series_killed_before_its_end_is_finished_without_training(place, tmp_
     assert_same_run(tmp_path / "series", place / "series")
 
 
+def test_a_series_whose_data_moved_says_where_to_name_it(place, tmp_path):
+    shutil.copytree(place / "series", tmp_path / "series")
+    shutil.rmtree(tmp_path / "series" / "seed-7")
+    (tmp_path / "series" / "metrics.json").unlink()
+    for name in ("seed-5", "seed-6"):
+        file = tmp_path / "series" / name / "settings.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "data": "/gone.csv"}))
+    with pytest.raises(InputError, match=r'set "data" in .*seed-5/settings\.json to where it is now'):
+        run("--resume", tmp_path / "series")
+
+
 def test_later_runs_take_what_the_first_one_chose(place, tmp_path):
     """Its settings.json has the precision and the commit that `auto` and the hub gave it."""
     shutil.copytree(place / "series", tmp_path / "series")

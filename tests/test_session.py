@@ -244,16 +244,17 @@ def resume(run: Path) -> None:
     train_command.main(parse_train(["--resume", str(run)]))
 
 
-def test_a_run_whose_model_folder_moved_says_how_to_continue(stopped, stopped_run, capsys):
-    moved = stopped_run.parent / "checkpoint"
-    edit_settings(stopped, model="/gone/checkpoint")  # as if it had been there
-    with pytest.raises(InputError) as error:
-        resume(stopped)
-    assert str(error.value) == (
-        f"--resume {stopped}: the model folder /gone/checkpoint is not there; put it back, or "
-        f'set "model" in {stopped / "settings.json"} to where it is now'
-    )
-    edit_settings(stopped, model=str(moved))
+def test_a_run_whose_model_or_data_moved_says_how_to_continue(stopped, stopped_run, capsys):
+    moved = {"model": stopped_run.parent / "checkpoint", "data": stopped_run.parent / "reviews.csv"}
+    for name, source in moved.items():
+        edit_settings(stopped, **{name: "/gone/there"})  # as if it had been there
+        with pytest.raises(InputError) as error:
+            resume(stopped)
+        assert str(error.value) == (
+            f"--resume {stopped}: the {name} /gone/there is not there; put it back, or "
+            f'set "{name}" in {stopped / "settings.json"} to where it is now'
+        )
+        edit_settings(stopped, **{name: str(source)})
     resume(stopped)
     output = capsys.readouterr().out
     assert "resuming after step " in output

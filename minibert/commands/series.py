@@ -26,7 +26,7 @@ from minibert.commands.series_figures import (
     figures_of_training,
     seed_figures,
 )
-from minibert.commands.session import MAY_CHANGE, use_of_model
+from minibert.commands.session import MAY_CHANGE, check_sources, use_of_model
 from minibert.errors import InputError, Interrupted, command_line, printable
 from minibert.files import read_json, write_atomic, write_json
 from minibert.locks import locked
@@ -129,6 +129,8 @@ def train_runs(folder: Path, settings: Settings, train_one: TrainOne) -> None:
                 train_one(TrainArguments(settings, out=None, resume=run.path))
             else:
                 settings_of_run = runs_of_series(saved_settings(folder) or settings)[name]
+                if number > 1:
+                    check_sources(RunFolder(folder / names[0]), settings_of_run)
                 train_one(TrainArguments(settings_of_run, out=run.path, resume=None))
         check_same_data(folder, names[:number], settings)
 

@@ -51,7 +51,7 @@ class Session:
             values, self.saved = processes.call_first(self.resumed.read_settings)
             self.settings = Settings.from_json(values, self.resumed.settings_file)
             check_settings(self.resumed, self.settings)
-            check_model_exists(self.resumed, self.settings)
+            check_sources(self.resumed, self.settings)
         requested = self.settings.run
         if requested.tensorboard:
             check_tensorboard()
@@ -140,14 +140,16 @@ def check_settings(run: RunFolder, settings: Settings) -> None:
         )
 
 
-def check_model_exists(run: RunFolder, settings: Settings) -> None:
-    """Raise InputError if a resumed run's model folder is not where it was."""
-    model = Path(settings.run.model)
-    if model.is_absolute() and not model.is_dir():
-        raise InputError(
-            f"--resume {run.path}: the model folder {model} is not there; put it back, or set "
-            f'"model" in {run.path / "settings.json"} to where it is now'
-        )
+def check_sources(run: RunFolder, settings: Settings) -> None:
+    """Raise InputError if a resumed run's model folder or data is not where it was."""
+    data = settings.data
+    sources = (("data", data.data), ("validation", data.validation), ("test", data.test))
+    for name, source in (("model", settings.run.model), *sources):
+        if source and Path(source).is_absolute() and not Path(source).exists():
+            raise InputError(
+                f"--resume {run.path}: the {name} {source} is not there; put it back, or set "
+                f'"{name}" in {run.settings_file} to where it is now'
+            )
 
 
 def check_unchanged(
