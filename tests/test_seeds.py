@@ -211,7 +211,9 @@ def test_a_series_whose_data_moved_says_where_to_name_it(place, tmp_path):
     for name in ("seed-5", "seed-6"):
         file = tmp_path / "series" / name / "settings.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), "data": "/gone.csv"}))
-    with pytest.raises(InputError, match=r'set "data" in .*seed-5/settings\.json to where it is now'):
+    with pytest.raises(
+        InputError, match=r'set "data" in .*seed-5/settings\.json to where it is now'
+    ):
         run("--resume", tmp_path / "series")
 
 
