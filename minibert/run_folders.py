@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from minibert.errors import InputError, command_line
+from minibert.files import WEIGHT_FILES
 from minibert.locks import LOCK, locked
 
 RUNS = Path("runs")
+# Files that only a folder of a model or run has. Any project may have a settings.json.
+SIGNS = (*(names[0] for names in WEIGHT_FILES), LOCK, "test_predictions.jsonl", "out_of_fold.jsonl")
 
 
 def make_folder(out: Path | None, settings: Mapping[str, Any]) -> Path:
@@ -47,7 +50,7 @@ def check_empty(path: Path) -> None:
 def check_output(flag: str, file: Path) -> None:
     """Raise InputError for an output that could replace a file of a model or run."""
     folder = file.resolve().parent
-    is_model = any((folder / name).exists() for name in ("config.json", "settings.json"))
+    is_model = any((folder / name).exists() for name in SIGNS)
     if is_model and (file.exists() or file.suffix == ".json"):
         raise InputError(
             f"{flag} {file}: could replace a file of the model or run in this folder; choose "

@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from minibert.data.columns import Columns
 from minibert.device import Compute
 from minibert.errors import InputError
 from minibert.locks import LOCK, locked
-from minibert.run_folders import check_new, newest_run
+from minibert.run_folders import check_new, check_output, newest_run
 from minibert.runs import Metadata, RunFolder
 from minibert.training.options import TrainingOptions
 from minibert.training.state import EpochRecord, TrainState, state_files
@@ -104,6 +105,18 @@ def test_a_run_with_links_writes_nowhere_else(run, tmp_path):
     ):
         pass
     assert precious.read_text() == "kept"
+
+
+def test_an_output_replaces_no_file_of_a_run_but_any_of_another_folder(run, tmp_path):
+    (run.path / "model.safetensors").touch()
+    for folder, is_run in ((run.path, True), (tmp_path / "project", False)):
+        folder.mkdir(exist_ok=True)
+        for name in ("settings.json", "predictions.csv"):
+            (folder / name).touch()
+        for name in ("predictions.csv", "settings.json", "new.json"):
+            with pytest.raises(InputError, match="could replace a") if is_run else nullcontext():
+                check_output("--output", folder / name)
+        check_output("--output", folder / "new.csv")
 
 
 def test_only_a_run_can_be_resumed_instead(tmp_path):
