@@ -12,7 +12,6 @@ import torch
 from minibert.checkpoint.config_file import read_head_config
 from minibert.commands.arguments import EvaluateArguments
 from minibert.commands.labelled import (
-    check_outputs,
     count_look,
     print_labels,
     read_examples,
@@ -67,7 +66,6 @@ def main(arguments: EvaluateArguments) -> None:
     folders = [find_model(name) for name in names]
     if folders[0].resolve() == folders[1].resolve():
         raise InputError(f"--compare {' '.join(names)}: is one run; give two")
-    check_outputs(arguments)
     if arguments.data:
         a, b = (predict(arguments, name) for name in names)
     else:

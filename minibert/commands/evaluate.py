@@ -41,6 +41,7 @@ def main(arguments: EvaluateArguments, processes: Processes = ONE_PROCESS) -> No
 
     Several processes share the predictions; the first one prints and writes.
     """
+    check_outputs(arguments)
     if arguments.compare:
         check_single(processes, "--compare")
         compare.main(arguments)
@@ -51,7 +52,6 @@ def main(arguments: EvaluateArguments, processes: Processes = ONE_PROCESS) -> No
         return
     folder, predictor = load_predictor(arguments.model, processes)
     task = predictor.task
-    check_outputs(arguments)
     if (arguments.plot or arguments.errors) and not isinstance(task, SingleLabel):
         raise InputError("--plot and --errors are for one class per text; drop them")
     if arguments.plot:

@@ -34,11 +34,11 @@ def main(arguments: PredictArguments, processes: Processes = ONE_PROCESS) -> Non
         check_single(processes, "standard input")
     if arguments.explain:
         check_single(processes, "--explain")
-    folder, predictor = load_predictor(arguments.model)
-    check_gpus(predictor.compute.device, processes)
     for flag, file in (("--output", arguments.output), ("--explain", arguments.explain)):
         if file and str(file) != "-":
             check_output(flag, Path(file))
+    folder, predictor = load_predictor(arguments.model)
+    check_gpus(predictor.compute.device, processes)
     default = RunFolder(folder).columns()
     if arguments.texts and default and default.pair:
         raise InputError("the model reads two texts; give --input FILE with a column for each")

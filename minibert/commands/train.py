@@ -93,6 +93,7 @@ def train_one(
             print(line)
 
     with session.open(classifier, splits, folder) as run:
+        # Again if the run was stopped before its first epoch: its settings may have been edited.
         if processes.is_first and not run.folder.history_file.exists():
             classifier.save_settings(run.folder.path, head)
         options, logistic = settings.training, settings.run.head == "logistic"

@@ -87,14 +87,14 @@ def add_tokens(backend: Backend, folder: Path, settings: Mapping[str, Any]) -> N
     stated, older = settings.get("added_tokens_decoder"), model_file(folder, "added_tokens.json")
     file = folder / "tokenizer_config.json" if stated or not older else older
     try:
-        named = settings.get("additional_special_tokens") or []
-        special = [x for x in named if isinstance(x, str)]  # transformers too finds no others here
         if stated:
             tokens = {
                 int(number): AddedToken(**{x: entry[x] for x in ("content", *FLAGS) if x in entry})
                 for number, entry in stated.items()
             }
         else:
+            named = settings.get("additional_special_tokens") or []
+            special = [x for x in named if isinstance(x, str)]  # as transformers, which skips dicts
             ids = read_json(older) if older else {}
             tokens = {int(n): AddedToken(x, special=x in special) for x, n in ids.items()}
             known = backend.get_vocab()

@@ -105,12 +105,9 @@ def compare_classes(true: np.ndarray, a: np.ndarray, b: np.ndarray) -> Compariso
 
     found = _differences(("accuracy", "macro_f1"), figures(in_a), figures(in_b), counts)
     for predicted in (in_a, in_b):
-        right = label == predicted
-        of_true, of_predicted, of_both = (
-            np.bincount(x, n, cells.max() + 1)
-            for x, n in ((label, counts), (predicted, counts), (label[right], counts[right]))
-        )
-        if often_absent(of_true + of_predicted - of_both, len(true)):
+        wrong = label != predicted  # these texts have two classes
+        classes = np.append(label, predicted[wrong])
+        if often_absent(np.bincount(classes, np.append(counts, counts[wrong])), len(true)):
             found["macro_f1"] = replace(found["macro_f1"], interval=None)
     only_a, only_b = int(((a == true) & (b != true)).sum()), int(((a != true) & (b == true)).sum())
     return Comparison(len(true), found, McNemar(only_a, only_b, mcnemar(only_a, only_b)))

@@ -174,7 +174,7 @@ def with_rare_class(
     truth = (targets == rare).numpy()
     figure, _, number = str(how).partition("=")
     try:
-        wanted = 1.0 if how == "f1" else float(number)
+        wanted = float(number)
     except ValueError:
         wanted = math.nan
     threshold: float | None
