@@ -227,6 +227,7 @@ def names(folder: Path) -> list[str]:
 
 def test_the_newest_states_are_kept_and_unfinished_files_removed(tmp_path):
     (tmp_path / ".resume-00000003.safetensors.new").write_text("half")
+    (tmp_path / ".tmp9Pqmc4").write_text("half")  # of safetensors, which renames it
     (tmp_path / "resume-mine.safetensors").touch()  # not a state: it stays
     for step in (8, 9, 10, 100):
         save_state(tmp_path, new_state(step=step))

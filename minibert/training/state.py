@@ -214,7 +214,8 @@ def _reading(file: Path) -> Iterator[None]:
 def drop_states(folder: Path, *, keep: int) -> None:
     """Remove all but the newest `keep` state files, and what killed processes left half-written."""
     files = state_files(folder)
-    for file in [*files[: max(0, len(files) - keep)], *folder.glob(".resume-*.new")]:
+    left = [*folder.glob(".resume-*.new"), *folder.glob(".tmp??????")]  # safetensors' own names
+    for file in [*files[: max(0, len(files) - keep)], *left]:
         file.unlink(missing_ok=True)
 
 
