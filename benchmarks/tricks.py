@@ -57,6 +57,8 @@ def pairs() -> list[tuple[str, Callable[[], object], Callable[[], object]]]:
     for precision in ("fp32", "bf16", "int8"):
         if prepacking_works(precision) or (precision == "int8" and int8_levels(torch.float32)):
             found.append((f"linear layer with GELU, {precision}", *linear(precision)))
+    if kernels.use_onednn(torch.zeros(1, 1)):
+        found.append(("linear layer in training, float32", *trained_linear()))
     found.append(("word rows: forward, backward, AdamW", *word_rows()))
     return found
 
@@ -99,6 +101,14 @@ def linear(precision: str) -> tuple[Callable, Callable]:
         return torch.no_grad()(lambda: work(x))
 
     return without_gradients(lambda x: gelu(layer(x))), without_gradients(fast)
+
+
+def trained_linear() -> tuple[Callable, Callable]:
+    """Forward and backward of a feed-forward layer's first half, by PyTorch's product and ours."""
+    plain, fast = nn.Linear(WIDTH, FEED_FORWARD), kernels.Linear(WIDTH, FEED_FORWARD)
+    x = torch.randn(TEXTS * 16, WIDTH, requires_grad=True)
+    gradient = torch.randn(TEXTS * 16, FEED_FORWARD)
+    return lambda: plain(x).backward(gradient), lambda: fast(x).backward(gradient)
 
 
 def word_rows() -> tuple[Callable, Callable]:

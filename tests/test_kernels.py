@@ -1,10 +1,11 @@
-"""The stepwise attention equals the plain one; dropout zeroes with its probability, also without
-the private operator.
+"""The stepwise attention and the linear layer equal the plain ones, the latter also without its
+private operator; dropout zeroes with its probability.
 
 Run: pytest tests/test_kernels.py
 """
 
 import math
+import platform
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,14 +16,17 @@ import torch.nn.functional as F
 from helpers import tiny_classifier
 from torch import Tensor, nn
 
+from minibert.model import kernels
 from minibert.model.kernels import (
     LEVELS,
     Dropout,
+    Linear,
     attention_kernels,
     dropout,
-    masked_scale_works,
+    onednn_works,
     plain_attention,
     stepwise_attention,
+    use_onednn,
     use_stepwise_attention,
 )
 
@@ -182,6 +186,11 @@ def test_the_gradient_has_the_mask_and_the_scale_of_the_values(dtype: torch.dtyp
     torch.testing.assert_close(x.grad, (gradient * mask * (4 / 3)).to(dtype))
 
 
+def test_what_is_zeroed_is_zero_also_if_it_was_not_finite() -> None:
+    values = dropout(torch.tensor([math.nan, math.inf, -math.inf]).repeat(99), 0.5)
+    assert set(values.nan_to_num(1, 2, -2).tolist()) == {0, 1, 2, -2}
+
+
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (2,), (3,), (5,), (3, 7), (2, 0, 3), (1, 5, 11)])
 def test_every_size_works_also_if_four_does_not_divide_it(shape: tuple[int, ...]) -> None:
     found = torch.stack([dropout(torch.ones(shape), 0.5) for _ in range(60)])
@@ -226,15 +235,130 @@ def test_the_layer_is_active_only_in_training_mode() -> None:
     assert torch.equal(layer.eval()(x), x)
 
 
-# Without the private operator
+# Linear layers
+
+
+needs_onednn = pytest.mark.skipif(
+    platform.machine() != "x86_64" or not torch.backends.mkldnn.is_available(),
+    reason="needs x86 and oneDNN",
+)
 
 
 @pytest.fixture
-def probed_again() -> Iterator[None]:
-    """Let the next call of dropout try the operator again, and so the first one after the test."""
-    masked_scale_works.cache_clear()
+def as_on_amd(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Train as on an AMD processor with AVX512; the operator is tried again before and after."""
+    monkeypatch.setattr(kernels, "amd_with_avx512", lambda: True)
+    onednn_works.cache_clear()
     yield
-    masked_scale_works.cache_clear()
+    onednn_works.cache_clear()
+
+
+def gradients(layer: nn.Module, x: Tensor, gradient: Tensor) -> list[Tensor]:
+    """Return a layer's output, and the gradients of its input, weight and bias."""
+    x = x.detach().requires_grad_()
+    y = layer(x)
+    y.backward(gradient)
+    found = [y.detach(), x.grad, layer.weight.grad, layer.bias.grad]
+    layer.zero_grad()
+    return found
+
+
+@needs_onednn
+@pytest.mark.parametrize("shape", [(7,), (1, 7), (3, 5, 7), (2, 17, 7), (2, 3, 5, 7)])
+def test_a_linear_layer_is_pytorchs_with_its_gradients(shape, as_on_amd: None) -> None:
+    torch.manual_seed(0)
+    layer, plain = Linear(7, 11).train(), nn.Linear(7, 11)
+    plain.load_state_dict(layer.state_dict())
+    x, gradient = torch.randn(shape), torch.randn(*shape[:-1], 11)
+    assert use_onednn(x)
+    for found, expected in zip(
+        gradients(layer, x, gradient), gradients(plain, x, gradient), strict=True
+    ):
+        torch.testing.assert_close(found, expected, **TOLERANCE)
+
+
+@needs_onednn
+def test_a_linear_layer_takes_inputs_and_gradients_that_are_not_contiguous(as_on_amd: None) -> None:
+    layer, plain = Linear(7, 11).train(), nn.Linear(7, 11)
+    plain.load_state_dict(layer.state_dict())
+    gradient = torch.randn(11, 5, 3).transpose(0, 2)
+    for x in (torch.randn(7, 5, 3).transpose(0, 2), torch.randn(5, 7).expand(3, 5, 7)):
+        for given in (gradient, torch.randn(()).expand(3, 5, 11)):
+            for found, expected in zip(
+                gradients(layer, x, given), gradients(plain, x, given), strict=True
+            ):
+                torch.testing.assert_close(found, expected, **TOLERANCE)
+
+
+@needs_onednn
+def test_the_gradients_of_an_encoder_are_those_of_pytorchs_layers(
+    family: str, as_on_amd: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_classifier(family, dropout=0.0, attention_dropout=0.0).train()
+    ids, labels = torch.tensor([[7, 8, 9], [9, 10, 11]]), torch.tensor([0, 2])
+    results = []
+    for onednn in (True, False):
+        monkeypatch.setattr(kernels, "amd_with_avx512", lambda onednn=onednn: onednn)
+        torch.manual_seed(0)  # of the head's dropout
+        F.cross_entropy(model(ids), labels).backward()
+        results.append([weight.grad for weight in trained(model)])
+        model.zero_grad()
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, **TOLERANCE)
+
+
+@needs_onednn
+def test_a_linear_layer_multiplies_only_for_the_gradients_that_are_needed(
+    as_on_amd: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product, calls = kernels.onednn_product, []
+
+    def counted(*arguments: Any) -> Tensor:
+        calls.append(arguments)
+        return product(*arguments)
+
+    layer = Linear(7, 11).train()
+    assert use_onednn(torch.randn(3, 7))  # the operator is tried here
+    monkeypatch.setattr(kernels, "onednn_product", counted)
+    layer(torch.randn(3, 7)).sum().backward()
+    assert len(calls) == 2  # the output, and the weight's gradient
+    layer.weight.requires_grad_(False)
+    layer(torch.randn(3, 7, requires_grad=True)).sum().backward()
+    assert len(calls) == 4  # the output, and the input's gradient
+    layer.eval()(torch.randn(3, 7))
+    assert len(calls) == 4
+
+
+@needs_onednn
+def test_onednn_multiplies_only_fp32_in_training_on_a_cpu(as_on_amd: None) -> None:
+    x = torch.randn(3, 7)
+    assert use_onednn(x)
+    for other in (x.bfloat16(), x.to("meta"), x[:0]):
+        assert not use_onednn(other)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not use_onednn(x)
+        assert Linear(7, 11).train()(x).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("capability", "name", "expected"),
+    [
+        ("AVX512", "AMD EPYC 9R14", True),
+        ("AVX512", "Intel(R) Xeon(R) Platinum", False),
+        ("AVX512", None, False),
+        ("AVX2", "AMD EPYC 7R13", False),
+    ],
+)
+def test_amds_processors_with_avx512_use_it(
+    capability: str, name: str | None, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    if name is None:  # before torch 2.10
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        found = {"cpu_name": name}
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    assert kernels.amd_with_avx512.__wrapped__() == expected
 
 
 def failing(error: Exception) -> Callable[..., Tensor]:
@@ -245,32 +369,30 @@ def failing(error: Exception) -> Callable[..., Tensor]:
 
 
 OPERATORS: dict[str, Callable[..., Any]] = {
-    "missing": failing(AttributeError("no operator native_dropout_backward")),
+    "missing": failing(AttributeError("no operator _linear_pointwise")),
     "other signature": failing(TypeError("missing argument")),
     "not for a CPU": failing(NotImplementedError("no kernel")),
-    "other result": lambda x, kept, scale: x * kept,
-    "other type": lambda x, kept, scale: (x * kept * scale, None),
+    "other result": lambda x, weight, bias, *_: x @ weight.t(),
+    "other type": lambda x, weight, bias, *_: (x @ weight.t(), None),
 }
 
 
+@needs_onednn
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_without_the_operator_training_uses_pytorchs_dropout_and_warns_once(
-    operator: str, probed_again: None, monkeypatch: pytest.MonkeyPatch
+def test_without_the_operator_training_uses_pytorchs_layers_and_warns_once(
+    operator: str, as_on_amd: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.ops.aten, "native_dropout_backward", OPERATORS[operator])
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", OPERATORS[operator])
     model = tiny_classifier(dropout=0.3, attention_dropout=0.3).train()
     ids, labels = torch.tensor([[7, 8, 9], [9, 10, 11]]), torch.tensor([0, 2])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(2):
             F.cross_entropy(model(ids), labels).backward()
-        values = dropout(torch.ones(MANY), 0.3)
     assert all(weight.grad is not None for weight in trained(model))
-    assert (values == 0).float().mean().item() == pytest.approx(0.3, abs=0.003)
-    torch.testing.assert_close(values.max().item(), 1 / 0.7)
     (warning,) = caught
-    assert "native_dropout_backward" in str(warning.message)
-    assert "training uses PyTorch's slower dropout" in str(warning.message)
+    assert "_linear_pointwise" in str(warning.message)
+    assert "training uses PyTorch's own linear layers" in str(warning.message)
 
 
 def trained(model: nn.Module) -> list[nn.Parameter]:
@@ -278,7 +400,8 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
     return [p for name, p in model.named_parameters() if "pooler" not in name]
 
 
-def test_this_pytorch_has_the_operator(probed_again: None) -> None:
+@needs_onednn
+def test_this_pytorch_has_the_operator(as_on_amd: None) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert masked_scale_works()
+        assert onednn_works()

@@ -3,6 +3,8 @@
 Run: pytest tests/test_process.py
 """
 
+import os
+import platform
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,57 @@ def test_openmp_threads_spin_shortly_unless_the_user_says_otherwise(
     process = start_script(["-c", PRINT_ENVIRONMENT], cwd=tmp_path, env=environment, fresh=True)
     output, errors = process.communicate(timeout=60)
     assert output.splitlines() == [str(expected), "False"], errors
+
+
+COUNT_FAULTS = f"""
+import resource, sys
+sys.path.insert(0, {str(ROOT)!r})
+from minibert.commands.process import keep_freed_memory
+if "keep" in sys.argv:
+    keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bytearray(100_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults() > 40, faults() > 40)  # of huge pages there are 48
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's setting")
+@pytest.mark.parametrize(
+    ("argument", "environment", "touched_again"),
+    [
+        ("keep", {}, False),
+        ("keep", {"MALLOC_ARENA_MAX": "2"}, True),
+        ("keep", {"GLIBC_TUNABLES": "glibc.malloc.arena_max=2"}, True),
+        ("-", {}, True),
+    ],
+)
+def test_freed_memory_is_kept_unless_the_user_sets_up_the_c_library(
+    tmp_path: Path, monkeypatch, argument, environment, touched_again
+):
+    """The second block of 100 MB lies in the pages of the first, which is freed by then."""
+    for name in [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_"))]:
+        monkeypatch.delenv(name)
+    process = start_script(
+        ["-c", COUNT_FAULTS, argument], cwd=tmp_path, env=environment, fresh=True
+    )
+    output, errors = process.communicate(timeout=60)
+    assert output.split() == ["True", str(touched_again)], errors
+
+
+@pytest.mark.parametrize(("name", "keeps"), [("train", True), ("predict", False)])
+def test_only_training_keeps_freed_memory(tmp_path: Path, name: str, keeps: bool):
+    script = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from minibert.commands import process
+process.keep_freed_memory = lambda: print("kept")
+sys.argv[1:] = ["--help"]
+process.run_script({name!r})
+"""
+    output, errors = start_script(["-c", script], cwd=tmp_path).communicate(timeout=60)
+    assert output.startswith("kept\n") == keeps and "usage:" in output, errors
 
 
 def run(place: Path, statement: str) -> tuple[int, str, str]:

@@ -1,5 +1,6 @@
 """The process around a command: streams, signals, warnings, threads, exit statuses."""
 
+import ctypes
 import importlib
 import io
 import os
@@ -15,6 +16,8 @@ from minibert.errors import InputError, Interrupted, Silent, printable
 def run_script(name: str) -> int:
     """Run the command `name` on sys.argv: parse its options, import its story, run it."""
     prepare_process()
+    if name == "train":
+        keep_freed_memory()
     if not is_first_process():  # which prints and writes for all
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
@@ -51,6 +54,24 @@ def prepare_process() -> None:
     os.close(descriptor)
     if sys.stderr is None:  # print() would take standard output in its place
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, unless MALLOC_ or GLIBC_ variables are set.
+
+    PyTorch takes the memory of each tensor from the C library, and frees it. glibc gives large
+    blocks back to the system, which has to clear their pages before it hands them out again;
+    docs/figures.md has the cost in training. Other C libraries stay as they are.
+    """
+    if any(name.startswith(("MALLOC_", "GLIBC_")) for name in os.environ):
+        return
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
+    set_option(trim_threshold, -1)  # never
+    set_option(mmap_max, 0)
 
 
 def has_other_processes() -> bool:

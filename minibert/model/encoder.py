@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from minibert.model.config import EncoderConfig
 from minibert.model.kernels import (
     Dropout,
+    Linear,
     attention_kernels,
     stepwise_attention,
     use_stepwise_attention,
@@ -41,7 +42,7 @@ class Embeddings(nn.Module):
         self.dropout = Dropout(config.dropout)
         # ELECTRA's embeddings can be narrower than its layers (Clark et al. 2020, section 3.3).
         narrow = width != config.width
-        self.project = nn.Linear(width, config.width) if narrow else nn.Identity()
+        self.project = Linear(width, config.width) if narrow else nn.Identity()
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """(B, S) ids -> (B, S, D). Without token types, every token is of type 0."""
@@ -93,8 +94,8 @@ class SelfAttention(nn.Module):
         self.heads = config.heads
         self.attention_dropout = config.attention_dropout
         # One product for query, key and value: three narrow ones use a CPU's matrix units less.
-        self.qkv = nn.Linear(config.width, 3 * config.width)
-        self.out = nn.Linear(config.width, config.width)
+        self.qkv = Linear(config.width, 3 * config.width)
+        self.out = Linear(config.width, config.width)
         self.dropout = Dropout(config.attention_output_dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None, *, first_only: bool = False) -> Tensor:
@@ -114,9 +115,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.width, config.feed_forward)
+        self.up = Linear(config.width, config.feed_forward)
         self.activation = ACTIVATION_LAYERS[config.activation]()
-        self.down = nn.Linear(config.feed_forward, config.width)
+        self.down = Linear(config.feed_forward, config.width)
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
