@@ -217,10 +217,10 @@ def onednn_product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 def onednn_works() -> bool:
     """Try `onednn_product` on small cases; warn once if this PyTorch's operator has changed."""
     a, b, bias = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(3, 4), torch.arange(4.0)
+    expected = a @ b
     try:
-        works = onednn_product(a, b, bias).equal(a @ b + bias) and onednn_product(
-            b.t(), a.t()
-        ).equal((a @ b).t())
+        works = onednn_product(a, b, bias).equal(expected + bias)
+        works = works and onednn_product(b.t(), a.t()).equal(expected.t())
     except (AttributeError, RuntimeError, TypeError):
         works = False
     if not works:
