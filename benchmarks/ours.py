@@ -13,7 +13,7 @@ from torch import Tensor
 import minibert
 from benchmarks.task import EPOCHS, Answerer, Repetition, Task, run_whole
 from minibert.checkpoint.load import load_classifier
-from minibert.commands.process import keep_freed_memory
+from minibert.commands.process import prepare_training
 from minibert.data.batches import Dataset, TextDataset
 from minibert.device import choose_compute
 from minibert.inference.text_classifier import TextClassifier
@@ -67,7 +67,7 @@ def serve_training(task: Task, turns: Iterator[int], report: Callable[[Repetitio
 
     `fit` stays in the main thread: in another one an epoch of MiniLM took a sixth longer.
     """
-    keep_freed_memory()  # as train.py does
+    prepare_training()  # as train.py does
     classifier = TextClassifier.from_folder(Path(task.folder))
     config = classifier.checkpoint.encoder
     padding: Any = {
@@ -90,7 +90,7 @@ def serve_training(task: Task, turns: Iterator[int], report: Callable[[Repetitio
 
 def frozen(task: Task) -> Callable[[int], Repetition]:
     """Encode each text once, then train a head on its features for EPOCHS epochs."""
-    keep_freed_memory()  # as train.py does
+    prepare_training()  # as train.py does
     folder = Path(task.folder)
     classifier = TextClassifier.from_folder(folder)
     stored = classifier.checkpoint.head

@@ -8,6 +8,7 @@ import platform
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import ROOT, start_script
 
 PRINT_ENVIRONMENT = f"""
@@ -76,18 +77,51 @@ def test_freed_memory_is_kept_unless_the_user_sets_up_the_c_library(
     assert output.split() == ["True", str(touched_again)], errors
 
 
-@pytest.mark.parametrize(("name", "keeps"), [("train", True), ("predict", False)])
-def test_only_training_keeps_freed_memory(tmp_path: Path, name: str, keeps: bool):
+COUNT_PRIMITIVES = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from minibert.commands.process import keep_few_primitives
+keep_few_primitives()
+import torch
+for rows in [*range(1, 71), 1]:  # the first shape comes again, after 69 others
+    torch.ops.mkldnn._linear_pointwise(torch.ones(rows, 3), torch.ones(4, 3), None, "none", [], "")
+"""
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="a PyTorch without oneDNN")
+@pytest.mark.parametrize(
+    ("environment", "last"),
+    [
+        ({}, "cache_miss"),
+        ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1000"}, "cache_hit"),
+        ({"DNNL_PRIMITIVE_CACHE_CAPACITY": "1000"}, "cache_hit"),
+    ],
+)
+def test_onednn_keeps_few_primitives_unless_the_user_says_otherwise(
+    tmp_path: Path, monkeypatch, environment, last
+):
+    for name in [name for name in os.environ if name.startswith(("ONEDNN_PRIM", "DNNL_PRIM"))]:
+        monkeypatch.delenv(name)
+    environment = {**environment, "ONEDNN_VERBOSE": "profile_create"}
+    process = start_script(["-c", COUNT_PRIMITIVES], cwd=tmp_path, env=environment, fresh=True)
+    output, errors = process.communicate(timeout=60)
+    created = [line for line in output.splitlines() if "create:" in line]
+    assert f"create:{last}" in created[-1], errors
+    assert sum("cache_miss" in line for line in created) >= 70
+
+
+@pytest.mark.parametrize(("name", "sets"), [("train", True), ("predict", False)])
+def test_only_training_sets_how_memory_is_used(tmp_path: Path, name: str, sets: bool):
     script = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from minibert.commands import process
-process.keep_freed_memory = lambda: print("kept")
+process.prepare_training = lambda: print("set")
 sys.argv[1:] = ["--help"]
 process.run_script({name!r})
 """
     output, errors = start_script(["-c", script], cwd=tmp_path).communicate(timeout=60)
-    assert output.startswith("kept\n") == keeps and "usage:" in output, errors
+    assert output.startswith("set\n") == sets and "usage:" in output, errors
 
 
 def run(place: Path, statement: str) -> tuple[int, str, str]:

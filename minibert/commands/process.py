@@ -17,7 +17,7 @@ def run_script(name: str) -> int:
     """Run the command `name` on sys.argv: parse its options, import its story, run it."""
     prepare_process()
     if name == "train":
-        keep_freed_memory()
+        prepare_training()
     if not is_first_process():  # which prints and writes for all
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
@@ -42,8 +42,8 @@ def prepare_process() -> None:
     """Set what must be set before torch is imported."""
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         # Between two operations the threads of GNU OpenMP spin for milliseconds. On a busy machine
-        # they take the cores from threads with work. A short spin helps there and costs nothing on
-        # an idle machine, unlike OMP_WAIT_POLICY=PASSIVE; docs/figures.md has the measurements.
+        # they take the cores from threads with work. A short spin helps there and costs little on
+        # an idle machine, unlike OMP_WAIT_POLICY=PASSIVE; docs/speed.md has the measurements.
         os.environ["GOMP_SPINCOUNT"] = "10000"
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during imports ends quietly
@@ -56,12 +56,18 @@ def prepare_process() -> None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
+def prepare_training() -> None:
+    """Set how this process uses memory to train, before its first product of matrices."""
+    keep_freed_memory()
+    keep_few_primitives()
+
+
 def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees, unless MALLOC_ or GLIBC_ variables are set.
 
     PyTorch takes the memory of each tensor from the C library, and frees it. glibc gives large
     blocks back to the system, which has to clear their pages before it hands them out again;
-    docs/figures.md has the cost in training. Other C libraries stay as they are.
+    docs/speed.md has the cost in training. Other C libraries stay as they are.
     """
     if any(name.startswith(("MALLOC_", "GLIBC_")) for name in os.environ):
         return
@@ -72,6 +78,17 @@ def keep_freed_memory() -> None:
     trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
     set_option(trim_threshold, -1)  # never
     set_option(mmap_max, 0)
+
+
+def keep_few_primitives() -> None:
+    """Let oneDNN keep 64 primitives in place of 1,024, unless the environment has a number.
+
+    A primitive is the code of one product for one shape, and each length of batches has shapes of
+    its own. Kept primitives lie between the tensors, so that the memory of freed ones fits less
+    often; docs/speed.md has the cost. A training step uses up to 30.
+    """
+    if not {"ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY"} & os.environ.keys():
+        os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "64"
 
 
 def has_other_processes() -> bool:
