@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
         setup = parts.Setup(
             place=Path(place),
             size=flags.size,
-            corpus=read_corpus(flags.data),
+            corpus=read_corpus(flags.data, flags.test),
             device=flags.device,
             threads=flags.threads,
             repeats=flags.repeats or (3 if small else 5),
@@ -69,6 +69,7 @@ def read_flags(argv: Sequence[str]) -> Namespace:
     add("parts", nargs="*", metavar="PART", help=f"{', '.join(known)} (default: all, not quick)")
     add("--size", choices=SIZES, default="distilbert", help="of the model (default: distilbert)")
     add("--data", type=Path, metavar="FILE", help="labelled texts (default: SST-2 or the reviews)")
+    add("--test", type=Path, metavar="FILE", help="those to classify (default: the same)")
     add("--threads", type=int, default=torch.get_num_threads(), metavar="N", help="of everyone")
     add("--repeats", type=int, metavar="N", help="rounds (default: 5, quick 3)")
     add("--batch", type=int, default=BATCH, metavar="N", help=f"texts (default: {BATCH})")

@@ -89,26 +89,27 @@ def checkpoint(place: Path, size: str, classes: tuple[str, ...]) -> tuple[Path, 
     return folder, config
 
 
-def read_corpus(data: Path | None) -> Corpus:
-    """Read the texts: of `data`, else SST-2 where it lies beside the repository, else the reviews.
+def read_corpus(data: Path | None, test: Path | None = None) -> Corpus:
+    """Read the texts to train on, `data`, and those to answer, `test` (default: the same).
 
-    SST-2 has sentences of its own to answer; a single file is used for both.
+    Without a file: SST-2 where it lies beside the repository, else the reviews.
     """
-    beside = data is None and SST2.is_dir()
-    file = SST2 / "train.tsv" if beside else data or REVIEWS
-    train = load_examples([file])
-    test = load_examples([SST2 / "test.tsv"]) if beside else train
+    if data is None and SST2.is_dir():
+        data, test = SST2 / "train.tsv", test or SST2 / "test.tsv"
+    data = data or REVIEWS
+    train = load_examples([data])
+    answered = train if test is None else load_examples([test])
     classes = class_names(train)
     tokenizer = minilm_tokenizer()
     parts = []
-    for part in (train, test):
+    for part in (train, answered):
         lengths = [len(row) for row in tokenizer.encode(part.texts)]
         labels = class_ids(part, classes).tolist()
         rows = [i for i, length in enumerate(lengths) if length <= LONGEST]
         if not rows:
             raise InputError(f"{part.source}: has no text of at most {LONGEST} tokens")
         parts.append(Labelled(part.texts, labels, lengths).take(rows))
-    return Corpus("SST-2" if beside else file.name, classes, *parts)
+    return Corpus("SST-2" if data.parent == SST2 else data.name, classes, *parts)
 
 
 def repeated(part: Labelled, count: int) -> Labelled:

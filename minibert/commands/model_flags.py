@@ -51,7 +51,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         choices=(*PRECISIONS, "int8"),
         default=argparse.SUPPRESS,
         help="of matrix products; int8 is for x86 CPUs and rounds more than bf16 "
-        "(docs/figures.md has figures; default: auto)",
+        "(docs/accuracy.md has figures; default: auto)",
     )
     machine.add_argument(
         "--batch-size",

@@ -1,6 +1,6 @@
 """Attention, dropout and linear layers for training on a CPU, faster than PyTorch's own.
 
-`python -m benchmarks tricks` measures what each saves; docs/figures.md has results.
+`python -m benchmarks tricks` measures what each saves; docs/speed.md has results.
 """
 
 import functools

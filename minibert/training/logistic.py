@@ -123,7 +123,7 @@ def suggest_logistic(head: HeadConfig, targets: Tensor) -> list[str]:
         return []
     return [
         f"advice: with {per_class:.0f} training texts per class, try --head logistic, which takes "
-        "seconds, or more --epochs (docs/figures.md has figures)"
+        "seconds, or more --epochs (docs/accuracy.md has figures)"
     ]
 
 
