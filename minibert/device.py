@@ -126,7 +126,14 @@ def memory_advice(advice: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not known and "DefaultCPUAllocator" not in str(error):  # a CPU's is a RuntimeError
+        if not is_out_of_memory(error):
             raise
         raise InputError(f"out of memory, {advice()}") from None
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether there was too little memory. On a CPU and MPS it is a RuntimeError."""
+    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return known or any(
+        x in str(error) for x in ("DefaultCPUAllocator", "MPS backend out of memory")
+    )

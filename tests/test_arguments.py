@@ -254,7 +254,7 @@ def test_settings_come_back_from_json():
     """All options but those that exclude others, and the same as tuples."""
     values: dict[str, Any] = {name: value for name, (_, value) in EXAMPLES.items()}
     excluded = {"freeze": False, "label_column": None, "learning_curve": False, "folds": None}
-    excluded |= {"target_accuracy": None}
+    excluded |= {"target_accuracy": None, "label_separator": None, "test": None}
     settings = Settings.from_dict({**values, **excluded})
     data = json.loads(json.dumps(settings.to_dict()))
     assert Settings.from_json(data, FILE) == settings

@@ -95,6 +95,16 @@ def test_out_of_memory_says_what_to_lower(threads):
     assert torch.get_num_threads() == threads
 
 
+def test_a_model_too_large_for_the_device_is_an_error_with_advice(monkeypatch):
+    def fail(*_: object):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model = tiny_classifier()
+    monkeypatch.setattr(model, "to", fail)
+    with pytest.raises(InputError, match="out of memory, the model does not fit on cpu; take a s"):
+        prepare_for_inference(model, Compute(CPU))
+
+
 def test_no_thread_starts_a_batch_after_an_error(threads):
     started: list[int] = []
 

@@ -30,6 +30,23 @@ def test_label_columns_of_numbers_are_matched_by_name():
         number_rows(numbers, ("a", "c"))
 
 
+def test_label_columns_match_the_models_names_in_any_case():
+    """As `choose_head` keeps the names of the model then."""
+    columns = Columns("text", labels=("Sad", "FUN"))
+    sets = examples([("FUN",), ("Sad",)], columns=columns)
+    assert class_set(sets, ("fun", "sad")).tolist() == [[1, 0], [0, 1]]
+    numbers = examples([(1.0, 2.0)], "regression", columns=columns)
+    assert number_rows(numbers, ("fun", "sad")).tolist() == [[2, 1]]
+
+
+def test_names_that_differ_only_in_case_need_columns_of_their_own():
+    columns = Columns("text", labels=("fun", "sad"))
+    with pytest.raises(InputError, match="--label-columns has no column for Fun"):
+        class_set(examples([("fun",)], columns=columns), ("fun", "Fun"))
+    with pytest.raises(InputError, match="are not the model's numbers"):
+        number_rows(examples([(1.0, 2.0)], "regression", columns=columns), ("fun", "Fun"))
+
+
 def test_numbers_that_float32_cannot_tell_apart_are_refused():
     labels = [(1.7e9 + 0.5 * i,) for i in range(9)]
     with pytest.raises(InputError, match=r"float32 has too few digits .* subtract a constant"):

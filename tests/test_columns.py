@@ -157,3 +157,21 @@ def test_every_known_name_of_a_text_column_is_enough(name):
 @pytest.mark.parametrize("name", LABEL_NAMES)
 def test_every_known_name_of_a_label_column_is_enough(name):
     assert choose_columns(["id", "text", name], "here").label == name
+
+
+@pytest.mark.parametrize(
+    ("header", "labels", "found"),
+    [
+        ("text email phone", ("email", "phone"), ("text", None)),
+        ("sentence question command", ("question", "command"), ("sentence", None)),
+    ],
+)
+def test_a_label_column_is_no_text_and_no_part_of_a_pair(header, labels, found):
+    columns = choose_columns(header.split(), "here", RequestedColumns(labels=labels))
+    assert (columns.text, columns.pair) == found and columns.labels == labels
+
+
+def test_without_the_label_columns_there_may_be_no_text():
+    with pytest.raises(InputError, match=r"no text column found; .*; choose with --text-column"):
+        labels = ("question", "other")
+        choose_columns(["said", "question", "other"], "here", RequestedColumns(labels=labels))

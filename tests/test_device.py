@@ -183,6 +183,7 @@ def test_the_choice_is_printed_with_its_reason() -> None:
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.0 GB)"),
     ],
 )
 def test_running_out_of_memory_is_an_error_with_advice(error: Exception) -> None:

@@ -239,6 +239,10 @@ def test_lists_beside_label_text_need_no_names(tmp_path):
     [
         ({"label_columns": ("a", "b"), "label_column": "c"}, "--label-columns takes the place of"),
         ({"label_columns": ("a", "a")}, "--label-columns names a column twice"),
+        ({"label_columns": ("a", "b"), "task": "single-label"}, "--label-columns is for several l"),
+        ({"label_separator": ";", "task": "single-label"}, "--label-separator is for several l"),
+        ({"label_separator": ";", "task": "regression"}, "--label-separator is for several label"),
+        ({"label_separator": ";", "label_columns": ("a", "b")}, "--label-separator is for several"),
         ({"task": "ranking"}, "--task is 'ranking', not one of auto, single-label, multi-label"),
         ({"label_separator": ""}, "--label-separator is empty"),
     ],
@@ -246,3 +250,8 @@ def test_lists_beside_label_text_need_no_names(tmp_path):
 def test_options_of_labels_that_cannot_be_are_refused(options, problem):
     with pytest.raises(InputError, match=problem):
         DataOptions("reviews.csv", **options)
+
+
+def test_a_split_beside_files_for_all_splits_is_refused():
+    with pytest.raises(InputError, match="--split has no effect beside --validation and --test"):
+        DataOptions("a.csv", validation="b.csv", test="c.csv", split=(6, 2, 2))

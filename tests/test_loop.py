@@ -5,6 +5,7 @@ Run: pytest tests/test_loop.py
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -495,6 +496,18 @@ class Saver(Callback):
         save_state(self.folder, state)
         if state.epoch == self.stop_after:
             raise KeyboardInterrupt
+
+
+def test_what_happens_before_the_first_step_is_not_timed():
+    class SlowStart(Callback):
+        """Continues, after a while, where all steps of the epoch are done."""
+
+        def on_start(self, state: TrainState) -> None:
+            time.sleep(0.5)
+            state.step, state.texts = state.steps_per_epoch, state.texts_per_epoch
+
+    result = train(tiny_classifier(), TrainingOptions(epochs=1), callback=SlowStart())
+    assert 0 < result.seconds < 0.5
 
 
 class StopsInBatch(TextDataset):

@@ -309,6 +309,15 @@ def test_a_run_whose_settings_were_edited_alone_is_one_line(place, tmp_path):
         run("--resume", tmp_path / "series")
 
 
+def test_a_finished_run_without_digests_is_one_line(place, tmp_path):
+    shutil.copytree(place / "series", tmp_path / "series")
+    (tmp_path / "series" / "metrics.json").unlink()
+    file = tmp_path / "series" / "seed-6" / "settings.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "digests": None}))
+    with pytest.raises(InputError, match=r"seed-6.*digests or environment is not as this version"):
+        run("--resume", tmp_path / "series")
+
+
 def test_finished_runs_whose_epochs_were_raised_are_one_line(place, tmp_path):
     """They would stay as they are, beside later runs of more epochs."""
     shutil.copytree(place / "series", tmp_path / "series")

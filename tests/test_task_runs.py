@@ -438,7 +438,7 @@ MISTAKES = [
     ),
     (
         f"{TRAIN} --data columns.csv --label-columns fun,text",
-        ["columns.csv: one column is named for two roles"],
+        ["columns.csv: no text column found", "choose with --text-column"],
     ),
     (f"{TRAIN} --data lists.jsonl --thresholds 1.5", ["--thresholds: '1.5' is neither tuned nor"]),
     (f"{TRAIN} --data number.csv --thresholds 0.5", ["--thresholds is for several labels"]),

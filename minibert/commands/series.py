@@ -166,7 +166,7 @@ def check_same_settings(folder: Path, names: Sequence[str]) -> None:
 
 def check_same_data(folder: Path, names: Sequence[str], settings: Settings) -> None:
     """Raise InputError if a run of a series read other data, or another model, than the first."""
-    first, *others = [read_json(folder / name / "settings.json")["digests"] for name in names]
+    first, *others = [RunFolder(folder / x).parse_settings()[1].digests for x in names]
     for name, digests in zip(names[1:], others, strict=True):
         changed = {split for split, _ in first.items() ^ digests.items()}
         changed -= {"train"} if settings.run.learning_curve else set()

@@ -158,8 +158,12 @@ def check_unchanged(
     """Raise InputError if a resumed run would read other data, or another model, than before."""
     changed = sorted({name for name, _ in saved.items() ^ current.items()})
     if changed:
+        data = settings.data
+        files = {"validation": data.validation, "test": data.test}
         splits = [
-            f"the {name} split of {settings.data.data}" for name in changed if name != "model"
+            f"the {name} split of {files.get(name) or data.data}"
+            for name in changed
+            if name != "model"
         ]
         names = [f"the model {settings.run.model}", *splits] if "model" in changed else splits
         raise InputError(

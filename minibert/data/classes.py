@@ -73,7 +73,9 @@ def class_set(examples: Examples, classes: Sequence[str], *, numbers: bool = Fal
     Labels match as in `class_ids`.
     """
     columns = examples.columns.labels
-    if missing := [name for name in classes if columns and name not in columns]:
+    fold = case_folding(classes)
+    known = set(map(fold, columns))
+    if missing := [name for name in classes if columns and fold(name) not in known]:
         listed = ", ".join(printable(name, 40) for name in missing[:10])
         raise InputError(f"{examples.source}: --label-columns has no column for {listed}")
     find = class_finder(examples, classes, numbers=numbers)
@@ -87,10 +89,12 @@ def class_set(examples: Examples, classes: Sequence[str], *, numbers: bool = Fal
 def number_rows(examples: Examples, names: Sequence[str]) -> np.ndarray:
     """Return the numbers of each example, float32 (N, K), in the order of the names.
 
-    Several label columns are matched by name. Raises InputError for other names or counts.
+    Several label columns are matched by name, in any case. Raises InputError for other names or
+    counts.
     """
-    columns = examples.columns.labels
-    if len(columns) > 1 and set(columns) != set(names):
+    fold, columns = case_folding(names), examples.columns.labels
+    places = {fold(name): place for place, name in enumerate(columns)}
+    if len(columns) > 1 and places.keys() != set(map(fold, names)):
         raise InputError(
             f"{examples.source}: the columns {', '.join(columns)} are not the model's numbers "
             f"({', '.join(printable(name, 40) for name in names[:10])})"
@@ -111,7 +115,12 @@ def number_rows(examples: Examples, names: Sequence[str]) -> np.ndarray:
             f"{examples.source}: float32 has too few digits for the numbers, up to "
             f"{np.abs(exact).max():.9g}, to differ as they do; subtract a constant from all"
         )
-    return rows[:, [columns.index(name) for name in names]] if len(columns) > 1 else rows
+    return rows[:, [places[fold(name)] for name in names]] if len(columns) > 1 else rows
+
+
+def case_folding(names: Sequence[str]) -> Callable[[str], str]:
+    """Return what makes two spellings of a name equal: none if two names differ only in case."""
+    return str.lower if len({name.lower() for name in names}) == len(names) else str
 
 
 def class_finder(

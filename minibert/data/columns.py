@@ -92,9 +92,9 @@ def choose_columns(
         if default and default.texts() <= set(names):
             text, pair = default.text, default.pair
         elif default is None or default.pair:
-            text, pair = _pair_by_name(names, label)
+            text, pair = _pair_by_name(names, taken=(label, *labels))
     if text is None:
-        found = _text_by_name(names, taken=(pair, label))
+        found = _text_by_name(names, taken=(pair, label, *labels))
         if len(found) != 1:
             problem = "more than one column may be the text" if found else "no text column found"
             remedy = "choose with --text-column"
@@ -147,8 +147,10 @@ def _text_by_name(names: Sequence[str], *, taken: Sequence[str | None]) -> list[
     return _named(TEXT_NAMES, names, taken=taken) or _named(HEADING_NAMES, names, taken=taken)
 
 
-def _pair_by_name(names: Sequence[str], label: str | None) -> tuple[str | None, str | None]:
+def _pair_by_name(
+    names: Sequence[str], *, taken: Sequence[str | None]
+) -> tuple[str | None, str | None]:
     for pair in PAIR_NAMES:
-        if len(found := _named(pair, names, taken=(label,))) == 2:
+        if len(found := _named(pair, names, taken=taken)) == 2:
             return found[0], found[1]
     return None, None

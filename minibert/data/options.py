@@ -130,8 +130,15 @@ class DataOptions:
             problems.append("--label-columns takes the place of --label-column; drop one")
         if self.label_columns is not None and not isinstance(self.label_columns, tuple):
             problems.append(f"--label-columns is {self.label_columns!r}; it needs a tuple of names")
+        elif self.label_columns and self.task == "single-label":
+            problems.append("--label-columns is for several labels or numbers, not single-label")
         elif self.label_columns and len(set(self.label_columns)) < len(self.label_columns):
             problems.append("--label-columns names a column twice")
+        one_label = self.label_columns or self.task in ("single-label", "regression")
+        if self.label_separator is not None and one_label:
+            problems.append("--label-separator is for several labels in one column; drop it")
+        if self.validation and self.test and self.split != DataOptions.split:
+            problems.append("--split has no effect beside --validation and --test; drop it")
         if not _is_ratio(self.split):
             problems.append(f"--split is {self.split}; it needs three whole numbers, none below 1")
         if self.fold is not None and not _is_fold(self.fold):

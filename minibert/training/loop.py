@@ -74,6 +74,7 @@ def fit(
         add_up = GradientSum(optimizer, compute.processes)
         state = first_state(module, optimizer, task, options, compute, train, validation)
         callback.on_start(state)
+        state.start_clock()
         while not finished(state):
             module.train()
             for rows in remaining_steps(train, state):

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from minibert.device import is_out_of_memory
 from minibert.errors import InputError
 from minibert.files import write_atomic
 from minibert.tasks.prior import Prior
@@ -201,7 +202,7 @@ def _reading(file: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror or error})") from None
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_out_of_memory(error):
             raise
         older = [other.name for other in state_files(file.parent) if other < file]
         remedy = f"delete it to continue from {older[-1]}" if older else "start a new run"
