@@ -27,7 +27,7 @@ from minibert.commands.arguments import parse_train
 from minibert.commands.interrupts import SignalHandler
 from minibert.commands.options import RunOptions, Settings
 from minibert.commands.run_callback import RunCallback
-from minibert.commands.session import Session, use_of_model
+from minibert.commands.session import Session, check_unchanged, use_of_model
 from minibert.data.batches import Batch, TextDataset
 from minibert.data.columns import Columns
 from minibert.data.options import DataOptions
@@ -277,6 +277,13 @@ def test_edited_settings_are_one_clear_error(stopped, change, message):
     edit_settings(stopped, **change)
     with pytest.raises(InputError, match=re.escape(message)):
         resume(stopped)
+
+
+def test_the_file_that_has_changed_is_named(tmp_path):
+    settings = Settings.from_dict({"data": "a.csv", "validation": "b.csv"})
+    saved, current = ({"train": "1", "validation": number} for number in "23")
+    with pytest.raises(InputError, match=r"the validation split of b\.csv has changed since"):
+        check_unchanged(RunFolder(tmp_path), saved, current, settings)
 
 
 CHANGES: dict[str, tuple[object, object]] = {
