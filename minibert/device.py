@@ -133,7 +133,6 @@ def memory_advice(advice: Callable[[], str]) -> Iterator[None]:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether there was too little memory. On a CPU and MPS it is a RuntimeError."""
-    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return known or any(
-        x in str(error) for x in ("DefaultCPUAllocator", "MPS backend out of memory")
-    )
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return "DefaultCPUAllocator" in str(error) or "MPS backend out of memory" in str(error)

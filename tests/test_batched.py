@@ -14,7 +14,7 @@ from helpers import tiny_classifier
 from torch import Tensor
 
 from minibert.data.batches import TextDataset, TokenIds
-from minibert.device import Compute
+from minibert.device import Compute, memory_advice
 from minibert.errors import InputError
 from minibert.inference import batched
 from minibert.inference.batched import InferenceModel, has_bf16_weights, prepare_for_inference
@@ -103,6 +103,20 @@ def test_a_model_too_large_for_the_device_is_an_error_with_advice(monkeypatch):
     monkeypatch.setattr(model, "to", fail)
     with pytest.raises(InputError, match="out of memory, the model does not fit on cpu; take a s"):
         prepare_for_inference(model, Compute(CPU))
+
+
+def test_a_copy_that_does_not_fit_keeps_the_advice_of_training(monkeypatch):
+    """Training validates a copy: smaller batches leave room for it."""
+
+    def fail(*_: object):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(batched.copy, "deepcopy", fail)
+    with (
+        pytest.raises(InputError, match=r"^out of memory, use smaller batches$"),
+        memory_advice(lambda: "use smaller batches"),
+    ):
+        prepare_for_inference(tiny_classifier(), Compute(CPU), keep=True)
 
 
 def test_no_thread_starts_a_batch_after_an_error(threads):

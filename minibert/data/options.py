@@ -131,7 +131,7 @@ class DataOptions:
         if self.label_columns is not None and not isinstance(self.label_columns, tuple):
             problems.append(f"--label-columns is {self.label_columns!r}; it needs a tuple of names")
         elif self.label_columns and self.task == "single-label":
-            problems.append("--label-columns is for several labels or numbers, not single-label")
+            problems.append("--label-columns is for several labels or numbers; drop --task")
         elif self.label_columns and len(set(self.label_columns)) < len(self.label_columns):
             problems.append("--label-columns names a column twice")
         one_label = self.label_columns or self.task in ("single-label", "regression")

@@ -147,8 +147,9 @@ def prepare_for_inference(
     changed and cannot train any more. With `keep`, a copy is changed.
     """
     check_not_prepacked(model)
+    model = copy.deepcopy(model) if keep else model
     with memory_advice(lambda: f"the model does not fit on {compute.device}; take a smaller one"):
-        model = (copy.deepcopy(model) if keep else model).to(compute.device)
+        model = model.to(compute.device)
     ready = InferenceModel(model, compute.device, processes=compute.processes)
     ours = isinstance(model.encoder, Encoder)  # benchmarks also have transformers' encoder
     if ours and compute.device.type == "cpu" and prepack(model, compute.precision):
