@@ -132,8 +132,8 @@ def test_without_clipping_the_validation_finds_an_infinite_gradient_of_the_last_
 
 def test_a_step_names_the_file_and_line_of_its_texts():
     places = [f"reviews.csv, line {number + 2}" for number in range(13)]
-    first, second, third, *_ = (f"reviews.csv, line {row + 1}" for row in rows_of(1))
-    with pytest.raises(InputError, match=f"on {first}, {second}, {third} and 3 more;"):
+    first, second, third, *more = (f"reviews.csv, line {row + 1}" for row in rows_of(1))
+    with pytest.raises(InputError, match=f"on {first}, {second}, {third} and {len(more)} more;"):
         train(nan_step=1, places=places)[1]()
 
 

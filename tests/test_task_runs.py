@@ -43,7 +43,7 @@ LONG = (*QUICK, "--epochs", str(EPOCHS))  # long enough to be killed
 SEVERAL = (*QUICK, "--encoder-lr", "0.01", "--epochs", "6")
 RUNS = {
     "several": ("--data", "lists.jsonl", *SEVERAL),
-    "number": ("--data", "number.csv", "--head", "native", *QUICK, "--epochs", "6"),
+    "number": ("--data", "number.csv", "--head", "native", *QUICK, "--epochs", "10", "--seed", "1"),
     "numbers": ("--data", "columns.csv", "--label-columns", "stars,length", *QUICK),
 }
 

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Rows are sorted by length within windows of at most 50 batches; larger windows save padding. At
-# least 4 windows per epoch: else a small dataset would have nearly the same batches in each epoch
-# (transformers' LengthGroupedSampler has the same rule).
-WINDOW_BATCHES, MIN_WINDOWS = 50, 4
+# In training, a row is moved up by as many batches as this at most in the order of lengths. Less
+# would save padding, but give a small dataset nearly the same batches in each epoch.
+SPREAD_BATCHES = 2
 
 
 @dataclass(frozen=True)
@@ -155,15 +154,14 @@ def training_order(
 ) -> list[np.ndarray]:
     """Return the row numbers of each batch of an epoch, every row once.
 
-    Rows are shuffled, sorted by length within windows, and cut into batches; then the batches are
-    shuffled. At most one batch has fewer than `batch_size` rows.
+    Rows are sorted by length, then moved at random by up to two batches, and cut into batches; then
+    the batches are shuffled. At most one batch has fewer than `batch_size` rows.
     """
     random = np.random.default_rng([seed, epoch])
-    rows = random.permutation(len(lengths))
-    window = batch_size * max(1, min(WINDOW_BATCHES, len(rows) // (MIN_WINDOWS * batch_size)))
-    for start in range(0, len(rows), window):
-        chosen = rows[start : start + window]
-        rows[start : start + window] = chosen[np.argsort(lengths[chosen], kind="stable")]
+    rows = random.permutation(len(lengths))  # rows of the same length are in random order
+    rows = rows[np.argsort(lengths[rows], kind="stable")]
+    moved = np.arange(len(rows)) + random.uniform(0, SPREAD_BATCHES * batch_size, len(rows))
+    rows = rows[np.argsort(moved)]
     batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     return [batches[i] for i in random.permutation(len(batches))]
 

@@ -26,7 +26,7 @@ from minibert.tasks.task import Scores, Task, figures_of
 from minibert.training.history import EpochRecord, TrainResult, clipping
 from minibert.training.options import TrainingOptions
 
-FORMAT = "6"  # of the state file
+FORMAT = "7"  # of the state file
 COUNTERS = (
     *("epoch", "step", "texts", "epoch_seconds", "seconds", "lr", "best_epoch", "best_figure"),
 )
