@@ -90,6 +90,18 @@ def test_a_large_dataset_is_hardly_padded():
     assert padding(order, lengths) < 0.02 * lengths.sum()
 
 
+def test_the_smaller_batch_has_short_and_long_texts():
+    lengths = np.arange(1, 42)
+    smaller = [
+        lengths[rows].item()
+        for epoch in range(100)
+        for rows in training_order(lengths, 4, seed=0, epoch=epoch)
+        if len(rows) == 1
+    ]
+    assert len(smaller) == 100 and len(set(smaller)) > 25
+    assert min(smaller) < 6 and max(smaller) > 36
+
+
 def test_batches_are_not_ordered_by_length():
     lengths = np.arange(1, 401)
     longest = [lengths[batch].max() for batch in training_order(lengths, 8, seed=0, epoch=0)]
@@ -182,7 +194,7 @@ def test_a_batch_of_features_has_the_requested_rows(rows):
 
 
 def test_batches_of_a_small_dataset_differ_between_epochs():
-    """If rows were only sorted, half of a text's neighbours would be those of the epoch before."""
+    """Sorting alone repeats three quarters of the pairs of texts that share a batch."""
     lengths = np.random.default_rng(0).integers(5, 60, size=665)
 
     def neighbours(epoch: int) -> set[tuple[int, int]]:

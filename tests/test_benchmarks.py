@@ -21,6 +21,7 @@ from benchmarks import (
     imbalance,
     long,
     machine,
+    order,
     rounding,
     rounds,
     tricks,
@@ -362,6 +363,27 @@ def test_accuracy_compares_both_encoders(
         "minibert",
         "transformers",
     ]
+
+
+def test_batches_of_similar_lengths_are_compared_with_random_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    """In texts of 5 to 44 tokens, batches of similar ones are padded by 16%, random ones by 45%."""
+    lines = [f"{'good ' * (3 + i)}\t{'ab'[i % 2]}\n" for i in range(40) for _ in range(6)]
+    (tmp_path / "all.tsv").write_text("text\tlabel\n" + "".join(lines))
+    for name, value in {
+        "MODEL": str(write_checkpoint(tmp_path / "bert", "bert", positions=128)),
+        "FILES": {".": ("all.tsv", None)},
+        "ROWS": 200,
+        "EPOCHS": 2,
+    }.items():
+        monkeypatch.setattr(order, name, value)
+    order.main([str(tmp_path), "--seeds", "2"])
+    *_, similar, random = capsys.readouterr().out.splitlines()
+    assert similar.startswith("| . | similar lengths | ") and random.startswith("| . | random | ")
+    padding = [float(line.split("|")[3].strip(" %")) for line in (similar, random)]
+    assert padding[0] < 30 and padding[1] > 40
+    assert similar.count("(sd ") == 2 and random.count("(sd ") == 1
 
 
 def test_few_labels_are_measured_once_and_averaged(

@@ -4,6 +4,7 @@ Run: pytest tests/test_load.py
 """
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,8 @@ from helpers import VOCABULARY, tiny_config, write_checkpoint
 from safetensors.torch import save_file
 
 from minibert.checkpoint.config_file import encoder_entries
-from minibert.checkpoint.load import load_classifier, load_encoder
+from minibert.checkpoint.load import load_classifier, load_encoder, to_float32
+from minibert.errors import InputError
 from minibert.model.config import HeadConfig, LongTexts
 
 # The encoder
@@ -213,6 +215,17 @@ def test_a_tensor_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     name = "bert.encoder.layer.1.output.dense.bias"
     tensors[name] = torch.full_like(tensors[name], torch.nan)
     refused(folder_with(tmp_path, "bert", tensors), rf"{name} holds values that are not finite")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_one_value_that_is_not_finite_is_found_wherever_it_is(dtype, value) -> None:
+    tensor = torch.linspace(-1, 1, 100_003).to(dtype)
+    assert to_float32("bias", tensor, (100_003,), Path("file")).isfinite().all()
+    for place in (0, 50_001, 100_002):
+        spoiled = tensor.index_fill(0, torch.tensor(place), value)
+        with pytest.raises(InputError, match="bias holds values that are not finite"):
+            to_float32("bias", spoiled, (100_003,), Path("file"))
 
 
 # Pooler and head: what may be absent, and what is new

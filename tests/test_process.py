@@ -14,11 +14,11 @@ from helpers import ROOT, start_script
 COUNT_COLLECTIONS = f"""
 import gc, sys
 sys.path.insert(0, {str(ROOT)!r})
-from minibert.commands.process import import_for_good
+from minibert.commands.process import import_without_gc
 collections = []
 gc.callbacks.append(lambda phase, info: collections.append(phase))
 try:
-    import_for_good(sys.argv[1])
+    import_without_gc(sys.argv[1])
 except ImportError:
     print("no such module")
 print(len(collections), gc.isenabled(), gc.get_freeze_count() > 1000)
@@ -26,7 +26,7 @@ print(len(collections), gc.isenabled(), gc.get_freeze_count() > 1000)
 
 
 @pytest.mark.parametrize("module", ["asyncio", "module_that_does_not_exist"])
-def test_an_import_for_good_is_without_garbage_collections(tmp_path: Path, module: str):
+def test_an_import_runs_without_garbage_collections(tmp_path: Path, module: str):
     process = start_script(["-c", COUNT_COLLECTIONS, module], cwd=tmp_path, fresh=True)
     output, errors = process.communicate(timeout=60)
     assert output.splitlines()[-1] == "0 True True", errors

@@ -180,7 +180,7 @@ def to_float32(name: str, tensor: Tensor, shape: tuple[int, ...], file: Path) ->
     if tensor.dtype not in FLOATS:
         raise InputError(f"{file}: {name} holds {tensor.dtype}, not floating point of 16 to 64 bit")
     tensor = tensor.to(torch.float32)
-    # Both ends are NaN if any value is. isfinite makes two tensors of this size, ten times slower.
+    # Minimum and maximum are NaN if any value is. isfinite of all values takes ten times as long.
     if not torch.stack(tensor.aminmax()).isfinite().all():
         raise InputError(f"{file}: {name} holds values that are not finite; fetch it again")
     return tensor

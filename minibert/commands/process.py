@@ -30,7 +30,7 @@ def run_script(name: str) -> int:
             arguments = parse(argv)
         except InputError as error:  # which is the same in all processes
             raise (error if is_first_process() else Silent(2)) from None
-        story = import_for_good(f"minibert.commands.{name}")
+        story = import_without_gc(f"minibert.commands.{name}")
         if not has_other_processes():
             story.main(arguments)
             return
@@ -40,11 +40,12 @@ def run_script(name: str) -> int:
     return run_command(main)
 
 
-def import_for_good(name: str) -> ModuleType:
-    """Import a module whose objects the garbage collector never visits.
+def import_without_gc(name: str) -> ModuleType:
+    """Import a module while garbage collection is off.
 
-    PyTorch's import makes 170,000 objects that live as long as the process. To visit them during
-    the import and at the exit would take a quarter of the time of a short command.
+    Later collections leave out all objects that exist then (gc.freeze). Those that PyTorch's import
+    makes live as long as the process. To scan them again and again takes a quarter of the time of a
+    short command, a part of it at the exit; docs/speed.md has the figures.
     """
     gc.disable()
     try:

@@ -1,5 +1,6 @@
 """Token ids to batches of similar length. The order is a pure function of (seed, epoch)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# In training, a row is moved up by as many batches as this at most in the order of lengths. Less
-# would save padding, but give a small dataset nearly the same batches in each epoch.
-SPREAD_BATCHES = 2
+# The noise in the order of training's rows, in batches. Less noise saves padding, but then a small
+# dataset has more of the same batches in each epoch.
+NOISE_BATCHES = 2
 
 
 @dataclass(frozen=True)
@@ -154,15 +155,18 @@ def training_order(
 ) -> list[np.ndarray]:
     """Return the row numbers of each batch of an epoch, every row once.
 
-    Rows are sorted by length, then moved at random by up to two batches, and cut into batches; then
-    the batches are shuffled. At most one batch has fewer than `batch_size` rows.
+    Each row gets a place, its rank by length plus noise. In the order of places the rows are cut
+    into batches, and the batches are shuffled. If the batch size does not divide the rows, a random
+    batch has fewer rows: its rows weigh more in their step, and should not always be the longest.
     """
     random = np.random.default_rng([seed, epoch])
     rows = random.permutation(len(lengths))  # rows of the same length are in random order
     rows = rows[np.argsort(lengths[rows], kind="stable")]
-    moved = np.arange(len(rows)) + random.uniform(0, SPREAD_BATCHES * batch_size, len(rows))
-    rows = rows[np.argsort(moved)]
-    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    places = np.arange(len(rows)) + random.uniform(0, NOISE_BATCHES * batch_size, len(rows))
+    rows = rows[np.argsort(places, kind="stable")]
+    sizes = np.full(math.ceil(len(rows) / batch_size), batch_size)
+    sizes[random.integers(len(sizes))] -= sizes.sum() - len(rows)
+    batches = np.split(rows, np.cumsum(sizes)[:-1])
     return [batches[i] for i in random.permutation(len(batches))]
 
 
