@@ -58,33 +58,34 @@ def main(argv: Sequence[str]) -> None:
     for name, files in FILES.items():
         measured: dict[str, list[Measured]] = {order: [] for order in NOISE}
         for seed in range(flags.seeds):
-            train, test = read(flags.data / name, *files, seed=seed)
+            train, test, classes = read(flags.data / name, *files, seed=seed)
             for order, noise in NOISE.items():
                 with mock.patch.object(batches, "NOISE_BATCHES", noise):
-                    measured[order].append(measure(train, test, seed=seed))
+                    measured[order].append(measure(train, test, classes, seed=seed))
                 print(name, order, seed, measured[order][-1], file=sys.stderr, flush=True)
         for order, runs in measured.items():
             print(table_row(name, order, runs, measured["random"]), flush=True)
 
 
-def read(folder: Path, train: str, test: str | None, *, seed: int) -> tuple[Examples, Examples]:
-    """Return ROWS training examples that the seed draws, and at most TESTS test examples."""
+def read(
+    folder: Path, train: str, test: str | None, *, seed: int
+) -> tuple[Examples, Examples, tuple[str, ...]]:
+    """Return ROWS training examples that the seed draws, up to TESTS test examples, the classes."""
     examples = load_examples([folder / train])
     rows = np.random.default_rng(seed).permutation(len(examples))
     unseen, others = examples, rows[ROWS:]
     if test is not None:
         unseen = load_examples([folder / test])
         others = np.random.default_rng(0).permutation(len(unseen))
-    return examples.take(rows[:ROWS].tolist(), "train"), unseen.take(
-        others[:TESTS].tolist(), "test"
-    )
+    drawn = examples.take(rows[:ROWS].tolist(), "train")
+    return drawn, unseen.take(others[:TESTS].tolist(), "test"), output_names(examples)
 
 
-def measure(train: Examples, test: Examples, *, seed: int) -> Measured:
+def measure(train: Examples, test: Examples, classes: tuple[str, ...], *, seed: int) -> Measured:
     """Train, and score the last epoch on the test texts."""
     compute = choose_compute("cpu")
     torch.manual_seed(seed)
-    classifier = TextClassifier.pretrained(MODEL, output_names(train), pooling="mean")
+    classifier = TextClassifier.pretrained(MODEL, classes, pooling="mean")
     texts = classifier.dataset(train.texts, train.labels)
     few = classifier.dataset(train.texts[:4], train.labels[:4])  # validation: chooses nothing
     options = TrainingOptions(epochs=EPOCHS, encoder_lr=1e-4, head_lr=1e-3, seed=seed)

@@ -155,9 +155,9 @@ def training_order(
 ) -> list[np.ndarray]:
     """Return the row numbers of each batch of an epoch, every row once.
 
-    Each row gets a place, its rank by length plus noise. In the order of places the rows are cut
-    into batches, and the batches are shuffled. If the batch size does not divide the rows, a random
-    batch has fewer rows: its rows weigh more in their step, and should not always be the longest.
+    Rows are sorted by rank in length plus noise, and cut into batches; the batches are shuffled. If
+    the batch size does not divide the number of rows, a random batch is smaller: its rows weigh
+    more in their step, and should not always be the longest.
     """
     random = np.random.default_rng([seed, epoch])
     rows = random.permutation(len(lengths))  # rows of the same length are in random order
