@@ -328,9 +328,9 @@ def test_a_token_does_not_depend_on_the_others(lowest):
 @needs_int8
 @pytest.mark.parametrize("lowest", [None, -4.0])
 @pytest.mark.parametrize(("rows", "columns"), [(9, 20), (20, 9)])
-@pytest.mark.parametrize("cached", [1, 45, 300])
+@pytest.mark.parametrize("cached", [1, 45, 300, 301])
 def test_tokens_are_computed_a_few_at_a_time(monkeypatch, cached, rows, columns, lowest):
-    """Of 15 tokens one, two or all; the wider side of the layer decides."""
+    """Of 15 tokens with 300 values on the wider side of the layer."""
     layer = QuantizedLinear(linear(rows, columns), nn.GELU(), levels=LEVELS, lowest=lowest)
     x = torch.randn(3, 5, columns).clamp(min=-3.9)
     expected = layer(x)
@@ -338,7 +338,7 @@ def test_tokens_are_computed_a_few_at_a_time(monkeypatch, cached, rows, columns,
     monkeypatch.setattr(layer, "_chunk", lambda some: tokens.append(len(some)) or product(some))
     monkeypatch.setattr("minibert.inference.cpu.CACHED_VALUES", cached)
     torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-6)
-    assert tokens == {1: [1] * 15, 45: [2] * 7 + [1], 300: [15]}[cached]
+    assert tokens == {1: [1] * 15, 45: [3] * 5, 300: [15], 301: [15]}[cached]
 
 
 @needs_int8

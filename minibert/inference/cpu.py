@@ -103,8 +103,8 @@ class QuantizedLinear(InferenceLinear):
         """(..., in) -> (..., out), a few tokens at a time: their float32 values stay in cache."""
         rows = x.reshape(-1, x.shape[-1])
         outputs = x.new_empty(len(rows), len(self.bias))
-        size = max(1, CACHED_VALUES // max(rows.shape[1], outputs.shape[1]))
-        for some, output in zip(rows.split(size), outputs.split(size), strict=True):
+        count = max(1, max(rows.numel(), outputs.numel()) // CACHED_VALUES)
+        for some, output in zip(rows.chunk(count), outputs.chunk(count), strict=True):
             output.copy_(self._chunk(some.float()))
         return outputs.view(*x.shape[:-1], len(self.bias))
 
