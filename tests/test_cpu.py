@@ -325,26 +325,42 @@ def test_a_token_does_not_depend_on_the_others(lowest):
     torch.testing.assert_close(layer(loud)[:4], layer(x), rtol=1e-5, atol=1e-6)
 
 
+CHUNKS = {1: [1] * 15, 45: [3, 3, 3, 2, 2, 2], 150: [8, 7], 151: [15], 301: [15]}
+
+
 @needs_int8
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("lowest", [None, -4.0])
 @pytest.mark.parametrize(("rows", "columns"), [(9, 20), (20, 9)])
-@pytest.mark.parametrize("cached", [1, 45, 300, 301])
-def test_tokens_are_computed_a_few_at_a_time(monkeypatch, cached, rows, columns, lowest):
-    """Of 15 tokens with 300 values on the wider side of the layer."""
+@pytest.mark.parametrize("size", CHUNKS)
+def test_tokens_are_computed_in_chunks(monkeypatch, size, rows, columns, lowest, dtype):
+    """15 tokens have 300 values on the wider side of the layer."""
     layer = QuantizedLinear(linear(rows, columns), nn.GELU(), levels=LEVELS, lowest=lowest)
-    x = torch.randn(3, 5, columns).clamp(min=-3.9)
+    x = torch.randn(3, 5, columns).clamp(min=-3.9).to(dtype)
     expected = layer(x)
-    product, tokens = layer._chunk, []
-    monkeypatch.setattr(layer, "_chunk", lambda some: tokens.append(len(some)) or product(some))
-    monkeypatch.setattr("minibert.inference.cpu.CACHED_VALUES", cached)
-    torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-6)
-    assert tokens == {1: [1] * 15, 45: [3] * 5, 300: [15], 301: [15]}[cached]
+    forward, chunks = layer._forward_chunk, []
+    monkeypatch.setattr(
+        layer, "_forward_chunk", lambda chunk: chunks.append(len(chunk)) or forward(chunk)
+    )
+    monkeypatch.setattr("minibert.inference.cpu.CHUNK", size)
+    margin = 1e-6 if dtype == torch.float32 else BF16
+    torch.testing.assert_close(layer(x), expected, rtol=margin, atol=1e-6)
+    assert chunks == CHUNKS[size]
 
 
 @needs_int8
+def test_a_quantized_layer_takes_no_tokens():
+    assert quantized(linear(9, 20), torch.empty(2, 0, 20)).shape == (2, 0, 9)
+
+
+@needs_int8
+@pytest.mark.parametrize("chunk", [100, 2**19])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape["activation"])
-def test_in_int8_a_text_has_the_same_logits_alone_and_in_any_batch(family, shape):
+def test_in_int8_a_text_has_the_same_logits_alone_and_in_any_batch(
+    family, shape, chunk, monkeypatch
+):
     """No batch is padded: padding changes the last bits of attention, and roundings show them."""
+    monkeypatch.setattr("minibert.inference.cpu.CHUNK", chunk)
     compute = choose_compute("cpu", "int8")
     model = prepare_for_inference(classifier(family, "mean", **shape), compute)
     texts = random_texts(40)

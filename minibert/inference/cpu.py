@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from minibert.device import cpu_has_bf16
 
-CACHED_VALUES = 2**19  # float32 inputs or outputs of a layer that a processor's cache holds
+# Float32 inputs or outputs of a chunk, or up to twice as many: they stay in the cache of a core.
+CHUNK = 2**19
 
 
 def plain_linear(
@@ -72,8 +73,8 @@ class QuantizedLinear(InferenceLinear):
 
     Args:
         levels: as `int8_levels` returns them.
-        lowest: the smallest value that the inputs can have. Without it, the levels are spread
-            evenly around zero.
+        lowest: the smallest value that the inputs can have; smaller ones give wrong results.
+            Without it, the levels are spread evenly around zero.
     """
 
     def __init__(
@@ -100,15 +101,16 @@ class QuantizedLinear(InferenceLinear):
             self.bias = self.bias + lowest * rounded.sum(dim=1) * self.scales
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out), a few tokens at a time: their float32 values stay in cache."""
-        rows = x.reshape(-1, x.shape[-1])
-        outputs = x.new_empty(len(rows), len(self.bias))
-        count = max(1, max(rows.numel(), outputs.numel()) // CACHED_VALUES)
-        for some, output in zip(rows.chunk(count), outputs.chunk(count), strict=True):
-            output.copy_(self._chunk(some.float()))
+        """(..., in) -> (..., out), in chunks of tokens whose float32 values stay in cache."""
+        inputs = x.reshape(-1, x.shape[-1])
+        outputs = x.new_empty(len(inputs), len(self.bias))
+        count = max(1, min(len(inputs), max(inputs.numel(), outputs.numel()) // CHUNK))
+        chunks = zip(inputs.tensor_split(count), outputs.tensor_split(count), strict=True)
+        for chunk, output in chunks:
+            output.copy_(self._forward_chunk(chunk.float()))
         return outputs.view(*x.shape[:-1], len(self.bias))
 
-    def _chunk(self, values: Tensor) -> Tensor:
+    def _forward_chunk(self, values: Tensor) -> Tensor:
         """(N, in) -> (N, out), both float32."""
         if self.lowest is None:
             largest = values.abs().amax(dim=-1, keepdim=True)
@@ -117,9 +119,9 @@ class QuantizedLinear(InferenceLinear):
         else:
             largest = values.amax(dim=-1, keepdim=True)
             scale = (largest - self.lowest).clamp(min=1e-12) / self.levels
-            lowest = -self.middle - self.lowest / scale
-            centred = (values * (1 / scale)).add_(lowest).round_()
-        # PyTorch converts to int8 several times as fast as to uint8.
+            offset = -self.middle - self.lowest / scale
+            centred = (values * (1 / scale)).add_(offset).round_()
+        # With AVX512 PyTorch converts to int8 faster than to uint8.
         quantized = centred.to(torch.int8).view(torch.uint8).add_(self.middle)
         product = torch.ops.onednn.qlinear_pointwise(
             *(quantized, 1.0, self.zero, self.weight, self.scales, self.zeros, None),
