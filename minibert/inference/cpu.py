@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from minibert.device import cpu_has_bf16
 
-# Float32 inputs or outputs of a chunk, or up to twice as many: they stay in the cache of a core.
-CHUNK = 2**19
+CHUNK = 2**19  # float32 inputs or outputs, or up to twice as many: a processor's cache holds them
 
 
 def plain_linear(
