@@ -3,6 +3,7 @@
 torchrun starts them. Without it a command is one process, for which all of this does nothing.
 """
 
+import importlib
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -93,10 +94,16 @@ def process_group() -> Iterator[Processes]:
         torch.cuda.set_device(local)  # the GPU that the name "cuda" stands for
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _ended_by_signals():
+        # Later, with the first optimizer, this module would be imported with the group as the
+        # default of its arguments, and so keep it. Threads of a kept group go on while Python ends,
+        # and may abort the process.
+        importlib.import_module("torch.distributed.nn.functional")
         store, rank, size = next(dist.rendezvous("env://"))
         dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+    failed = True
     try:
         yield Processes(rank, size)
+        failed = False
     except (InputError, OSError) as error:
         if not _prints(store, rank):
             raise Silent(2) from error
@@ -105,7 +112,9 @@ def process_group() -> Iterator[Processes]:
         if rank > 0 or not _prints(store, rank):
             raise Silent(128 + error.number) from error
         raise
-    dist.destroy_process_group()
+    finally:
+        if backend == "gloo" or not failed:  # NCCL may wait for processes that have ended
+            dist.destroy_process_group()
 
 
 def check_single(processes: Processes, what: str) -> None:

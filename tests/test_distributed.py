@@ -73,7 +73,11 @@ def whole(place: Path) -> Callable[..., Path]:
 
 
 def start_processes(
-    size: int, script: str | list[str], *words: Any, cwd: Path | list[Path]
+    size: int,
+    script: str | list[str],
+    *words: Any,
+    cwd: Path | list[Path],
+    fresh: bool = False,
 ) -> list[subprocess.Popen[str]]:
     """Start processes with the environment and the store that torchrun gives them."""
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
@@ -86,7 +90,8 @@ def start_processes(
     processes = []
     for rank, folder in enumerate(folders):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        processes.append(start_script(script, *words, cwd=folder, env={**shared, **own}))
+        environment = {**shared, **own}
+        processes.append(start_script(script, *words, cwd=folder, env=environment, fresh=fresh))
     processes[0].store = store  # type: ignore[attr-defined] # which lives as long
     return processes
 
@@ -398,3 +403,36 @@ def test_torchrun_trains_and_ctrl_c_stops_it_with_one_line(place, whole):
     finished = subprocess.run([sys.executable, *words], cwd=place, env=ENVIRONMENT, timeout=SECONDS)
     assert finished.returncode == 0
     assert_same_run(place / "torchrun", whole(*LARGER))
+
+
+THREADS = """
+import sys
+from pathlib import Path
+from minibert.errors import InputError
+from minibert.processes import process_group
+
+def threads_of_the_group():
+    names = [task.read_text() for task in Path("/proc/self/task").glob("*/comm")]
+    return sum("gloo" in name for name in names)
+
+try:
+    with process_group():
+        import torch._dynamo  # as the first optimizer does
+        assert threads_of_the_group() > 0
+        if sys.argv[1] == "with an error":
+            raise InputError("a mistake")
+except InputError as error:
+    print(error)
+assert threads_of_the_group() == 0
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="lists threads as Linux does")
+@pytest.mark.parametrize(
+    ("end_of_work", "output"), [("as usual", ""), ("with an error", "a mistake\n")]
+)
+def test_the_threads_of_a_group_end_with_it(end_of_work, output, tmp_path):
+    """A thread that outlives it and frees a tensor while Python ends would abort the process."""
+    script = ["-c", THREADS]  # fresh: the import of torch._dynamo counts
+    ended = end(start_processes(1, script, end_of_work, cwd=tmp_path, fresh=True))
+    assert ended == Ended([0], output, [])
