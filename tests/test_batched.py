@@ -51,6 +51,31 @@ def number_of(ids: Tensor, *_: Tensor | None) -> Tensor:
     return torch.stack([ids[:, 0], -ids[:, 0]], dim=1)
 
 
+@pytest.mark.parametrize(
+    ("texts", "tokens", "sizes"),
+    [
+        (32, 16, [32]),  # few tokens stay together
+        (32, 64, [16, 16]),
+        (32, 128, [8] * 4),
+        (64, 128, [8] * 8),
+        (128, 200, [16] * 8),
+        (99, 512, [8] * 12 + [3]),
+        (3, 5000, [1] * 3),
+    ],
+)
+def test_few_long_texts_make_several_batches_for_the_cores(texts, tokens, sizes):
+    rows = [TokenIds(np.zeros(tokens, dtype=np.int32), tokens)] * texts
+    dataset = TextDataset(rows, None, pad_token_id=0, token_types=False)
+    seen = []
+
+    def count(ids: Tensor, *_: Tensor | None) -> Tensor:
+        seen.append(len(ids))
+        return ids[:, :1]
+
+    InferenceModel(count, CPU).logits(dataset, batch_size=32)
+    assert sorted(seen, reverse=True) == sizes
+
+
 @pytest.mark.parametrize("count", [1, 2, 40])
 def test_rows_are_in_input_order_and_float32(threads, count):
     found = InferenceModel(number_of, CPU).logits(numbered_texts(count), batch_size=3)

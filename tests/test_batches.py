@@ -124,6 +124,18 @@ def test_length_order_has_every_row_once_from_the_longest_to_the_shortest(length
     assert len(batches) == sum(-(-count // batch_size) for count in counts)
 
 
+@settings(deadline=None)
+@given(lengths=sizes["lengths"], batch_size=sizes["batch_size"], most_tokens=st.integers(1, 200))
+def test_a_limit_of_tokens_makes_batches_as_large_as_it_allows(lengths, batch_size, most_tokens):
+    batches = length_order(lengths, batch_size, most_tokens=most_tokens)
+    assert np.array_equal(np.concatenate(batches), np.argsort(-lengths, kind="stable"))
+    for batch in batches:
+        longest = lengths[batch].max()  # to which the others are padded
+        assert len(batch) == 1 or len(batch) * longest <= most_tokens
+        is_full = len(batch) == batch_size or (len(batch) + 1) * longest > most_tokens
+        assert is_full or batch is batches[-1]
+
+
 # --- padding
 
 

@@ -171,18 +171,29 @@ def training_order(
 
 
 def length_order(
-    lengths: np.ndarray, batch_size: int, *, equal_lengths: bool = False
+    lengths: np.ndarray,
+    batch_size: int,
+    *,
+    most_tokens: int | None = None,
+    equal_lengths: bool = False,
 ) -> list[np.ndarray]:
     """Return the row numbers of each batch, from the longest text to the shortest.
 
-    With `equal_lengths` all texts of a batch have the same length, and nothing is padded.
+    A batch has `batch_size` texts or, if these would be more than `most_tokens` with their padding,
+    fewer, but at least one. With `equal_lengths` all texts of a batch have the same length, and
+    nothing is padded.
     """
     rows = np.argsort(-lengths, kind="stable")
     groups = [rows]
     if equal_lengths:
         groups = np.split(rows, np.flatnonzero(np.diff(lengths[rows])) + 1)
-    return [
-        group[start : start + batch_size]
-        for group in groups
-        for start in range(0, len(group), batch_size)
-    ]
+    batches = []
+    for group in groups:
+        start = 0
+        while start < len(group):
+            longest = lengths[group[start]]
+            fitting = batch_size if most_tokens is None else max(1, most_tokens // longest)
+            end = start + min(batch_size, fitting)
+            batches.append(group[start:end])
+            start = end
+    return batches
