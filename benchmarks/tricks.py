@@ -2,7 +2,9 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,10 +14,15 @@ from benchmarks.figures import spread
 from benchmarks.machine import describe_machine
 from benchmarks.parts import Setup
 from benchmarks.tables import Section
+from benchmarks.workload import DISTILBERT
 from minibert.data.batches import TextDataset, TokenIds
-from minibert.device import cpu_has_bf16
+from minibert.device import Compute, cpu_has_bf16
+from minibert.inference.batched import prepare_for_inference
 from minibert.inference.cpu import PrepackedLinear, QuantizedLinear, int8_levels, prepacking_works
 from minibert.model import kernels
+from minibert.model.classifier import Classifier, Head
+from minibert.model.config import HeadConfig
+from minibert.model.encoder import Encoder
 from minibert.training.word_rows import CompactEmbedding
 
 TEXTS, TOKENS, HEADS, WIDTH, FEED_FORWARD, VOCABULARY = 32, 64, 12, 768, 3072, 30522
@@ -60,6 +67,10 @@ def pairs() -> list[tuple[str, Callable[[], object], Callable[[], object]]]:
     if kernels.use_onednn(torch.zeros(1, 1)):
         found.append(("linear layer in training, float32", *trained_linear()))
     found.append(("word rows: forward, backward, AdamW", *word_rows()))
+    for precision in ["fp32"] + ["bf16"] * cpu_has_bf16():
+        for tokens in (128, 512):
+            name = f"two blocks, one call, {tokens} tokens, {precision}"
+            found.append((name, *one_call(tokens, precision)))
     return found
 
 
@@ -132,3 +143,19 @@ def step(embedding: nn.Module, ids: Tensor) -> Callable[[], None]:
         optimizer.zero_grad()
 
     return run
+
+
+def one_call(tokens: int, precision: str) -> tuple[Callable, Callable]:
+    """One call for a batch of texts: all cores on one batch, and smaller ones for each core."""
+    sizes = {"vocab_size": VOCABULARY, "width": WIDTH, "heads": HEADS, "feed_forward": FEED_FORWARD}
+    config = replace(DISTILBERT, layers=2, **sizes)
+    head = Head(config, HeadConfig("linear", "mean", ("a", "b"), max_length=tokens))
+    classifier = Classifier(Encoder(config), head, pooling="mean")
+    model = prepare_for_inference(classifier, Compute(torch.device("cpu"), precision))
+    rows = [TokenIds(np.ones(tokens, dtype=np.int32), tokens)] * TEXTS
+    texts = TextDataset(rows, None, pad_token_id=0, token_types=False)
+    inputs = texts.batch(np.arange(TEXTS)).inputs
+    return (
+        torch.no_grad()(lambda: model.module(*inputs)),
+        lambda: model.logits(texts, batch_size=TEXTS),
+    )
