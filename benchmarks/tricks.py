@@ -147,8 +147,14 @@ def step(embedding: nn.Module, ids: Tensor) -> Callable[[], None]:
 
 def one_call(tokens: int, precision: str) -> tuple[Callable, Callable]:
     """One call for a batch of texts: all cores on one batch, and smaller ones for each core."""
-    sizes = {"vocab_size": VOCABULARY, "width": WIDTH, "heads": HEADS, "feed_forward": FEED_FORWARD}
-    config = replace(DISTILBERT, layers=2, **sizes)
+    config = replace(
+        DISTILBERT,
+        vocab_size=VOCABULARY,
+        width=WIDTH,
+        layers=2,
+        heads=HEADS,
+        feed_forward=FEED_FORWARD,
+    )
     head = Head(config, HeadConfig("linear", "mean", ("a", "b"), max_length=tokens))
     classifier = Classifier(Encoder(config), head, pooling="mean")
     model = prepare_for_inference(classifier, Compute(torch.device("cpu"), precision))
