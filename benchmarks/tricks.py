@@ -147,21 +147,17 @@ def step(embedding: nn.Module, ids: Tensor) -> Callable[[], None]:
 
 def one_call(tokens: int, precision: str) -> tuple[Callable, Callable]:
     """One call for a batch of texts: all cores on one batch, and smaller ones for each core."""
-    config = replace(
-        DISTILBERT,
-        vocab_size=VOCABULARY,
-        width=WIDTH,
-        layers=2,
-        heads=HEADS,
-        feed_forward=FEED_FORWARD,
-    )
+    config = replace(DISTILBERT, layers=2, vocab_size=2)
     head = Head(config, HeadConfig("linear", "mean", ("a", "b"), max_length=tokens))
     classifier = Classifier(Encoder(config), head, pooling="mean")
     model = prepare_for_inference(classifier, Compute(torch.device("cpu"), precision))
     rows = [TokenIds(np.ones(tokens, dtype=np.int32), tokens)] * TEXTS
     texts = TextDataset(rows, None, pad_token_id=0, token_types=False)
     inputs = texts.batch(np.arange(TEXTS)).inputs
-    return (
-        torch.no_grad()(lambda: model.module(*inputs)),
-        lambda: model.logits(texts, batch_size=TEXTS),
-    )
+
+    @torch.no_grad()
+    def one_batch() -> None:
+        with model.context():
+            model.module(*inputs)
+
+    return one_batch, lambda: model.logits(texts, batch_size=TEXTS)

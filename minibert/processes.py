@@ -94,9 +94,9 @@ def process_group() -> Iterator[Processes]:
         torch.cuda.set_device(local)  # the GPU that the name "cuda" stands for
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _ended_by_signals():
-        # Later, with the first optimizer, this module would be imported with the group as the
-        # default of its arguments, and so keep it. Threads of a kept group go on while Python ends,
-        # and may abort the process.
+        # The first optimizer imports this module. If a group exists by then, it becomes the default
+        # of the module's arguments and is never freed: its threads go on while Python ends, and one
+        # that frees a tensor aborts the process.
         importlib.import_module("torch.distributed.nn.functional")
         store, rank, size = next(dist.rendezvous("env://"))
         dist.init_process_group(backend, store=store, rank=rank, world_size=size)

@@ -3,6 +3,7 @@
 Run: pytest tests/test_batched.py
 """
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -46,6 +47,11 @@ def numbered_texts(count: int) -> TextDataset:
     return TextDataset(rows, None, pad_token_id=0, token_types=False)
 
 
+def long_texts(*lengths: int) -> TextDataset:
+    rows = [TokenIds(np.zeros(length, dtype=np.int32), length) for length in lengths]
+    return TextDataset(rows, None, pad_token_id=0, token_types=False)
+
+
 def number_of(ids: Tensor, *_: Tensor | None) -> Tensor:
     time.sleep(0.002)  # so that another thread gets a turn
     return torch.stack([ids[:, 0], -ids[:, 0]], dim=1)
@@ -59,13 +65,13 @@ def number_of(ids: Tensor, *_: Tensor | None) -> Tensor:
         (32, 128, [8] * 4),
         (64, 128, [8] * 8),
         (128, 200, [16] * 8),
-        (99, 512, [8] * 12 + [3]),
+        (32, 33, [16, 16]),
+        (99, 512, [8] * 8 + [7] * 5),
         (3, 5000, [1] * 3),
     ],
 )
-def test_few_long_texts_make_several_batches_for_the_cores(texts, tokens, sizes):
-    rows = [TokenIds(np.zeros(tokens, dtype=np.int32), tokens)] * texts
-    dataset = TextDataset(rows, None, pad_token_id=0, token_types=False)
+def test_few_long_texts_make_several_batches_for_the_cores(threads, texts, tokens, sizes):
+    dataset = long_texts(*[tokens] * texts)
     seen = []
 
     def count(ids: Tensor, *_: Tensor | None) -> Tensor:
@@ -73,7 +79,11 @@ def test_few_long_texts_make_several_batches_for_the_cores(texts, tokens, sizes)
         return ids[:, :1]
 
     InferenceModel(count, CPU).logits(dataset, batch_size=32)
-    assert sorted(seen, reverse=True) == sizes
+    assert sorted(seen, reverse=True) == sizes  # with any number of threads
+    seen.clear()
+    elsewhere = InferenceModel(count, torch.device("meta"))
+    elsewhere._run(count, dataset, lambda rows, values: None, batch_size=32)
+    assert max(seen) - min(seen) <= 1 and len(seen) == math.ceil(texts / 32)
 
 
 @pytest.mark.parametrize("count", [1, 2, 40])
@@ -114,9 +124,15 @@ def test_out_of_memory_says_what_to_lower(threads):
     def function(ids: Tensor, *_: Tensor | None) -> Tensor:
         return torch.empty(2**50)
 
-    advice = r"with 3 texts of up to \d+ tokens per batch; lower --batch-size or --max-length$"
-    with pytest.raises(InputError, match=f"out of memory, {advice}"):
+    def advice(texts: int, tokens: int) -> str:
+        largest = f"with {texts} texts of up to {tokens} tokens per batch"
+        return f"out of memory, {largest}; lower --batch-size or --max-length$"
+
+    with pytest.raises(InputError, match=advice(3, 9)):
         InferenceModel(function, CPU).logits(numbered_texts(40), batch_size=3)
+    dataset = long_texts(600, *[200] * 9)  # the longest is not in the largest batch
+    with pytest.raises(InputError, match=advice(5, 200)):
+        InferenceModel(function, CPU).logits(dataset, batch_size=32)
     assert torch.get_num_threads() == threads
 
 

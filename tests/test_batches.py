@@ -3,6 +3,7 @@
 Run: pytest tests/test_batches.py
 """
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -125,15 +126,28 @@ def test_length_order_has_every_row_once_from_the_longest_to_the_shortest(length
 
 
 @settings(deadline=None)
-@given(lengths=sizes["lengths"], batch_size=sizes["batch_size"], most_tokens=st.integers(1, 200))
-def test_a_limit_of_tokens_makes_batches_as_large_as_it_allows(lengths, batch_size, most_tokens):
-    batches = length_order(lengths, batch_size, most_tokens=most_tokens)
+@given(lengths=sizes["lengths"], batch_size=sizes["batch_size"], max_tokens=st.integers(1, 200))
+def test_no_batch_exceeds_the_limit_of_tokens(lengths, batch_size, max_tokens):
+    batches = length_order(lengths, batch_size, max_tokens=max_tokens)
     assert np.array_equal(np.concatenate(batches), np.argsort(-lengths, kind="stable"))
     for batch in batches:
         longest = lengths[batch].max()  # to which the others are padded
-        assert len(batch) == 1 or len(batch) * longest <= most_tokens
-        is_full = len(batch) == batch_size or (len(batch) + 1) * longest > most_tokens
-        assert is_full or batch is batches[-1]
+        assert len(batch) == 1 or len(batch) * longest <= max_tokens
+        assert len(batch) <= batch_size
+
+
+@settings(deadline=None)
+@given(
+    length=st.integers(1, 60),
+    texts=st.integers(1, 300),
+    batch_size=sizes["batch_size"],
+    max_tokens=st.integers(1, 200),
+)
+def test_texts_of_one_length_make_even_batches(length, texts, batch_size, max_tokens):
+    batches = length_order(np.full(texts, length), batch_size, max_tokens=max_tokens)
+    counts = [len(batch) for batch in batches]
+    assert max(counts) - min(counts) <= 1
+    assert len(counts) == math.ceil(texts / min(batch_size, max(1, max_tokens // length)))
 
 
 # --- padding

@@ -101,7 +101,7 @@ def check(
             scores = task.score_with_intervals(logits, torch.from_numpy(task.targets(examples)))
             print(f"  {len(texts) / seconds:,.0f} texts/s; {scores}")
 
-    print(f"minibert in fp32, threads: {torch.get_num_threads()}, texts per batch: {BATCH}")
+    print(f"minibert in fp32, threads: {torch.get_num_threads()}, texts per batch: at most {BATCH}")
     model = prepare_for_inference(classifier.model, compute, keep=True)
     expected, seconds = timed_logits(model, dataset)
     expected /= classifier.checkpoint.head.temperature

@@ -58,7 +58,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=argparse.SUPPRESS,
         metavar="N",
-        help="most texts per forward pass (default: 32)",
+        help="maximum number of texts per forward pass (default: 32)",
     )
 
 

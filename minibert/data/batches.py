@@ -174,14 +174,14 @@ def length_order(
     lengths: np.ndarray,
     batch_size: int,
     *,
-    most_tokens: int | None = None,
+    max_tokens: int | None = None,
     equal_lengths: bool = False,
 ) -> list[np.ndarray]:
     """Return the row numbers of each batch, from the longest text to the shortest.
 
-    A batch has `batch_size` texts or, if these would be more than `most_tokens` with their padding,
-    fewer, but at least one. With `equal_lengths` all texts of a batch have the same length, and
-    nothing is padded.
+    A batch has at most `batch_size` texts and at most `max_tokens` tokens, padding included; a
+    longer text is a batch of its own. With `equal_lengths` all texts of a batch have the same
+    length, and nothing is padded.
     """
     rows = np.argsort(-lengths, kind="stable")
     groups = [rows]
@@ -189,11 +189,10 @@ def length_order(
         groups = np.split(rows, np.flatnonzero(np.diff(lengths[rows])) + 1)
     batches = []
     for group in groups:
-        start = 0
-        while start < len(group):
-            longest = lengths[group[start]]
-            fitting = batch_size if most_tokens is None else max(1, most_tokens // longest)
-            end = start + min(batch_size, fitting)
-            batches.append(group[start:end])
-            start = end
+        while len(group):
+            fitting = batch_size if max_tokens is None else max(1, max_tokens // lengths[group[0]])
+            count = math.ceil(len(group) / min(batch_size, fitting))
+            size = math.ceil(len(group) / count)  # the last batch is not much smaller
+            batches.append(group[:size])
+            group = group[size:]
     return batches

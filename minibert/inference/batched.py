@@ -81,11 +81,12 @@ class InferenceModel:
         batches = length_order(
             lengths,
             batch_size,
-            most_tokens=tokens_per_batch(lengths) if on_cpu else None,
+            max_tokens=tokens_per_batch(lengths) if on_cpu else None,
             equal_lengths=self.equal_lengths,
         )
+        largest = max(batches, key=lambda rows: len(rows) * lengths[rows[0]])
         advice = (
-            f"with {max(map(len, batches))} texts of up to {lengths.max()} tokens per batch; lower "
+            f"with {len(largest)} texts of up to {lengths[largest[0]]} tokens per batch; lower "
             "--batch-size or --max-length"
         )
         order = self.processes.deal(batches)
@@ -147,9 +148,9 @@ class InOrder:
 def tokens_per_batch(lengths: np.ndarray) -> int:
     """Return how many tokens a batch may have on a CPU.
 
-    Few enough for a batch for each core, and for a small peak of memory; enough that a core
-    computes at its full speed. The number of cores does not matter: results depend on batches in
-    their last bits, and should not depend on the machine. docs/speed.md has measurements.
+    Few enough that a call with long texts makes batches for several cores and that its memory stays
+    small; enough for a core's full speed. It does not depend on the number of cores, because the
+    last bits of the results depend on the batches. docs/speed.md has measurements.
     """
     return int(np.clip(lengths.sum() // 8, 1024, 4096))
 

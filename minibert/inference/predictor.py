@@ -38,7 +38,7 @@ def load(
     Args:
         name: folder or hub id.
         revision: branch, tag or commit of a hub id.
-        batch_size: most texts per forward pass; long texts have smaller batches on a CPU.
+        batch_size: maximum number of texts per forward pass.
         device: auto, cpu, cuda, cuda:1, mps.
         precision: auto, fp32, bf16, fp16 or int8.
         max_length: tokens per text, or per window of it (default: the model's).
